@@ -92,9 +92,7 @@ def read_photograph(path):
     except Image.DecompressionBombError:
         raise BadImage(f"{path}: has more than the {MAX_PIXELS} pixels that are read at most") from None
     except UnidentifiedImageError:
-        raise BadImage(
-            f"{path}: not an image that can be read; JPEG, PNG, WebP, TIFF or BMP is required"
-        ) from None
+        raise BadImage(f"{path}: not an image that can be read; JPEG, PNG, WebP, TIFF or BMP is required") from None
     # Decoders meet broken files with whatever their parser trips over.
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
@@ -152,9 +150,7 @@ def _from_cmyk(image, metadata):
         return image.convert("RGB")
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
     try:
-        image = ImageCms.profileToProfile(
-            image, ImageCms.ImageCmsProfile(io.BytesIO(profile)), srgb, outputMode="RGB"
-        )
+        image = ImageCms.profileToProfile(image, ImageCms.ImageCmsProfile(io.BytesIO(profile)), srgb, outputMode="RGB")
     except ImageCms.PyCMSError:
         return image.convert("RGB")
     metadata["icc_profile"] = srgb.tobytes()

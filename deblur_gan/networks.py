@@ -111,9 +111,7 @@ def residual_block(x, filters, architecture, name, dtype="float32"):
     return layers.Add(name=f"{name}_add", dtype=dtype)([x, y])
 
 
-def generator_model(
-    architecture="meudec", ngf=64, n_blocks=9, image_shape=(None, None, 3), dtype="float32"
-):
+def generator_model(architecture="meudec", ngf=64, n_blocks=9, image_shape=(None, None, 3), dtype="float32"):
     """Builds the network that takes a blurred image to a restored one.
 
     A 7x7 convolution, two strided convolutions, `n_blocks` residual blocks, two upsampling convolutions, a 7x7
@@ -155,9 +153,7 @@ def generator_model(
         else:
             padding = "valid"
             x = layers.ZeroPadding2D(1, name=f"down{number}_pad", dtype=dtype)(x)
-        x = layers.Conv2D(
-            filters, 3, strides=2, padding=padding, name=f"down{number}_conv", dtype=dtype
-        )(x)
+        x = layers.Conv2D(filters, 3, strides=2, padding=padding, name=f"down{number}_conv", dtype=dtype)(x)
         x = _normalization(architecture, f"down{number}_norm", dtype)(x)
         x = layers.Activation("relu", name=f"down{number}_relu", dtype=dtype)(x)
 
@@ -234,12 +230,8 @@ def _patch_scores(image, ndf, dtype):
 
 def _dense_score(image, ndf, dtype):
     x = image
-    for number, (filters, strides) in enumerate(
-        ((ndf, 2), (ndf, 2), (2 * ndf, 2), (4 * ndf, 2), (8 * ndf, 1)), 1
-    ):
-        x = layers.Conv2D(
-            filters, 4, strides=strides, padding="same", name=f"conv{number}", dtype=dtype
-        )(x)
+    for number, (filters, strides) in enumerate(((ndf, 2), (ndf, 2), (2 * ndf, 2), (4 * ndf, 2), (8 * ndf, 1)), 1):
+        x = layers.Conv2D(filters, 4, strides=strides, padding="same", name=f"conv{number}", dtype=dtype)(x)
         if number > 1:
             x = layers.BatchNormalization(name=f"norm{number}", dtype=dtype)(x)
         x = layers.LeakyReLU(negative_slope=0.2, name=f"relu{number}", dtype=dtype)(x)
