@@ -8,6 +8,7 @@ import io
 import os
 import tempfile
 import warnings
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -184,29 +185,38 @@ def write_photograph(path, photograph):
     write_bytes(path, encoded.getbuffer())
 
 
-def write_bytes(path, content):
-    """Writes a file whole or not at all: under a temporary name in the same folder, then renamed.
+@contextmanager
+def whole_file(path):
+    """Lets a file appear whole or not at all: it is written under a temporary name beside `path`, then renamed.
 
     Args:
         path: str or Path; its folder exists.
-        content: bytes-like.
+
+    Yields:
+        Path with the extension of `path`, to be written; on leaving without an error it takes the place of `path`.
 
     Raises:
         OSError: if the file cannot be written; what stood at `path` before is then still there.
     """
     path = Path(path)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
+    os.close(handle)
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
+        yield Path(name)
         # mkstemp makes private files; a result has the rights that any new file here would have.
         mask = os.umask(0)
         os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)
-        os.replace(temporary, path)
+        os.chmod(name, 0o666 & ~mask)
+        os.replace(name, path)
     except BaseException:
-        os.unlink(temporary)
+        Path(name).unlink(missing_ok=True)
         raise
+
+
+def write_bytes(path, content):
+    """Writes bytes-like `content` to `path`, whole or not at all; see `whole_file`."""
+    with whole_file(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def read_rgb(path):
