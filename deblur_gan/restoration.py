@@ -1,0 +1,111 @@
+"""The one way from a photograph to a restored photograph, whatever its size."""
+
+import math
+
+import numpy as np
+
+from deblur_gan.data import from_uint8, to_uint8
+
+# Two strided convolutions halve the image twice, and the reflection paddings need two pixels after that.
+SIZE_MULTIPLE = 4
+SMALLEST_SIDE = 8
+
+# Above this many pixels an image is restored in tiles unless told otherwise: the full-size generator needs about
+# 1.1 kB per pixel, so a whole image of this size stays below 3 GB.
+WHOLE_IMAGE_PIXELS = 2_500_000
+TILE_SIZE = 1024
+LARGEST_DEFAULT_OVERLAP = 64
+
+
+def deblur(generator, image, tile_size=None, tile_overlap=None, progress=None):
+    """Restores a photograph at its own size.
+
+    The image is padded by reflection to the multiple of 4 that the networks take and cropped back. Tiles overlap and
+    are blended linearly across the overlap. A generator with instance normalization takes its statistics from each
+    tile, so that tiles give slightly other pixels than the whole image; with batch normalization they agree up to
+    what lies beyond the tile.
+
+    Args:
+        generator: `keras.Model` from `generator_model` or `load_generator`.
+        image: uint8 `(H, W, 3)`, or `(B, H, W, 3)` for several photographs of one size; H and W at least 1.
+        tile_size: int, height and width of the tiles in pixels, rounded up to a multiple of 4; at least 8. None
+            takes the whole image at once up to `WHOLE_IMAGE_PIXELS` pixels and tiles of `TILE_SIZE` above.
+        tile_overlap: int, pixels shared by neighbouring tiles, less than `tile_size`. None is a quarter of the tile,
+            at most `LARGEST_DEFAULT_OVERLAP`.
+        progress: callable such as `tqdm` that is handed the list of tiles and iterates over it, for a progress bar.
+
+    Returns:
+        uint8 array of the shape of `image`.
+
+    Raises:
+        ValueError: if `image`, `tile_size` or `tile_overlap` is not as said above.
+    """
+    image = np.asarray(image)
+    if image.dtype != np.uint8 or image.ndim not in (3, 4) or image.shape[-1] != 3 or 0 in image.shape:
+        raise ValueError(f"image is {image.dtype} {image.shape}; uint8 (H, W, 3) or (B, H, W, 3) is required")
+    if image.ndim == 3:
+        return deblur(generator, image[None], tile_size, tile_overlap, progress)[0]
+
+    height, width = image.shape[1:3]
+    if tile_size is None:
+        whole = len(image) * height * width <= WHOLE_IMAGE_PIXELS
+        tile_size = max(height, width, SMALLEST_SIDE) if whole else TILE_SIZE
+    if tile_size < SMALLEST_SIDE:
+        raise ValueError(f"tile_size={tile_size}: must be at least {SMALLEST_SIDE}")
+    if tile_overlap is None:
+        tile_overlap = min(tile_size // 4, LARGEST_DEFAULT_OVERLAP)
+    if not 0 <= tile_overlap < tile_size:
+        raise ValueError(f"tile_overlap={tile_overlap}: must be at least 0 and less than tile_size={tile_size}")
+
+    padded = _pad(image)
+    tile_size = _next_multiple(tile_size)
+    rows = _windows(padded.shape[1], tile_size, tile_overlap)
+    columns = _windows(padded.shape[2], tile_size, tile_overlap)
+    if len(rows) == len(columns) == 1:
+        restored = to_uint8(generator.predict_on_batch(from_uint8(padded)))
+    else:
+        restored = _restore_tiles(generator, padded, rows, columns, progress or list)
+    return restored[:, :height, :width]
+
+
+def _next_multiple(side):
+    return max(SMALLEST_SIDE, math.ceil(side / SIZE_MULTIPLE) * SIZE_MULTIPLE)
+
+
+def _pad(image):
+    height, width = image.shape[1:3]
+    below, right = _next_multiple(height) - height, _next_multiple(width) - width
+    return np.pad(image, ((0, 0), (0, below), (0, right), (0, 0)), mode="reflect")
+
+
+def _windows(length, tile_size, overlap):
+    """Cuts an axis into equal tiles that overlap by at least `overlap`.
+
+    Returns:
+        List of `(slice, weights)`; the float32 weights fall linearly towards a neighbour and add up to 1 everywhere.
+    """
+    size = min(tile_size, length)
+    # Tiles that share nothing are cut off sharply; a step of at least one multiple keeps the loop finite.
+    step = max(size - overlap, SIZE_MULTIPLE)
+    count = math.ceil((length - size) / step) + 1
+    # Starts in step with the strided convolutions, so that a tile sees the pixel grid that the whole image sees.
+    starts = [round(i * (length - size) / max(count - 1, 1) / SIZE_MULTIPLE) * SIZE_MULTIPLE for i in range(count)]
+    ramp = max(overlap, 1)
+    position = np.arange(size) + 0.5
+    window = np.minimum(1, np.minimum(position, position[::-1]) / ramp)
+    total = np.zeros(length)
+    for start in starts:
+        total[start : start + size] += window
+    return [(slice(start, start + size), (window / total[start : start + size]).astype(np.float32)) for start in starts]
+
+
+def _restore_tiles(generator, padded, rows, columns, progress):
+    blended = np.zeros(padded.shape, np.float32)
+    tiles = [(row, column) for row in rows for column in columns]
+    for (row, row_weights), (column, column_weights) in progress(tiles):
+        tile = generator.predict_on_batch(from_uint8(padded[:, row, column]))
+        blended[:, row, column] += tile * row_weights[:, None, None] * column_weights[:, None]
+    restored = np.empty_like(padded)
+    for row in range(padded.shape[1]):  # row by row, for the sake of memory
+        restored[:, row] = to_uint8(blended[:, row])
+    return restored
