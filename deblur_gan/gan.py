@@ -156,7 +156,7 @@ class DeblurGAN(keras.Model):
 
     @gradients.step
     def train_step(self, data):
-        blurred, sharp = (keras.ops.convert_to_tensor(images, "float32") for images in data)
+        blurred, sharp = (keras.ops.convert_to_tensor(images, "float32") for images in data[:2])
         restored, pull_back = gradients.forward(self.generator, blurred)
 
         for _ in range(self.critic_updates):
@@ -180,7 +180,7 @@ class DeblurGAN(keras.Model):
 
     @gradients.step
     def test_step(self, data):
-        blurred, sharp = (keras.ops.convert_to_tensor(images, "float32") for images in data)
+        blurred, sharp = (keras.ops.convert_to_tensor(images, "float32") for images in data[:2])
         restored = self.generator(blurred, training=False)
         critic_loss = mean_score(self.critic(restored)) - mean_score(self.critic(sharp))
         losses = {"critic_loss": critic_loss, **self.generator_losses(sharp, restored)}

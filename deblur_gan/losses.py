@@ -165,7 +165,7 @@ def _read(network, path):
     """Reads the convolutions in the order of the file, as Keras does: the names differ between its versions."""
     try:
         with h5py.File(path, "r") as file:
-            group = file["model_weights"] if "model_weights" in file else file
+            group = file.get("model_weights", file)
             found = [
                 [np.asarray(group[name][weight]) for weight in group[name].attrs["weight_names"]]
                 for name in group.attrs["layer_names"]
