@@ -1,0 +1,216 @@
+"""DeblurGAN: a generator and a critic that are trained against each other.
+
+`train_step` is the algorithm, for TensorFlow, JAX and PyTorch alike.
+"""
+
+import keras
+
+from deblur_gan import gradients
+from deblur_gan.losses import gradient_penalty, mean_score, psnr
+
+_LOGS = (
+    "critic_loss",
+    "gradient_penalty",
+    "generator_loss",
+    "adversarial_loss",
+    "perceptual_loss",
+    "pixel_loss",
+    "psnr",
+)
+
+
+class DeblurGAN(keras.Model):
+    """Trains a generator to restore photographs, and a critic to tell what it restored from what was sharp.
+
+    One step, on one batch of blurred and sharp images: the critic is updated `critic_updates` times, then the
+    generator once. The generator is called once for both, as it does not change while the critic does. `fit` and
+    `evaluate` take batches `(blurred, sharp)`, both float32 `(B, H, W, 3)` in [-1, 1].
+
+    The critic is always called in inference mode: the penalty is a property of one image, which batch statistics
+    would tie to the others. A `meudec` critic keeps the statistics that its file brought along.
+
+    Args:
+        generator: `keras.Model`, blurred images to restored ones.
+        critic: `keras.Model`, images to scores `(B, ...)`.
+        perceptual_loss: callable `(sharp, restored) -> scalar`, such as `losses.PerceptualLoss()`.
+        critic_updates: int, updates of the critic for each update of the generator.
+        penalty_weight: float, weight of the gradient penalty in the critic's loss.
+        perceptual_weight: float, weight of the perceptual loss in the generator's loss.
+        pixel_weight: float, weight of the mean absolute difference of the pixels in the generator's loss.
+        seed: int for the points where the penalty is taken; the dropout layers of the generator have seeds of their
+            own, which `keras.utils.set_random_seed` decides when the generator is built.
+
+    Raises:
+        ValueError: if `critic_updates` is below 1 or a weight below 0.
+
+    Reference: https://arxiv.org/abs/1711.07064, section 3; Gulrajani et al., https://arxiv.org/abs/1704.00028,
+        algorithm 1
+    """
+
+    def __init__(
+        self,
+        generator,
+        critic,
+        perceptual_loss,
+        critic_updates=5,
+        penalty_weight=10.0,
+        perceptual_weight=100.0,
+        pixel_weight=0.0,
+        seed=None,
+    ):
+        super().__init__(name="deblur_gan")
+        numbers = {
+            "critic_updates": critic_updates,
+            "penalty_weight": penalty_weight,
+            "perceptual_weight": perceptual_weight,
+            "pixel_weight": pixel_weight,
+        }
+        for name, number in numbers.items():
+            lowest = 1 if name == "critic_updates" else 0
+            if number < lowest:
+                raise ValueError(f"{name}={number}: must be {lowest} or more")
+        self.generator = generator
+        self.critic = critic
+        self.perceptual_loss = perceptual_loss
+        self.critic_updates = critic_updates
+        self.penalty_weight = penalty_weight
+        self.perceptual_weight = perceptual_weight
+        self.pixel_weight = pixel_weight
+        self.seed_generator = keras.random.SeedGenerator(seed)
+        self.trackers = {name: keras.metrics.Mean(name=name) for name in _LOGS}
+        self.built = True
+
+    def compile(self, generator_optimizer, critic_optimizer, jit_compile="auto", **kwargs):
+        """Configures training.
+
+        Args:
+            generator_optimizer: `keras.optimizers.Optimizer` of the generator.
+            critic_optimizer: another one, of the critic.
+            jit_compile: bool or "auto", whether XLA compiles the step. "auto" is what Keras does, except that
+                TensorFlow compiles on a CPU as well.
+            **kwargs: `run_eagerly`, `steps_per_execution` of `keras.Model.compile`.
+        """
+        super().compile(optimizer=None, jit_compile=jit_compile, **kwargs)
+        # Built now, because a checkpoint is restored only into what exists.
+        generator_optimizer.build(self.generator.trainable_variables)
+        critic_optimizer.build(self.critic.trainable_variables)
+        self.generator_optimizer = generator_optimizer
+        self.critic_optimizer = critic_optimizer
+        self.optimizer = _BothOptimizers(generator_optimizer, critic_optimizer)
+
+    def call(self, blurred, training=False):
+        return self.generator(blurred, training=training)
+
+    @property
+    def random_state(self):
+        """The variables that hold the state of all random numbers: the penalty's, then each dropout layer's.
+
+        They are not in `save_weights`. `[v.numpy() for v in gan.random_state]` saves them, `v.assign(value)` for each
+        restores them.
+        """
+        weights = {id(weight) for weight in self.weights}
+        return [variable for variable in self.variables if id(variable) not in weights]
+
+    def draw_epsilon(self, images):
+        """Draws, for each image, how near to the sharp one the penalty is taken: `(B, 1, 1, 1)`, uniform in [0, 1)."""
+        return gradients.uniform(keras.ops.shape(images)[0], self.seed_generator)
+
+    def critic_losses(self, sharp, restored, epsilon, scale=1.0):
+        """Computes what the critic minimizes, `critic_loss`, and the `gradient_penalty` in it.
+
+        Args:
+            sharp: float32 tensor `(B, H, W, 3)` in [-1, 1].
+            restored: tensor of the same shape and range.
+            epsilon: tensor `(B, 1, 1, 1)`; the penalty is taken at `epsilon * sharp + (1 - epsilon) * restored`.
+            scale: the loss scale in use, see `losses.gradient_penalty`.
+
+        Returns:
+            dict of float32 scalars.
+        """
+        # One call for both: a convolution costs less on two images at once than on one twice.
+        restored_scores, sharp_scores = keras.ops.split(self.critic(keras.ops.concatenate([restored, sharp])), 2)
+        penalty = gradient_penalty(self.critic, epsilon * sharp + (1.0 - epsilon) * restored, scale)
+        loss = mean_score(restored_scores) - mean_score(sharp_scores) + self.penalty_weight * penalty
+        return {"critic_loss": loss, "gradient_penalty": penalty}
+
+    def generator_losses(self, sharp, restored):
+        """Computes what the generator minimizes, `generator_loss`, and its terms before they are weighted.
+
+        Args:
+            sharp: float32 tensor `(B, H, W, 3)` in [-1, 1].
+            restored: tensor of the same shape and range.
+
+        Returns:
+            dict of float32 scalars: `generator_loss`, `adversarial_loss`, `perceptual_loss`, `pixel_loss`.
+        """
+        adversarial = -mean_score(self.critic(restored))
+        perceptual = self.perceptual_loss(sharp, restored)
+        pixel = keras.ops.mean(keras.ops.abs(sharp - restored))
+        loss = adversarial + self.perceptual_weight * perceptual + self.pixel_weight * pixel
+        return {
+            "generator_loss": loss,
+            "adversarial_loss": adversarial,
+            "perceptual_loss": perceptual,
+            "pixel_loss": pixel,
+        }
+
+    @gradients.step
+    def train_step(self, data):
+        blurred, sharp = (keras.ops.convert_to_tensor(images, "float32") for images in data[:2])
+        restored, pull_back = gradients.forward(self.generator, blurred)
+
+        for _ in range(self.critic_updates):
+            epsilon = self.draw_epsilon(sharp)
+            scale = self.critic_optimizer.scale_loss(1.0)
+
+            def critic_loss(epsilon=epsilon, scale=scale):
+                losses = self.critic_losses(sharp, restored, epsilon, scale)
+                return scale * losses["critic_loss"], losses
+
+            _, critic_losses, weight_gradients = gradients.of_weights(critic_loss, self.critic)
+            gradients.apply(self.critic_optimizer, weight_gradients, self.critic.trainable_variables)
+
+        def generator_loss(restored):
+            losses = self.generator_losses(sharp, restored)
+            return self.generator_optimizer.scale_loss(losses["generator_loss"]), losses
+
+        _, generator_losses, gradient = gradients.of_inputs(generator_loss, restored)
+        gradients.apply(self.generator_optimizer, pull_back(gradient), self.generator.trainable_variables)
+        return self._logs(sharp, {**critic_losses, **generator_losses})
+
+    @gradients.step
+    def test_step(self, data):
+        blurred, sharp = (keras.ops.convert_to_tensor(images, "float32") for images in data[:2])
+        restored = self.generator(blurred, training=False)
+        critic_loss = mean_score(self.critic(restored)) - mean_score(self.critic(sharp))
+        losses = {"critic_loss": critic_loss, **self.generator_losses(sharp, restored)}
+        return self._logs(sharp, {**losses, "psnr": keras.ops.mean(psnr(sharp, restored))})
+
+    def _logs(self, images, values):
+        """Adds the values of a batch to the means of the epoch, and returns those."""
+        n_images = keras.ops.shape(images)[0]
+        for name, value in values.items():
+            self.trackers[name].update_state(value, sample_weight=n_images)
+        return {name: self.trackers[name].result() for name in values}
+
+
+class _BothOptimizers:
+    """What Keras asks of `model.optimizer`: the variables of both, and one learning rate for its callbacks to set."""
+
+    built = True
+
+    def __init__(self, *optimizers):
+        self.optimizers = optimizers
+
+    @property
+    def variables(self):
+        return [variable for optimizer in self.optimizers for variable in optimizer.variables]
+
+    @property
+    def learning_rate(self):
+        return self.optimizers[0].learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, learning_rate):
+        for optimizer in self.optimizers:
+            optimizer.learning_rate = learning_rate

@@ -1,0 +1,204 @@
+"""Gradients on TensorFlow, JAX and PyTorch: the only file that imports a backend.
+
+The training step is written once, in terms of Keras variables that are read and assigned. What the three backends do
+not share is here: how a gradient is taken, and where the variables live while a compiled step runs.
+"""
+
+import functools
+
+import keras
+
+_BACKEND = keras.backend.backend()
+if _BACKEND == "tensorflow":
+    import tensorflow as tf
+elif _BACKEND == "jax":
+    import jax
+elif _BACKEND == "torch":
+    import torch
+else:
+    raise ImportError(f"KERAS_BACKEND={_BACKEND!r}: training needs tensorflow, jax or torch")
+
+
+def step(function):
+    """Makes the `train_step` or `test_step` that `fit` and `evaluate` of this backend call.
+
+    JAX hands the step all variables as arrays and wants the new ones back; the others let it assign in place.
+
+    Args:
+        function: `function(model, data) -> logs`, which reads and assigns the variables of `model`, of its metrics
+            and of `model.optimizer`.
+
+    Returns:
+        The method to put into a `keras.Model`.
+    """
+    if _BACKEND == "jax":
+
+        @functools.wraps(function)
+        def stateless(model, state, data):
+            optimizer = [model.optimizer.variables] if len(state) == 4 else []
+            groups = [
+                model.trainable_variables,
+                model.non_trainable_variables,
+                *optimizer,
+                model.metrics_variables,
+            ]
+            mapping = [
+                pair for group, values in zip(groups, state, strict=True) for pair in zip(group, values, strict=True)
+            ]
+            with keras.StatelessScope(state_mapping=mapping) as scope:
+                logs = function(model, data)
+            return logs, tuple([scope.get_current_value(variable) for variable in group] for group in groups)
+
+        return stateless
+
+    if _BACKEND == "torch":
+        # The graph is recorded where a gradient is asked for and nowhere else.
+        return torch.no_grad()(function)
+
+    return function
+
+
+def forward(model, inputs):
+    """Calls a model in training mode once, and keeps what is needed to differentiate that call later.
+
+    Batch statistics and dropout seeds move on by one step.
+
+    Args:
+        model: `keras.Model` of one input and one output.
+        inputs: tensor.
+
+    Returns:
+        `(outputs, pull_back)`. `pull_back(gradient)` takes the gradient of a loss with respect to `outputs` to its
+        gradients with respect to `model.trainable_variables`; it can be called once.
+    """
+    if _BACKEND == "tensorflow":
+        with tf.GradientTape() as tape:
+            outputs = model(inputs, training=True)
+        return outputs, lambda gradient: tape.gradient(outputs, model.trainable_variables, gradient)
+
+    if _BACKEND == "jax":
+        state = [variable.value for variable in model.non_trainable_variables]
+
+        def call(weights):
+            return model.stateless_call(weights, state, inputs, training=True)
+
+        weights = [variable.value for variable in model.trainable_variables]
+        outputs, transposed, new_state = jax.vjp(call, weights, has_aux=True)
+        for variable, value in zip(model.non_trainable_variables, new_state, strict=True):
+            variable.assign(value)
+        return outputs, lambda gradient: transposed(gradient)[0]
+
+    with torch.enable_grad():
+        outputs = model(inputs, training=True)
+    weights = [variable.value for variable in model.trainable_variables]
+    return outputs.detach(), lambda gradient: torch.autograd.grad(outputs, weights, gradient)
+
+
+def of_inputs(function, inputs):
+    """Differentiates a function with respect to its input tensor.
+
+    The gradient can itself be differentiated by `of_weights`, as the gradient penalty needs.
+
+    Args:
+        function: takes `inputs` and returns `(value, extra)`: a scalar to differentiate, and anything.
+        inputs: float tensor.
+
+    Returns:
+        `(value, extra, gradient)`, the gradient of the shape of `inputs`.
+    """
+    if _BACKEND == "tensorflow":
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(inputs)
+            value, extra = function(inputs)
+        return value, extra, tape.gradient(value, inputs)
+
+    if _BACKEND == "jax":
+        (value, extra), gradient = jax.value_and_grad(function, has_aux=True)(inputs)
+        return value, extra, gradient
+
+    differentiated_again = torch.is_grad_enabled()
+    with torch.enable_grad():
+        inputs = inputs.detach().requires_grad_()
+        value, extra = function(inputs)
+        (gradient,) = torch.autograd.grad(value, inputs, create_graph=differentiated_again)
+    return value, extra, gradient
+
+
+def of_weights(function, model):
+    """Differentiates a function with respect to the weights of a model that it calls.
+
+    Args:
+        function: takes nothing and returns `(value, extra)`: a scalar to differentiate, and a tensor or a structure
+            of tensors. It may assign no variable, and read none but those of `model`.
+        model: `keras.Model`.
+
+    Returns:
+        `(value, extra, gradients)`, one gradient for each of `model.trainable_variables`.
+    """
+    if _BACKEND == "tensorflow":
+        with tf.GradientTape() as tape:
+            value, extra = function()
+        return value, extra, tape.gradient(value, model.trainable_variables)
+
+    if _BACKEND == "jax":
+        current = [(variable, variable.value) for variable in model.non_trainable_variables]
+
+        def of(weights):
+            mapping = current + list(zip(model.trainable_variables, weights, strict=True))
+            with keras.StatelessScope(state_mapping=mapping):
+                return function()
+
+        weights = [variable.value for variable in model.trainable_variables]
+        (value, extra), gradients = jax.value_and_grad(of, has_aux=True)(weights)
+        return value, extra, gradients
+
+    with torch.enable_grad():
+        value, extra = function()
+        gradients = torch.autograd.grad(value, [variable.value for variable in model.trainable_variables])
+    return value.detach(), keras.tree.map_structure(lambda tensor: tensor.detach(), extra), gradients
+
+
+def apply(optimizer, gradients, variables):
+    """Lets an optimizer take one step.
+
+    Args:
+        optimizer: built `keras.optimizers.Optimizer`.
+        gradients: list of tensors, one for each variable, of the mean loss over the images of this device. Several
+            devices with as many images each take the step that one device takes with all the images.
+        variables: list of the Keras variables that `optimizer` was built for.
+    """
+    if _BACKEND == "jax":
+        # Loss scaling decides inside `lax.cond` whether to step, which allows no assignment.
+        new_values, new_state = optimizer.stateless_apply(
+            [variable.value for variable in optimizer.variables],
+            gradients,
+            [variable.value for variable in variables],
+        )
+        for variable, value in zip([*variables, *optimizer.variables], [*new_values, *new_state], strict=True):
+            variable.assign(value)
+        return
+
+    if _BACKEND == "tensorflow":
+        # Keras' optimizers add up what the devices hand them.
+        devices = tf.distribute.get_strategy().num_replicas_in_sync
+        if devices > 1:
+            gradients = [gradient / devices for gradient in gradients]
+    optimizer.apply(gradients, variables)
+
+
+def uniform(n_images, seed):
+    """Draws one number for each image, the same whether one device holds all the images or several a part each.
+
+    Args:
+        n_images: int or scalar integer tensor, the images on this device.
+        seed: `keras.random.SeedGenerator`.
+
+    Returns:
+        float32 tensor `(n_images, 1, 1, 1)`, uniform in [0, 1).
+    """
+    if _BACKEND != "tensorflow":
+        return keras.random.uniform((n_images, 1, 1, 1), seed=seed)
+    context = tf.distribute.get_replica_context()
+    numbers = keras.random.uniform((n_images * context.num_replicas_in_sync, 1, 1, 1), seed=seed)
+    first = context.replica_id_in_sync_group * n_images
+    return numbers[first : first + n_images]
