@@ -509,17 +509,17 @@ class TrainingSet:
             `(blurred, sharp)`: uint8 `(crop_size, crop_size, 3)`.
         """
         number = epoch * self.steps_per_epoch * self.batch_size + index
-        random = np.random.default_rng((self.seed, epoch, index))
+        rng = np.random.default_rng((self.seed, epoch, index))
         if not self.photographs:
-            blurred, sharp = self._of_pair(self._drawn(self.pairs, number, "pairs"), random)
+            blurred, sharp = self._of_pair(self._drawn(self.pairs, number, "pairs"), rng)
         elif not self.pairs:
-            blurred, sharp = self._of_photograph(self._drawn(self.photographs, number, "photographs"), random)
+            blurred, sharp = self._of_photograph(self._drawn(self.photographs, number, "photographs"), rng)
         elif number % 3 == 0:
-            blurred, sharp = self._of_pair(self._drawn(self.pairs, number // 3, "pairs"), random)
+            blurred, sharp = self._of_pair(self._drawn(self.pairs, number // 3, "pairs"), rng)
         else:
             number -= number // 3 + 1
-            blurred, sharp = self._of_photograph(self._drawn(self.photographs, number, "photographs"), random)
-        if random.random() < 0.5:
+            blurred, sharp = self._of_photograph(self._drawn(self.photographs, number, "photographs"), rng)
+        if rng.random() < 0.5:
             blurred, sharp = blurred[:, ::-1], sharp[:, ::-1]
         return blurred, sharp
 
@@ -531,30 +531,39 @@ class TrainingSet:
         """
         return self._pixels(pair.blurred, self.scale), self._pixels(pair.sharp, self.scale)
 
+    def blurred_whole(self, path, number):
+        """A photograph and a blurred copy, always the same for the same seed and number, without a crop.
+
+        Returns:
+            `(blurred, sharp)`: uint8 `(H, W, 3)`.
+        """
+        sharp = self._pixels(path, 1)
+        return self.blur(sharp, np.random.default_rng((self.seed, 2, 0, number + 1))), sharp
+
     def _drawn(self, items, number, kind):
         """Item `number` of an endless list in which every stretch of `len(items)` holds each item once."""
         stretch, place = divmod(number, len(items))
         return items[_shuffled(self.seed, kind, stretch, len(items))[place]]
 
-    def _of_pair(self, pair, random):
+    def _of_pair(self, pair, rng):
         blurred, sharp = self.whole(pair)
         if blurred.shape != sharp.shape:
             raise BadImage(f"{pair.blurred}: not of the size of {pair.sharp}")
-        window = self._window(sharp.shape, random)
+        window = self._window(sharp.shape, rng)
         return blurred[window], sharp[window]
 
-    def _of_photograph(self, path, random):
+    def _of_photograph(self, path, rng):
         sharp = self._pixels(path, 1)
-        rows, columns = self._window(sharp.shape, random)
+        rows, columns = self._window(sharp.shape, rng)
         # What lies beyond the crop is blurred into it, so a margin is blurred with it where the photograph has one.
         margin = self.crop_size // 8
         top, left = max(0, rows.start - margin), max(0, columns.start - margin)
         around = sharp[top : rows.stop + margin, left : columns.stop + margin]
         crop = slice(rows.start - top, rows.stop - top), slice(columns.start - left, columns.stop - left)
-        return self.blur(around, random)[crop], sharp[rows, columns]
+        return self.blur(around, rng)[crop], sharp[rows, columns]
 
-    def _window(self, shape, random):
-        top, left = (int(random.integers(0, side - self.crop_size + 1)) for side in shape[:2])
+    def _window(self, shape, rng):
+        top, left = (int(rng.integers(0, side - self.crop_size + 1)) for side in shape[:2])
         return slice(top, top + self.crop_size), slice(left, left + self.crop_size)
 
     def _pixels(self, path, scale):
@@ -591,7 +600,7 @@ class TrainingSet:
 
 @functools.lru_cache(maxsize=8)
 def _shuffled(seed, kind, stretch, n):
-    # Seeds of another length than those of samples, so that no two generators are the same.
+    # A fourth number above 0 keeps this generator apart from those of the samples, which have three.
     return np.random.default_rng((seed, ("pairs", "photographs").index(kind), stretch, n)).permutation(n)
 
 

@@ -4,6 +4,7 @@ The training step is written once, in terms of Keras variables that are read and
 not share is here: how a gradient is taken, and where the variables live while a compiled step runs.
 """
 
+import contextlib
 import functools
 
 import keras
@@ -202,3 +203,30 @@ def uniform(n_images, seed):
     numbers = keras.random.uniform((n_images * context.num_replicas_in_sync, 1, 1, 1), seed=seed)
     first = context.replica_id_in_sync_group * n_images
     return numbers[first : first + n_images]
+
+
+@contextlib.contextmanager
+def devices(shared, building=False):
+    """Decides, while it lasts, whether models live and train on all devices of this machine or on one.
+
+    Args:
+        shared: bool, whether every batch is shared among all GPUs (among all CPU devices where there are none).
+        building: bool, whether models and optimizers are built in it; `fit` runs in one that does not build.
+
+    Raises:
+        ValueError: if `shared` is asked of PyTorch.
+    """
+    if _BACKEND == "jax":
+        before = keras.distribution.distribution()
+        keras.distribution.set_distribution(keras.distribution.DataParallel() if shared else None)
+        try:
+            yield
+        finally:
+            keras.distribution.set_distribution(before)
+    elif shared and _BACKEND == "torch":
+        raise ValueError("--multi_gpu: several GPUs need KERAS_BACKEND=tensorflow or jax")
+    elif shared and building:
+        with tf.distribute.MirroredStrategy().scope():
+            yield
+    else:
+        yield
