@@ -85,22 +85,34 @@ def _pad(image):
 def _windows(length, tile_size, overlap):
     """Cuts an axis into equal tiles that overlap by at least `overlap`.
 
+    The outer quarter of an overlap counts for nothing, because a tile's own border is where it knows least; across
+    the middle half the tile fades into its neighbour.
+
     Returns:
-        List of `(slice, weights)`; the float32 weights fall linearly towards a neighbour and add up to 1 everywhere.
+        List of `(slice, weights)`; the float32 weights add up to 1 everywhere.
     """
     size = min(tile_size, length)
-    # Tiles that share nothing are cut off sharply; a step of at least one multiple keeps the loop finite.
+    overlap = math.ceil(overlap / SIZE_MULTIPLE) * SIZE_MULTIPLE
     step = max(size - overlap, SIZE_MULTIPLE)
     count = math.ceil((length - size) / step) + 1
     # Starts in step with the strided convolutions, so that a tile sees the pixel grid that the whole image sees.
     starts = [round(i * (length - size) / max(count - 1, 1) / SIZE_MULTIPLE) * SIZE_MULTIPLE for i in range(count)]
-    ramp = max(overlap, 1)
-    position = np.arange(size) + 0.5
-    window = np.minimum(1, np.minimum(position, position[::-1]) / ramp)
+
+    def fade(distance):
+        return np.clip((distance - overlap / 4) / max(overlap / 2, 1), 0, 1)
+
+    distance = np.arange(size) + 0.5
+    windows = []
     total = np.zeros(length)
     for start in starts:
+        window = np.ones(size)
+        if start > 0:
+            window = np.minimum(window, fade(distance))
+        if start + size < length:
+            window = np.minimum(window, fade(distance[::-1]))
+        windows.append((slice(start, start + size), window))
         total[start : start + size] += window
-    return [(slice(start, start + size), (window / total[start : start + size]).astype(np.float32)) for start in starts]
+    return [(where, (window / total[where]).astype(np.float32)) for where, window in windows]
 
 
 def _restore_tiles(generator, padded, rows, columns, progress):
