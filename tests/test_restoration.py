@@ -77,7 +77,7 @@ def test_windows_cover_and_add_up_to_one(length, tile_size, overlap):
     total = np.zeros(length)
     windows = _windows(length, tile_size, overlap)
     for window, weights in windows:
-        assert 0 <= window.start and window.stop <= length and window.start % 4 == 0
+        assert window.start >= 0 and window.stop <= length and window.start % 4 == 0
         assert len(weights) == min(tile_size, length)
         total[window] += weights
     np.testing.assert_allclose(total, 1, atol=1e-6)
