@@ -124,12 +124,8 @@ def blur_image(image, kernel, noise_sigma=0.0, gamma=1.0, rng=None):
         ValueError: if an argument is out of its range or of the wrong shape.
     """
     kernel = np.asarray(kernel, np.float64)
-    _require(
-        kernel.ndim == 2 and all(side % 2 for side in kernel.shape),
-        "kernel",
-        kernel.shape,
-        "two-dimensional, odd by odd",
-    )
+    odd = kernel.ndim == 2 and all(side % 2 for side in kernel.shape)
+    _require(odd, "kernel", f"of shape {kernel.shape}", "two-dimensional, odd by odd,")
     _require(abs(kernel.sum() - 1) < 1e-6, "kernel", f"a sum of {kernel.sum():g}", "a sum of 1")
     return _blur(image, kernel[np.newaxis], np.zeros(1), noise_sigma, gamma, rng)
 
@@ -222,8 +218,9 @@ def _exposed(name, course, exposure, columns=None):
     course = np.asarray(course, np.float64)
     _require(0 < exposure <= 1, "exposure", exposure, "more than 0 and at most 1")
     shape = "(steps,)" if columns is None else f"(steps, {columns})"
-    _require(course.shape[1:] == (() if columns is None else (columns,)) and course.size, name, course.shape, shape)
-    _require(np.isfinite(course).all(), name, "not finite", "finite")
+    matches = course.ndim > 0 and course.size and course.shape[1:] == (() if columns is None else (columns,))
+    _require(matches, name, f"of shape {course.shape}", shape)
+    _require(np.isfinite(course).all(), name, "not finite", "a course of finite numbers")
     return course[: round(exposure * (len(course) - 1)) + 1]
 
 

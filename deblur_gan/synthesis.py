@@ -145,7 +145,7 @@ def write_sample_images(output_dir):
             photograph = read_photograph(photographs / file_name)
             crop = replace(photograph, pixels=photograph.pixels[top:bottom, left:right])
             rng = np.random.default_rng(int.from_bytes(name.encode(), "big"))
-            _write_pair(output_dir / part, name, crop, rng, length=(15.0, 60.0))
+            _write_pair(output_dir / part, name, crop, rng, length=(10.0, 40.0))
     (output_dir / "real").mkdir(exist_ok=True)
     write_photograph(output_dir / "real" / "clock_motion.png", read_photograph(photographs / "clock_motion.png"))
     return len(_SAMPLES["train"]), len(_SAMPLES["test"])

@@ -27,9 +27,7 @@ class Range(click.ParamType):
 @click.option("--input_dir", required=True, help="Folder of sharp photographs.")
 @click.option("--output_dir", required=True, help="Folder that gets A/ (blurred) and B/ (sharp), as PNG.")
 @click.option("--n_per_image", type=click.IntRange(1), default=1, show_default=True, help="Pairs from each photograph.")
-@click.option(
-    "--seed", type=click.IntRange(0), default=0, show_default=True, help="The same seed gives the same bytes."
-)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="The same seed, the same bytes.")
 @click.option(
     "--length",
     type=Range(),
