@@ -418,7 +418,7 @@ def _csv(lines):
 
 def _fields(row):
     scores = [getattr(row, kind)[name] for name in METRICS for kind in KINDS]
-    return [row.protocol, row.sequence, row.name, row.height, row.width, *scores, f"{row.seconds:.4f}", row.key]
+    return [row.protocol, row.sequence, row.name, row.height, row.width, *scores, row.seconds, row.key]
 
 
 def _read_rows(path):
@@ -494,7 +494,7 @@ def _measure(generator, name, protocol, pairs, folder, data, batch_size):
 def _measure_batch(generator, protocol, batch, folder, data, threads):
     start = time.perf_counter()
     all_restored = _restore(generator, np.stack([blurred for _, blurred, _ in batch]), folder.tile_size)
-    seconds = (time.perf_counter() - start) / len(batch)
+    seconds = round((time.perf_counter() - start) / len(batch), 4)
 
     scores = []
     for (pair, blurred, sharp), restored in zip(batch, all_restored, strict=True):
