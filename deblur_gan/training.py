@@ -39,9 +39,9 @@ from deblur_gan.data import (
     whole_file,
     write_bytes,
 )
-from deblur_gan.evaluation import psnr, ssim
 from deblur_gan.gan import DeblurGAN
 from deblur_gan.losses import PerceptualLoss
+from deblur_gan.metrics import psnr, ssim
 from deblur_gan.networks import critic_model, generator_model
 from deblur_gan.restoration import deblur
 from deblur_gan.weights import BadWeights, describe, load_generator, save_critic, save_generator
@@ -228,6 +228,8 @@ def resume(run_dir, changes=None):
                 f"only {', '.join(f'--{free}' for free in MAY_CHANGE)} may change when a run goes on"
             )
     options = dataclasses.replace(options, **(changes or {}))
+    for unfinished in run_dir.rglob(".*"):  # what a kill left of files that were being written
+        unfinished.unlink()
     progress, values = _read_state(run_dir)
     if progress.epoch >= options.n_epochs:
         raise BadRun(f"{run_dir}: all its {progress.epoch} epochs are done; a larger --n_epochs goes on")
