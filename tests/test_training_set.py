@@ -1,0 +1,337 @@
+import errno
+import os
+import subprocess
+import sys
+import tracemalloc
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from deblur_gan.data import (
+    BadImage,
+    Pair,
+    TrainingSet,
+    check_pairs,
+    find_pairs,
+    from_uint8,
+    organize_gopro,
+    set_aside,
+)
+
+ROOT = Path(__file__).parent.parent
+
+
+def noise(seed, height=40, width=48):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def save(path, pixels):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def negatives(folder, n_pairs, **size):
+    """Pairs whose blurred image is the negative of the sharp one, so that every pixel tells where it belongs."""
+    pairs = []
+    for number in range(n_pairs):
+        sharp = noise(number, **size)
+        pairs.append(
+            Pair(
+                str(number),
+                "",
+                save(folder / "A" / f"{number}.png", 255 - sharp),
+                save(folder / "B" / f"{number}.png", sharp),
+            )
+        )
+    return pairs
+
+
+def places(image, sample):
+    """Where in `image` the `sample` was cut out: list of (top, left, mirrored)."""
+    size = sample.shape[0]
+    windows = np.lib.stride_tricks.sliding_window_view(image, (size, size, 3))[:, :, 0]
+    found = []
+    for mirrored in (False, True):
+        same = (windows == (sample[:, ::-1] if mirrored else sample)).all(axis=(2, 3, 4))
+        found += [(int(top), int(left), mirrored) for top, left in np.argwhere(same)]
+    return found
+
+
+def test_blurred_and_sharp_get_the_same_crop_and_flip(tmp_path):
+    training = TrainingSet(negatives(tmp_path, 3), crop_size=16, scale=1)
+    for index in range(30):
+        blurred, sharp = training.sample(0, index)
+        assert sharp.shape == (16, 16, 3) and sharp.dtype == np.uint8
+        np.testing.assert_array_equal(blurred, 255 - sharp)
+
+
+def test_crops_fall_everywhere_and_half_are_mirrored(tmp_path):
+    image = noise(0, 20, 19)
+    pairs = negatives(tmp_path, 1, height=20, width=19)
+    training = TrainingSet(pairs, crop_size=16, scale=1)
+    found = [places(image, training.sample(0, index)[1]) for index in range(400)]
+    assert all(len(where) == 1 for where in found)
+    counts = Counter((top, left) for ((top, left, _),) in found)
+    assert set(counts) == {(top, left) for top in range(5) for left in range(4)}
+    assert max(counts.values()) < 2.5 * 400 / 20
+    assert 160 < sum(mirrored for ((_, _, mirrored),) in found) < 240
+
+
+def test_samples_depend_on_seed_epoch_and_index_alone(tmp_path):
+    pairs = negatives(tmp_path / "pairs", 5)
+    options = {"batch_size": 2, "crop_size": 16, "scale": 0.8}
+    expected = TrainingSet(pairs, n_workers=1, **options)
+    steps = 3 * expected.steps_per_epoch
+    batches = [expected.batch(step) for step in range(steps)]
+    (tmp_path / "cache").mkdir()
+    for cache in (None, "memory", tmp_path / "cache", tmp_path / "cache"):
+        for first in (0, 3):
+            again = TrainingSet(pairs, n_workers=3, cache=cache, **options).batches(first, steps)
+            for batch, other in zip(batches[first:], again, strict=True):
+                np.testing.assert_array_equal(batch, other)
+    other = TrainingSet(pairs, seed=1, **options).batch(0)
+    assert not np.array_equal(batches[0], other)
+    assert len({blurred.tobytes() for blurred, _ in batches}) == steps  # no two batches are the same
+
+
+def test_batches_are_what_the_networks_take(tmp_path):
+    training = TrainingSet(negatives(tmp_path, 2), batch_size=2, crop_size=16, scale=1)
+    blurred, sharp = training.batch(0)
+    assert blurred.shape == sharp.shape == (2, 16, 16, 3) and blurred.dtype == sharp.dtype == np.float32
+    np.testing.assert_array_equal(sharp[1], from_uint8(training.sample(0, 1)[1]))
+    np.testing.assert_allclose(blurred, -sharp, atol=1e-6)
+
+
+@pytest.mark.parametrize(("n_pairs", "batch_size", "steps_per_epoch"), [(7, 1, None), (7, 3, None), (5, 2, 4)])
+def test_every_pair_is_seen_once_before_any_is_seen_again(tmp_path, n_pairs, batch_size, steps_per_epoch):
+    pairs = [
+        Pair(str(i), "", *[save(tmp_path / f"{i}.png", np.full((8, 8, 3), i, np.uint8))] * 2) for i in range(n_pairs)
+    ]
+    training = TrainingSet(pairs, batch_size=batch_size, crop_size=8, steps_per_epoch=steps_per_epoch)
+    assert training.steps_per_epoch == (steps_per_epoch or n_pairs // batch_size)
+    n_batches = 3 * n_pairs
+    seen = [int(np.round((image.mean() + 1) * 127.5)) for s in range(n_batches) for image in training.batch(s)[1]]
+    stretches = [tuple(seen[i : i + n_pairs]) for i in range(0, len(seen) - n_pairs + 1, n_pairs)]
+    assert all(sorted(stretch) == list(range(n_pairs)) for stretch in stretches)
+    assert len(set(stretches)) > 1
+
+
+def test_images_are_reduced_but_never_below_the_crop(tmp_path):
+    for size, expected in [((80, 120), (40, 60)), ((50, 100), (32, 64)), ((20, 30), (32, 48)), ((32, 32), (32, 32))]:
+        pair = negatives(tmp_path / str(size), 1, height=size[0], width=size[1])[0]
+        training = TrainingSet([pair], crop_size=32, scale=0.5)
+        blurred, sharp = training.whole(pair)
+        assert blurred.shape == sharp.shape == (*expected, 3)
+        assert training.sample(0, 0)[0].shape == (32, 32, 3)
+
+
+def test_reducing_averages_and_does_not_shift(tmp_path):
+    ramp = np.broadcast_to(np.arange(0, 240, 2, dtype=np.uint8)[None, :, None], (80, 120, 3))
+    path = save(tmp_path / "ramp.png", ramp)
+    half, _ = TrainingSet([Pair("ramp", "", path, path)], crop_size=16, scale=0.5).whole(Pair("ramp", "", path, path))
+    np.testing.assert_allclose(half[5, 3:-3, 0], np.arange(0, 240, 4)[3:-3] + 1, atol=1)
+
+
+def test_resize_takes_the_whole_image(tmp_path):
+    pair = negatives(tmp_path, 1, height=60, width=100)[0]
+    training = TrainingSet([pair], crop_size=32, resize_or_crop="resize")
+    expected = np.asarray(Image.open(pair.sharp).resize((32, 32), Image.Resampling.BICUBIC))
+    _, sharp = training.sample(0, 0)
+    assert np.array_equal(sharp, expected) or np.array_equal(sharp[:, ::-1], expected)
+
+
+def test_photographs_are_blurred_on_the_fly(tmp_path):
+    photograph = noise(0, 64, 64)
+    path = save(tmp_path / "photograph.png", photograph)
+    handed = []
+
+    def blur(image, rng):
+        handed.append(image.shape)
+        return 255 - image
+
+    training = TrainingSet([], [path], blur, crop_size=32)
+    for index in range(10):
+        blurred, sharp = training.sample(0, index)
+        assert len(places(photograph, sharp)) == 1
+        np.testing.assert_array_equal(blurred, 255 - sharp)
+    # What lies around the crop is blurred with it.
+    assert max(handed) == (40, 40, 3) and min(handed) >= (36, 32, 3)
+
+
+def test_pairs_and_photographs_are_mixed_one_to_two(tmp_path):
+    pairs = negatives(tmp_path / "pairs", 4)
+    photographs = [save(tmp_path / f"{i}.png", noise(100 + i)) for i in range(5)]
+    training = TrainingSet(pairs, photographs, lambda image, rng: image, batch_size=3, crop_size=16, scale=1)
+    assert training.steps_per_epoch == 4
+    kinds = [np.array_equal(*training.sample(0, index)) for index in range(12)]
+    assert sum(kinds) == 8
+    for step in range(4):
+        assert sum(kinds[3 * step : 3 * step + 3]) == 2
+
+
+def test_memory_does_not_grow_with_the_number_of_pairs(tmp_path):
+    pairs = negatives(tmp_path, 24, height=128, width=128)
+
+    def kept(pairs, cache):
+        training = TrainingSet(pairs, crop_size=16, scale=1, n_workers=1, cache=cache)
+        tracemalloc.start()
+        for step in range(len(pairs)):
+            training.batch(step)
+        size, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return size
+
+    kept(pairs, None)  # what Python and Pillow keep of their own
+    assert kept(pairs, None) < kept(pairs[:2], None) + 128 * 128 * 3
+    assert kept(pairs, "memory") > 24 * 2 * 128 * 128 * 3
+
+
+def test_cached_images_are_not_decoded_again(tmp_path):
+    pairs = negatives(tmp_path, 1)
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    sample = TrainingSet(pairs, crop_size=16, cache=cache).sample(0, 0)
+    status = pairs[0].sharp.stat()
+    pairs[0].sharp.write_bytes(bytes(status.st_size))
+    os.utime(pairs[0].sharp, ns=(status.st_atime_ns, status.st_mtime_ns))
+    np.testing.assert_array_equal(TrainingSet(pairs, crop_size=16, cache=cache).sample(0, 0), sample)
+    os.utime(pairs[0].sharp)  # a changed file is read anew
+    with pytest.raises(BadImage, match=r"0\.png"):
+        TrainingSet(pairs, crop_size=16, cache=cache).sample(0, 0)
+
+
+def test_an_unreadable_file_is_named(tmp_path):
+    pairs = negatives(tmp_path, 2)
+    pairs[1].blurred.write_bytes(b"")
+    with pytest.raises(BadImage, match=str(pairs[1].blurred)):
+        list(TrainingSet(pairs, crop_size=16).batches(0, 4))
+
+
+def test_check_pairs_names_every_problem(tmp_path):
+    good, same, small, broken = negatives(tmp_path, 4)
+    same.blurred.write_bytes(same.sharp.read_bytes())
+    save(small.sharp, noise(0, 30, 30))
+    broken.sharp.write_bytes(broken.sharp.read_bytes()[:200])
+    alone = save(tmp_path / "A" / "alone.png", noise(0))
+    problems = check_pairs(*find_pairs(tmp_path))
+    assert len(problems) == 4 and all("\n" not in problem for problem in problems)
+    for problem, (path, reason) in zip(
+        problems,
+        [
+            (alone, "no single counterpart"),
+            (same.blurred, "the same picture as"),
+            (small.blurred, "is 48x40, but"),
+            (broken.sharp, "cannot be decoded"),
+        ],
+        strict=True,
+    ):
+        assert problem.startswith(str(path)) and reason in problem
+    assert check_pairs([good]) == []
+
+
+def named(*names, sequence=""):
+    return [Pair(name, sequence, Path(name), Path(name)) for name in names]
+
+
+def test_whole_scenes_are_set_aside():
+    gopro = [pair for i in range(20) for pair in named("000001", "000002", "000003", sequence=f"GOPR{i}")]
+    flat = named(*(f"scene{i}_{frame:06d}" for i in range(20) for frame in range(3)))
+    for pairs, scene in ((gopro, lambda p: p.sequence), (flat, lambda p: p.name.split("_")[0])):
+        training, validation = set_aside(pairs, seed=3)
+        assert sorted(training + validation) == sorted(pairs) and len(validation) == 6
+        assert not {scene(pair) for pair in training} & {scene(pair) for pair in validation}
+        assert set_aside(pairs, seed=3) == (training, validation)
+        assert any(set_aside(pairs, seed)[1] != validation for seed in range(5))
+
+
+@pytest.mark.parametrize("names", [["a", "b"], ["img_1", "img_2", "img_3"], [f"p{i}" for i in range(40)]])
+def test_single_pairs_are_set_aside_where_there_are_no_scenes(names):
+    training, validation = set_aside(named(*names), seed=0)
+    assert len(validation) == max(1, round(len(names) / 10))
+    assert sorted(training + validation) == sorted(named(*names))
+
+
+def gopro(folder, blurs=("blur", "blur_gamma")):
+    for part, sequence, frames in [("train", "GOPR1", 2), ("train", "GOPR2", 1), ("test", "GOPR3", 1)]:
+        for number, kind in enumerate((*blurs, "sharp")):
+            for frame in range(1, frames + 1):
+                save(folder / part / sequence / kind / f"{frame:06d}.png", noise(100 * number + frame, 8, 8))
+    return folder
+
+
+def organize(*arguments):
+    return subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / "organize_gopro_dataset.py"), *(str(a) for a in arguments)],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "KERAS_BACKEND": "jax"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_gopro_is_laid_out_and_can_be_interrupted(tmp_path):
+    tree = gopro(tmp_path / "GOPRO_Large")
+    images = tmp_path / "images"
+    done = organize("--dir_in", tree, "--dir_out", images)
+    assert (done.returncode, done.stdout) == (0, f"{images}/train: 3 pairs\n{images}/test: 1 pairs\n")
+    names = ["GOPR1_000001.png", "GOPR1_000002.png", "GOPR2_000001.png"]
+    assert sorted(path.name for path in (images / "train" / "A").iterdir()) == names
+    assert (images / "train" / "B" / names[1]).samefile(tree / "train" / "GOPR1" / "sharp" / "000002.png")
+    pairs, unmatched = find_pairs(images / "train")
+    assert [pair.name for pair in pairs] == [name[:-4] for name in names] and not unmatched
+
+    (images / "train" / "A" / names[0]).unlink()
+    organize_gopro(tree, images)
+    assert (images / "train" / "A" / names[0]).samefile(tree / "train" / "GOPR1" / "blur" / "000001.png")
+
+
+def test_gopro_is_copied_where_links_do_not_work(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "link", refuse)
+    tree = gopro(tmp_path / "GOPRO_Large")
+    for _ in range(2):
+        assert organize_gopro(tree, tmp_path / "images", blur="blur_gamma") == {"train": 3, "test": 1}
+    copy, original = (
+        tmp_path / "images" / "test" / "A" / "GOPR3_000001.png",
+        tree / "test" / "GOPR3" / "blur_gamma" / "000001.png",
+    )
+    assert copy.read_bytes() == original.read_bytes() and not copy.samefile(original)
+
+
+def test_gopro_mistakes_are_one_line(tmp_path):
+    tree = gopro(tmp_path / "GOPRO_Large")
+    images = tmp_path / "images"
+    missing = organize("--dir_in", tmp_path / "nowhere", "--dir_out", images)
+    assert missing.returncode == 1 and missing.stderr.count("\n") == 1 and "nowhere" in missing.stderr
+    assert "Traceback" not in missing.stderr and not images.exists()
+
+    mine = save(images / "train" / "A" / "GOPR1_000001.png", noise(0))
+    before = mine.read_bytes()
+    with pytest.raises(FileExistsError, match=r"GOPR1_000001\.png: another file"):
+        organize_gopro(tree, images)
+    assert mine.read_bytes() == before
+
+    (tree / "train" / "GOPR2" / "sharp" / "000001.png").unlink()
+    with pytest.raises(FileNotFoundError, match=r"blur.000001\.png: has no counterpart"):
+        organize_gopro(tree, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+def test_data_does_not_import_tensorflow_on_jax(tmp_path):
+    negatives(tmp_path, 2)
+    program = """
+import sys
+from deblur_gan.data import TrainingSet, find_pairs
+import deblur_gan.training
+pairs, _ = find_pairs(sys.argv[1])
+list(TrainingSet(pairs, crop_size=16).batches(0, 2))
+assert "tensorflow" not in sys.modules
+"""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "KERAS_BACKEND": "jax"}
+    subprocess.run([sys.executable, "-c", program, str(tmp_path)], env=environment, check=True)
