@@ -201,12 +201,12 @@ def test_blur_images_runs_from_anywhere(sharp_dir, tmp_path):
 
 
 def command(script):
-    return runpy.run_path(str(SCRIPTS / script))["main"]
+    return runpy.run_path(str(SCRIPTS / script))[Path(script).stem]
 
 
 def test_the_script_has_the_defaults_of_the_function():
     parameters = inspect.signature(random_blur).parameters
-    context = command("blur_images.py").make_context("blur_images.py", ["--input_dir", "a", "--output_dir", "b"])
+    context = command("blur_images.py").make_context("blur_images.py", ["--input_dir", ".", "--output_dir", "pairs"])
     for name in ("length", "rotation", "noise_sigma", "gamma"):
         assert context.params[name] == parameters[name].default
 
@@ -214,7 +214,8 @@ def test_the_script_has_the_defaults_of_the_function():
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (["--input_dir", "sharp"], "--output_dir"),
+        (["--input_dir", "."], "--output_dir"),
+        (["--input_dir", "missing"], "--input_dir"),
         (["--n_per_image", "0"], "--n_per_image"),
         (["--seed", "-1"], "--seed"),
         (["--length", "long"], "--length"),
@@ -235,14 +236,25 @@ def test_wrong_usage_is_one_line_that_names_the_flag(arguments, named):
 
 
 def test_work_that_cannot_be_done_is_one_line(tmp_path):
-    (tmp_path / "file").write_bytes(b"")
     (tmp_path / "empty").mkdir()
+    (tmp_path / "mixed" / "test" / "A").mkdir(parents=True)
+    (tmp_path / "mixed" / "test" / "A" / "mine.png").write_bytes(b"")
     for script, arguments, named in (
-        ("blur_images.py", ["--input_dir", tmp_path / "missing", "--output_dir", tmp_path / "out"], "missing"),
         ("blur_images.py", ["--input_dir", tmp_path / "empty", "--output_dir", tmp_path / "out"], "empty"),
-        ("make_sample_images.py", ["--output_dir", tmp_path / "file"], "file"),
+        ("make_sample_images.py", ["--output_dir", tmp_path / "mixed"], "mine.png"),
     ):
         done = CliRunner().invoke(command(script), list(map(str, arguments)))
         assert done.exit_code == 1
         assert len(done.output.splitlines()) == 1
         assert done.output.startswith("Error: ") and named in done.output
+
+
+def test_the_page_of_pictures_is_what_the_code_draws(tmp_path):
+    docs = SCRIPTS.parent / "docs"
+    draw = runpy.run_path(str(docs / "draw_camera_shake.py"))["draw_camera_shake"]
+    done = CliRunner().invoke(draw, ["--output", str(tmp_path / "page.png")])
+    assert done.exit_code == 0, done.output
+    drawn, committed = read_rgb(tmp_path / "page.png"), read_rgb(docs / "camera_shake.png")
+    assert drawn.shape == committed.shape
+    # Fonts and the last digit may differ between versions of Pillow and NumPy.
+    assert np.abs(drawn.astype(int) - committed).mean() < 1
