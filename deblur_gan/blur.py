@@ -237,7 +237,8 @@ def _kernels(trajectory, bins, n_bins):
     The mean position comes to lie on the middle pixel: linear interpolation keeps first moments.
     """
     weights = _time_weights(len(trajectory))
-    centred = trajectory - weights @ trajectory
+    # Rounded, so that noise in the last digits does not make a kernel wider by a border of nothing.
+    centred = np.round(trajectory - weights @ trajectory, 9)
     radius = int(np.ceil(np.abs(centred).max()))
     # One more in each direction than is returned, for the neighbours of weight 0 of positions on the last pixel.
     shape = (n_bins + 1, 2 * radius + 2, 2 * radius + 2)

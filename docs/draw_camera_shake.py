@@ -24,7 +24,7 @@ ROLLS = (0, 2, 5)
     show_default="docs/camera_shake.png of the repository",
     help="PNG file to write.",
 )
-def main(output):
+def draw_camera_shake(output):
     from deblur_gan.blur import blur_image, blur_image_with_roll, motion_kernel, random_roll, random_trajectory
     from deblur_gan.data import read_rgb
 
@@ -86,4 +86,4 @@ def _draw_kernel(kernel):
 
 
 if __name__ == "__main__":
-    main()
+    draw_camera_shake()

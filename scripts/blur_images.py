@@ -1,8 +1,8 @@
-"""Makes pairs of blurred and sharp photographs from a folder of sharp ones, by random camera shake."""
+"""Makes training pairs: python scripts/blur_images.py --input_dir photos --output_dir pairs"""
 
 import math
 import os
-import sys
+from pathlib import Path
 
 import click
 
@@ -23,9 +23,19 @@ class Range(click.ParamType):
         return bounds
 
 
-@click.command(help=__doc__)
-@click.option("--input_dir", required=True, help="Folder of sharp photographs.")
-@click.option("--output_dir", required=True, help="Folder that gets A/ (blurred) and B/ (sharp), as PNG.")
+@click.command()
+@click.option(
+    "--input_dir",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    required=True,
+    help="Folder of sharp photographs.",
+)
+@click.option(
+    "--output_dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    required=True,
+    help="Folder that gets A/ (blurred) and B/ (sharp), as PNG.",
+)
 @click.option("--n_per_image", type=click.IntRange(1), default=1, show_default=True, help="Pairs from each photograph.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="The same seed, the same bytes.")
 @click.option(
@@ -33,23 +43,22 @@ class Range(click.ParamType):
     type=Range(),
     default="5:60",
     show_default=True,
-    help="Length of the camera's path in px, drawn uniformly from LOW:HIGH for each pair. The path bends: kernels are "
-    "about a third as wide.",
+    help="Length of the camera's path in px. The path bends: kernels are about a third as wide.",
 )
 @click.option(
     "--rotation",
     type=Range(),
     default="0:1",
     show_default=True,
-    help="Turn of the camera during the exposure in degrees, drawn uniformly from LOW:HIGH for each pair. 0: the same "
-    "kernel all over the picture, as in the paper, and several times faster.",
+    help="Turn of the camera during the exposure in degrees. 0: one kernel for the whole picture, as in the paper, and "
+    "several times faster.",
 )
 @click.option(
     "--noise_sigma",
     type=Range(),
     default="0:2",
     show_default=True,
-    help="Standard deviation of the noise in grey levels of 255, drawn uniformly from LOW:HIGH for each pair.",
+    help="Standard deviation of the noise in grey levels of 255.",
 )
 @click.option(
     "--gamma",
@@ -66,7 +75,14 @@ class Range(click.ParamType):
     show_default="the processor's cores",
     help="Photographs that are worked on at the same time.",
 )
-def main(**options):
+def blur_images(**options):
+    """Makes pairs of blurred and sharp photographs from sharp ones, by random camera shake.
+
+    LOW:HIGH is a range from which a value is drawn uniformly for each pair; a number is always that number.
+
+    The exit code is 0 if every photograph was blurred, 1 if one was not, 2 if the command line makes no sense.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from deblur_gan.synthesis import blur_folder
 
     try:
@@ -76,8 +92,9 @@ def main(**options):
     for failure in failures:
         click.echo(failure, err=True)
     click.echo(f"{n_pairs} pairs written to {options['output_dir']}/A (blurred) and {options['output_dir']}/B (sharp)")
-    sys.exit(1 if failures else 0)
+    if failures:
+        raise SystemExit(1)
 
 
 if __name__ == "__main__":
-    main()
+    blur_images()

@@ -1,18 +1,27 @@
-"""Makes a small data set, blurred by random camera shake, from photographs that come with scikit-image."""
+"""Makes a small data set to try things with: python scripts/make_sample_images.py"""
 
+import os
 from pathlib import Path
 
 import click
 
+ROOT = Path(__file__).resolve().parent.parent
 
-@click.command(help=__doc__)
+
+@click.command()
 @click.option(
     "--output_dir",
-    default=Path(__file__).resolve().parent.parent / "images",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=ROOT / "images",
     show_default="images/ of the repository",
     help="Folder that gets train/ and test/, each with A/ (blurred) and B/ (sharp), and real/ (blurred by a hand).",
 )
-def main(output_dir):
+def make_sample_images(output_dir):
+    """Makes a small data set from photographs that come with scikit-image, blurred by random camera shake.
+
+    Always the same files; nothing is downloaded.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from deblur_gan.synthesis import write_sample_images
 
     try:
@@ -23,4 +32,4 @@ def main(output_dir):
 
 
 if __name__ == "__main__":
-    main()
+    make_sample_images()

@@ -109,6 +109,14 @@ def test_bad_arguments_are_named(identity, image, options, message):
         deblur(identity, image, **options)
 
 
+def test_an_answer_that_is_not_finite_is_no_black_picture():
+    generator = generator_model("paper", 1, 1)
+    head = generator.get_layer("head_conv")
+    head.set_weights([np.full_like(weight, np.nan) for weight in head.get_weights()])
+    with pytest.raises(FloatingPointError, match="not finite"):
+        deblur(generator, noise(8, 8, 3))
+
+
 def save(path, image):
     Image.fromarray(image).save(path)
     return image

@@ -21,7 +21,9 @@ README = Path(__file__).parent.parent / "README.md"
 
 
 def output(model, x):
-    return keras.ops.convert_to_numpy(model(x))
+    found = keras.ops.convert_to_numpy(model(x))
+    assert np.isfinite(found).all()
+    return found
 
 
 def images(*shape):
@@ -29,10 +31,12 @@ def images(*shape):
 
 
 def shaken(model):
-    """The model with every weight moved, so that no batch norm is left at its neutral start."""
+    """The model with every bias and statistic moved, so that nothing is left at its neutral start."""
     rng = np.random.default_rng(1)
     for layer in model.layers:
-        layer.set_weights([w + rng.uniform(0, 0.1, w.shape).astype(np.float32) for w in layer.get_weights()])
+        layer.set_weights(
+            [w + rng.uniform(0, 0.1, w.shape).astype(np.float32) if w.ndim == 1 else w for w in layer.get_weights()]
+        )
     return model
 
 
@@ -393,3 +397,26 @@ def test_metadata_never_decides_what_is_built(path, metadata):
         file.attrs["deblur_gan"] = metadata
     assert load_generator(path).count_params() == generator_model("paper", 4, 1).count_params()
     assert describe(path)["ngf"] == 4
+
+
+# ---- the README's own words
+
+
+def snippets():
+    return re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+
+
+@pytest.mark.parametrize("words", ["keras.models.load_model", "meudec_generator", "restored = deblur"])
+def test_readme_snippets_run(tmp_path, monkeypatch, words):
+    (snippet,) = [snippet for snippet in snippets() if words in snippet]
+    ours = shaken(generator_model("meudec"))
+    save_generator(ours, tmp_path / "generator.h5")
+    monkeypatch.chdir(tmp_path)
+    photograph = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    found = {"photograph": photograph}
+    exec(snippet, found)
+    if "restored" in found:
+        np.testing.assert_array_equal(found["restored"], deblur_gan.deblur(ours, photograph))
+    else:
+        x = images(1, 16, 16, 3)
+        np.testing.assert_allclose(np.asarray(found["generator"](x)), output(ours, x), atol=1e-5)
