@@ -8,6 +8,7 @@ import io
 import os
 import tempfile
 import warnings
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -30,6 +31,7 @@ _DESCRIPTIVE_TAGS = (
     ExifTags.Base.Artist,
     ExifTags.Base.Copyright,
 )
+_EXIF_FOLDERS = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
 _LOSSLESS_TIFF_COMPRESSIONS = ("tiff_lzw", "tiff_adobe_deflate", "tiff_deflate", "packbits")
 
 
@@ -105,7 +107,7 @@ def _photograph(image, path):
         metadata["compression"] = image.info["compression"]
     file_format = "JPEG" if image.format == "MPO" else image.format
     upright = ImageOps.exif_transpose(image)
-    exif = _exif(upright, file_format)
+    exif = _exif(image, file_format)
     if exif:
         metadata["exif"] = exif
 
@@ -128,19 +130,17 @@ def _photograph(image, path):
 
 
 def _exif(image, file_format):
+    """The EXIF block of a copy of the image, which is upright; None if there is nothing to say."""
     exif = image.getexif()
-    if not exif:
-        return None
-    kept = exif
     if file_format == "TIFF":
-        kept = Image.Exif()
-        kept.update({tag: exif[tag] for tag in _DESCRIPTIVE_TAGS if tag in exif})
-        for ifd in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
-            if exif.get_ifd(ifd):
-                kept.get_ifd(ifd).update(exif.get_ifd(ifd))
-        if not kept and not any(kept.get_ifd(ifd) for ifd in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)):
-            return None
-    return kept.tobytes()
+        described = Image.Exif()
+        described.update({tag: exif[tag] for tag in _DESCRIPTIVE_TAGS if tag in exif})
+        described.update({ifd: exif.get_ifd(ifd) for ifd in _EXIF_FOLDERS if exif.get_ifd(ifd)})
+        exif = described
+    exif.pop(ExifTags.Base.Orientation, None)
+    if exif or any(exif.get_ifd(ifd) for ifd in _EXIF_FOLDERS):
+        return exif.tobytes()
+    return None
 
 
 def _from_cmyk(image, metadata):
@@ -184,29 +184,38 @@ def write_photograph(path, photograph):
     write_bytes(path, encoded.getbuffer())
 
 
-def write_bytes(path, content):
-    """Writes a file whole or not at all: under a temporary name in the same folder, then renamed.
+@contextmanager
+def whole_file(path):
+    """Lets a file appear whole or not at all: it is written under a temporary name beside `path`, then renamed.
 
     Args:
         path: str or Path; its folder exists.
-        content: bytes-like.
+
+    Yields:
+        Path with the extension of `path`, to be written; on leaving without an error it takes the place of `path`.
 
     Raises:
         OSError: if the file cannot be written; what stood at `path` before is then still there.
     """
     path = Path(path)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
+    os.close(handle)
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
+        yield Path(name)
         # mkstemp makes private files; a result has the rights that any new file here would have.
         mask = os.umask(0)
         os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)
-        os.replace(temporary, path)
+        os.chmod(name, 0o666 & ~mask)
+        os.replace(name, path)
     except BaseException:
-        os.unlink(temporary)
+        Path(name).unlink(missing_ok=True)
         raise
+
+
+def write_bytes(path, content):
+    """Writes bytes-like `content` to `path`, whole or not at all; see `whole_file`."""
+    with whole_file(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def read_rgb(path):

@@ -1,0 +1,197 @@
+"""The one way from a photograph to a restored photograph, whatever its size."""
+
+import dataclasses
+import math
+import sys
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from deblur_gan.data import BadImage, find_images, from_uint8, read_photograph, to_uint8, write_photograph
+
+# Two strided convolutions halve the image twice, and the reflection paddings need two pixels after that.
+SIZE_MULTIPLE = 4
+SMALLEST_SIDE = 8
+
+# Above this many pixels an image is restored in tiles unless told otherwise: on TensorFlow and a CPU the full-size
+# generator takes about 1.7 kB per pixel, so that an image of this size stays below 3.5 GB and a tile below 2.5 GB.
+WHOLE_IMAGE_PIXELS = 1_500_000
+TILE_SIZE = 1024
+LARGEST_DEFAULT_OVERLAP = 64
+
+
+def deblur(generator, image, tile_size=None, tile_overlap=None, progress=None):
+    """Restores a photograph at its own size.
+
+    The image is padded by reflection to the multiple of 4 that the networks take and cropped back. Tiles overlap and
+    are blended linearly across the overlap. A generator with instance normalization takes its statistics from each
+    tile, so that tiles give slightly other pixels than the whole image; with batch normalization they agree up to
+    what lies beyond the tile.
+
+    Args:
+        generator: `keras.Model` from `generator_model` or `load_generator`.
+        image: uint8 `(H, W, 3)`, or `(B, H, W, 3)` for several photographs of one size; H and W at least 1.
+        tile_size: int, height and width of the tiles in pixels, rounded up to a multiple of 4; at least 8. None
+            takes the whole image at once up to `WHOLE_IMAGE_PIXELS` pixels and tiles of `TILE_SIZE` above.
+        tile_overlap: int, pixels shared by neighbouring tiles, less than `tile_size`. None is a quarter of the tile,
+            at most `LARGEST_DEFAULT_OVERLAP`.
+        progress: callable such as `tqdm` that is handed the list of tiles and iterates over it, for a progress bar.
+
+    Returns:
+        uint8 array of the shape of `image`.
+
+    Raises:
+        ValueError: if `image`, `tile_size` or `tile_overlap` is not as said above.
+        FloatingPointError: if the generator's answer is not finite.
+    """
+    image = np.asarray(image)
+    if image.dtype != np.uint8 or image.ndim not in (3, 4) or image.shape[-1] != 3 or 0 in image.shape:
+        raise ValueError(f"image is {image.dtype} {image.shape}; uint8 (H, W, 3) or (B, H, W, 3) is required")
+    if image.ndim == 3:
+        return deblur(generator, image[None], tile_size, tile_overlap, progress)[0]
+
+    height, width = image.shape[1:3]
+    if tile_size is None:
+        whole = len(image) * height * width <= WHOLE_IMAGE_PIXELS
+        tile_size = max(height, width, SMALLEST_SIDE) if whole else TILE_SIZE
+    if tile_size < SMALLEST_SIDE:
+        raise ValueError(f"tile_size={tile_size}: must be at least {SMALLEST_SIDE}")
+    if tile_overlap is None:
+        tile_overlap = min(tile_size // 4, LARGEST_DEFAULT_OVERLAP)
+    if not 0 <= tile_overlap < tile_size:
+        raise ValueError(f"tile_overlap={tile_overlap}: must be at least 0 and less than tile_size={tile_size}")
+
+    padded = _pad(image)
+    tile_size = _next_multiple(tile_size)
+    rows = _windows(padded.shape[1], tile_size, tile_overlap)
+    columns = _windows(padded.shape[2], tile_size, tile_overlap)
+    if len(rows) == len(columns) == 1:
+        restored = to_uint8(_predict(generator, padded))
+    else:
+        restored = _restore_tiles(generator, padded, rows, columns, progress or list)
+    return restored[:, :height, :width]
+
+
+def _next_multiple(side):
+    return max(SMALLEST_SIDE, math.ceil(side / SIZE_MULTIPLE) * SIZE_MULTIPLE)
+
+
+def _pad(image):
+    height, width = image.shape[1:3]
+    below, right = _next_multiple(height) - height, _next_multiple(width) - width
+    return np.pad(image, ((0, 0), (0, below), (0, right), (0, 0)), mode="reflect")
+
+
+def _windows(length, tile_size, overlap):
+    """Cuts an axis into equal tiles that overlap by at least `overlap`.
+
+    The outer quarter of an overlap counts for nothing, because a tile's own border is where it knows least; across
+    the middle half the tile fades into its neighbour.
+
+    Returns:
+        List of `(slice, weights)`; the float32 weights add up to 1 everywhere.
+    """
+    size = min(tile_size, length)
+    overlap = math.ceil(overlap / SIZE_MULTIPLE) * SIZE_MULTIPLE
+    step = max(size - overlap, SIZE_MULTIPLE)
+    count = math.ceil((length - size) / step) + 1
+    # Starts in step with the strided convolutions, so that a tile sees the pixel grid that the whole image sees.
+    starts = [round(i * (length - size) / max(count - 1, 1) / SIZE_MULTIPLE) * SIZE_MULTIPLE for i in range(count)]
+
+    def fade(distance):
+        return np.clip((distance - overlap / 4) / max(overlap / 2, 1), 0, 1)
+
+    distance = np.arange(size) + 0.5
+    windows = []
+    total = np.zeros(length)
+    for start in starts:
+        window = np.ones(size)
+        if start > 0:
+            window = np.minimum(window, fade(distance))
+        if start + size < length:
+            window = np.minimum(window, fade(distance[::-1]))
+        windows.append((slice(start, start + size), window))
+        total[start : start + size] += window
+    return [(where, (window / total[where]).astype(np.float32)) for where, window in windows]
+
+
+def _predict(generator, pixels):
+    values = generator.predict_on_batch(from_uint8(pixels))
+    if not np.isfinite(values).all():
+        raise FloatingPointError("the generator answered with numbers that are not finite; its weights are unfit")
+    return values
+
+
+def _restore_tiles(generator, padded, rows, columns, progress):
+    blended = np.zeros(padded.shape, np.float32)
+    tiles = [(row, column) for row in rows for column in columns]
+    for (row, row_weights), (column, column_weights) in progress(tiles):
+        tile = _predict(generator, padded[:, row, column])
+        blended[:, row, column] += tile * row_weights[:, None, None] * column_weights[:, None]
+    restored = np.empty_like(padded)
+    for row in range(padded.shape[1]):  # row by row, for the sake of memory
+        restored[:, row] = to_uint8(blended[:, row])
+    return restored
+
+
+def restore_files(generator, source, output_dir, side_by_side=False, tile_size=None, overwrite=False):
+    """Restores an image file, or every image file of a folder, into a folder, under the same names.
+
+    A file that fails is named on the screen and does not stop the others.
+
+    Args:
+        generator: as `deblur`.
+        source: str or Path of an image file or of a folder of them; its subfolders are not looked into.
+        output_dir: str or Path; made if it is missing.
+        side_by_side: bool, write the blurred and the restored photograph beside each other instead of the restored.
+        tile_size: as `deblur`.
+        overwrite: bool, a restored photograph may take the place of the file it was made from.
+
+    Returns:
+        `(restored, failed)`: list of the Paths written, and list of the messages of the files that failed.
+
+    Raises:
+        BadImage: if `source` does not exist or is a folder without an image in it.
+        ValueError: as `deblur`, for `tile_size`.
+        OSError: if `output_dir` cannot be made.
+    """
+    source, output_dir = Path(source), Path(output_dir)
+    paths = find_images(source) if source.is_dir() else [source]
+    if not paths:
+        raise BadImage(f"{source}: no image in this folder; JPEG, PNG, WebP, TIFF or BMP files are required")
+    if not source.exists():
+        raise BadImage(f"{source}: no such file or folder")
+    output_dir.mkdir(parents=True, exist_ok=True)
+
+    restored, failed = [], []
+    with tqdm(paths, unit="photo", disable=len(paths) == 1) as bar:
+        for path in bar:
+            target = output_dir / path.name
+            try:
+                if target.exists() and target.samefile(path) and not overwrite:
+                    raise BadImage(f"{path}: the result would replace it; choose another output folder or allow it")
+                photograph = read_photograph(path)
+                write_photograph(target, _restore(generator, photograph, side_by_side, tile_size))
+                restored.append(target)
+            # Whatever one photograph meets (no memory left, a full disk), the next one gets its chance.
+            except Exception as error:
+                reason = " ".join(str(error).split()) or type(error).__name__
+                failed.append(reason if isinstance(error, BadImage) else f"{path}: {reason}")
+                bar.write(failed[-1], file=sys.stderr)
+    return restored, failed
+
+
+def _restore(generator, photograph, side_by_side, tile_size):
+    def tile_bar(tiles):
+        return tqdm(tiles, unit="tile", leave=False)
+
+    pixels = deblur(generator, photograph.pixels, tile_size, progress=tile_bar)
+    if not side_by_side:
+        return dataclasses.replace(photograph, pixels=pixels)
+    alpha = photograph.alpha
+    return dataclasses.replace(
+        photograph,
+        pixels=np.concatenate([photograph.pixels, pixels], axis=1),
+        alpha=None if alpha is None else np.concatenate([alpha, alpha], axis=1),
+    )

@@ -1,0 +1,68 @@
+"""Restores blurred photographs: python scripts/deblur_image.py --input_dir photos --output_dir restored"""
+
+import os
+from pathlib import Path
+
+import click
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@click.command()
+@click.option(
+    "--weight_path",
+    type=click.Path(path_type=Path),
+    default=ROOT / "weights" / "generator.h5",
+    show_default="weights/generator.h5",
+    help="Weights of the generator: .h5, .weights.h5 or .keras, of any DeblurGAN written in Keras.",
+)
+@click.option(
+    "--input_dir",
+    type=click.Path(path_type=Path),
+    help="A folder of photographs, or one photograph (JPEG, PNG, WebP, TIFF, BMP).",
+)
+@click.option(
+    "--output_dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("restored"),
+    show_default=True,
+    help="Folder for the restored photographs, which keep their names.",
+)
+@click.option("--side_by_side", is_flag=True, help="Write pictures of blurred | restored instead.")
+@click.option(
+    "--tile_size",
+    type=click.IntRange(min=8),
+    help="Restore in overlapping tiles of this many pixels, for less memory. "
+    "[default: whole photographs up to 1.5 megapixels, tiles of 1024 above]",
+)
+@click.option("--overwrite", is_flag=True, help="Let a restored photograph replace the file it was made from.")
+def deblur_image(weight_path, input_dir, output_dir, side_by_side, tile_size, overwrite):
+    """Restores blurred photographs at their own size, whatever it is.
+
+    The exit code is 0 if every photograph was restored, 1 if one was not, 2 if the command line makes no sense.
+    """
+    if input_dir and not input_dir.exists():
+        raise click.BadParameter(f"{input_dir}: no such file or folder", param_hint="--input_dir")
+    if not weight_path.exists():
+        raise click.BadParameter(
+            f"{weight_path}: no such file; train a generator (python scripts/train.py) and name its "
+            "generator_*.h5 here, or any published generator .h5 of DeblurGAN for Keras",
+            param_hint="--weight_path",
+        )
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    from deblur_gan.data import BadImage
+    from deblur_gan.restoration import restore_files
+    from deblur_gan.weights import BadWeights, load_generator
+
+    try:
+        generator = load_generator(weight_path)
+        restored, failed = restore_files(generator, input_dir, output_dir, side_by_side, tile_size, overwrite)
+    except (BadImage, BadWeights, OSError) as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(f"Restored {len(restored)} of {len(restored) + len(failed)} photographs into {output_dir}/")
+    if failed:
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    deblur_image()

@@ -1,0 +1,162 @@
+import keras
+import numpy as np
+import pytest
+
+from deblur_gan.networks import Clip, InstanceNormalization, ReflectionPadding2D, critic_model, generator_model
+
+
+def output(model, x):
+    return keras.ops.convert_to_numpy(model(x))
+
+
+def images(*shape):
+    return np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32)
+
+
+def without_head(generator):
+    head = generator.get_layer("head_conv")
+    head.set_weights([np.zeros_like(weight) for weight in head.get_weights()])
+    return generator
+
+
+@pytest.mark.parametrize(
+    ("build", "architecture", "count"),
+    [
+        (generator_model, "meudec", 11_399_171),
+        (generator_model, "paper", 11_378_179),
+        (critic_model, "meudec", 3_098_370),
+        (critic_model, "paper", 2_764_737),
+    ],
+)
+def test_published_parameter_counts(build, architecture, count):
+    assert build(architecture).count_params() == count
+
+
+@pytest.mark.parametrize("architecture", ["meudec", "paper"])
+def test_layer_order_and_names_are_the_file_format(architecture):
+    names = [layer.name for layer in generator_model(architecture, 4, 2).layers if "conv" in layer.name]
+    assert names == [
+        "stem_conv",
+        "down1_conv",
+        "down2_conv",
+        "block1_conv1",
+        "block1_conv2",
+        "block2_conv1",
+        "block2_conv2",
+        "up1_conv",
+        "up2_conv",
+        "head_conv",
+    ]
+
+
+def test_generator_without_head_is_the_identity_or_half_of_it():
+    x = images(2, 16, 24, 3)
+    np.testing.assert_array_equal(output(without_head(generator_model("paper", 4, 1)), x), x)
+    np.testing.assert_allclose(output(without_head(generator_model("meudec", 4, 1)), x), x / 2, atol=1e-7)
+
+
+def test_paper_generator_stays_in_range():
+    generator = generator_model("paper", 4, 1)
+    head = generator.get_layer("head_conv")
+    kernel, bias = head.get_weights()
+    head.set_weights([kernel, np.full_like(bias, 5)])
+    restored = output(generator, images(1, 16, 16, 3))
+    assert restored.max() == 1 and restored.min() >= -1
+
+
+def test_paper_normalizes_each_image_alone_and_meudec_uses_what_it_learnt():
+    x = images(2, 16, 16, 3)
+    for architecture in ("paper", "meudec"):
+        generator = generator_model(architecture, 4, 1)
+        np.testing.assert_allclose(output(generator, x)[:1], output(generator, x[:1]), atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (12, 32), (64, 20)])
+@pytest.mark.parametrize("architecture", ["meudec", "paper"])
+def test_any_multiple_of_four_keeps_its_size(architecture, shape):
+    assert output(generator_model(architecture, 2, 1), images(1, *shape, 3)).shape == (1, *shape, 3)
+
+
+def test_paper_upsampling_places_pixels_like_the_authors_code():
+    """PyTorch's ConvTranspose2d(3, stride=2, padding=1, output_padding=1): tap k of pixel i lands on 2 i + k - 1."""
+    generator = generator_model("paper", 1, 1)
+    transpose, crop = generator.get_layer("up1_conv"), generator.get_layer("up1_crop")
+    x = images(1, 5, 7, 4)
+    for row in range(3):
+        for column in range(3):
+            kernel = np.zeros((3, 3, 2, 4), np.float32)
+            kernel[row, column] = 1
+            transpose.set_weights([kernel, np.zeros(2, np.float32)])
+            expected = np.zeros((1, 11, 15, 2), np.float32)
+            expected[:, row : row + 10 : 2, column : column + 14 : 2] = x.sum(-1, keepdims=True)
+            found = keras.ops.convert_to_numpy(crop(transpose(x)))
+            np.testing.assert_allclose(found, expected[:, 1:, 1:], atol=1e-5)
+
+
+def test_dropout_only_while_training():
+    generator = generator_model("paper", 4, 1)
+    x = images(1, 16, 16, 3)
+    np.testing.assert_array_equal(output(generator, x), output(generator, x))
+    first, second = (keras.ops.convert_to_numpy(generator(x, training=True)) for _ in range(2))
+    assert np.abs(first - second).max() > 1e-3
+
+
+def test_reflection_padding_is_numpys():
+    x = images(2, 5, 6, 3)
+    expected = np.pad(x, ((0, 0), (3, 3), (3, 3), (0, 0)), mode="reflect")
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(ReflectionPadding2D(3)(x)), expected)
+
+
+def test_instance_normalization_is_group_normalization_of_single_channels():
+    x = 3 * images(2, 9, 7, 5) + 1
+    reference = keras.layers.GroupNormalization(groups=-1, epsilon=1e-5, center=False, scale=False)
+    np.testing.assert_allclose(
+        keras.ops.convert_to_numpy(InstanceNormalization()(x)),
+        keras.ops.convert_to_numpy(reference(x)),
+        atol=1e-5,
+    )
+
+
+def test_clip():
+    x = np.array([-3, -1, 0.25, 1, 2], np.float32)
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(Clip()(x)), [-1, -1, 0.25, 1, 1])
+
+
+def test_patch_critic_scores_patches_of_any_image():
+    assert critic_model("paper", 4).output_shape == (None, 35, 35, 1)
+    critic = critic_model("paper", 4, (None, None, 3))
+    assert output(critic, images(1, 64, 96, 3)).shape == (1, 11, 15, 1)
+
+
+def test_patch_critic_has_neither_sigmoid_nor_batch_statistics():
+    critic = critic_model("paper", 4, (32, 32, 3))
+    x = images(2, 32, 32, 3)
+    np.testing.assert_allclose(output(critic, x)[:1], output(critic, x[:1]), atol=1e-5)
+    score = critic.get_layer("score")
+    kernel, bias = score.get_weights()
+    score.set_weights([kernel, bias + 100])
+    assert output(critic, x).min() > 50
+
+
+def test_mixed_precision_keeps_the_head_in_float32():
+    generator = generator_model("paper", 4, 1, dtype="mixed_bfloat16")
+    assert generator.get_layer("block1_conv1").compute_dtype == "bfloat16"
+    assert generator.get_layer("head_conv").compute_dtype == "float32"
+    x = images(1, 16, 16, 3)
+    np.testing.assert_array_equal(output(without_head(generator), x), x)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: generator_model("resnet"), "architecture='resnet': must be one of meudec, paper"),
+        (lambda: generator_model(ngf=0), "ngf=0: must be a positive integer"),
+        (lambda: generator_model(n_blocks=1.5), "n_blocks=1.5"),
+        (lambda: generator_model(image_shape=(30, 32, 3)), "multiples of 4"),
+        (lambda: generator_model(image_shape=(32, 32, 1)), r"must be \(height, width, 3\)"),
+        (lambda: critic_model("meudec", image_shape=(None, None, 3)), "needs a height and a width"),
+    ],
+)
+def test_bad_arguments_are_named(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()

@@ -1,0 +1,164 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from deblur_gan.data import BadImage
+from deblur_gan.networks import generator_model
+from deblur_gan.restoration import TILE_SIZE, _windows, deblur, restore_files
+from deblur_gan.weights import load_generator
+
+GOLDEN = Path(__file__).parent / "golden" / "keras213_generator.h5"
+
+
+def noise(*shape):
+    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def identity():
+    generator = generator_model("paper", 1, 1)
+    head = generator.get_layer("head_conv")
+    head.set_weights([np.zeros_like(weight) for weight in head.get_weights()])
+    return generator
+
+
+@pytest.fixture(scope="module")
+def meudec():
+    return load_generator(GOLDEN)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (2, 5), (37, 53), (64, 64), (720, 1280)])
+def test_zero_head_returns_every_pixel(identity, size):
+    image = noise(*size, 3)
+    np.testing.assert_array_equal(deblur(identity, image), image)
+
+
+@pytest.mark.parametrize(
+    ("size", "tile_size", "tile_overlap"), [((37, 53), 16, 4), ((64, 200), 30, None), ((5, 300), 8, 0)]
+)
+def test_zero_head_returns_every_pixel_in_tiles(identity, size, tile_size, tile_overlap):
+    image = noise(*size, 3)
+    np.testing.assert_array_equal(deblur(identity, image, tile_size, tile_overlap), image)
+
+
+def test_twenty_four_megapixels_come_back_and_go_through_tiles(identity):
+    image = np.tile(noise(1000, 1000, 3), (4, 6, 1))
+    seen = []
+
+    def progress(tiles):
+        seen.extend(tiles)
+        return tiles
+
+    np.testing.assert_array_equal(deblur(identity, image, progress=progress), image)
+    assert len(seen) == 35
+    assert all(row.stop - row.start <= TILE_SIZE for (row, _), _ in seen)
+
+
+def test_photographs_of_one_size_go_together(meudec):
+    images = noise(3, 21, 30, 3)
+    together = deblur(meudec, images)
+    alone = np.stack([deblur(meudec, image) for image in images])
+    assert np.abs(together.astype(int) - alone).max() <= 1
+
+
+def test_padding_is_out_of_sight(meudec):
+    """Sizes that need padding give, away from the border, what a larger cut of the photograph gives."""
+    image = noise(96, 96, 3)
+    large, small = deblur(meudec, image), deblur(meudec, image[:61, :63])
+    assert np.abs(large[:16, :16].astype(int) - small[:16, :16]).max() <= 1
+
+
+@pytest.mark.parametrize("length", [8, 12, 100, 256, 1000])
+@pytest.mark.parametrize(("tile_size", "overlap"), [(8, 0), (8, 4), (16, 15), (64, 16), (256, 64), (1024, 64)])
+def test_windows_cover_and_add_up_to_one(length, tile_size, overlap):
+    length -= length % 4
+    total = np.zeros(length)
+    windows = _windows(length, tile_size, overlap)
+    for window, weights in windows:
+        assert window.start >= 0 and window.stop <= length and window.start % 4 == 0
+        assert len(weights) == min(tile_size, length)
+        total[window] += weights
+    np.testing.assert_allclose(total, 1, atol=1e-6)
+    for (left, _), (right, _) in zip(windows, windows[1:], strict=False):
+        assert left.stop - right.start >= min(overlap, tile_size - 4) - 3
+
+
+def test_tiles_equal_the_whole_image_where_they_see_enough(meudec):
+    """Two residual blocks see 32 pixels around, a quarter of this overlap; batch normalization sees no further."""
+    image = noise(300, 340, 3)
+    whole = deblur(meudec, image).astype(int)
+    tiled = deblur(meudec, image, tile_size=220, tile_overlap=128)
+    assert np.abs(tiled - whole).max() <= 1
+    assert np.abs(deblur(meudec, image, tile_size=220, tile_overlap=0) - whole).max() > 1
+
+
+@pytest.mark.parametrize(
+    ("image", "options", "message"),
+    [
+        (np.zeros((8, 8, 3), np.float32), {}, r"image is float32 \(8, 8, 3\); uint8"),
+        (np.zeros((8, 8), np.uint8), {}, r"\(8, 8\)"),
+        (np.zeros((0, 8, 3), np.uint8), {}, r"\(0, 8, 3\)"),
+        (np.zeros((8, 8, 3), np.uint8), {"tile_size": 4}, "tile_size=4: must be at least 8"),
+        (np.zeros((8, 8, 3), np.uint8), {"tile_size": 16, "tile_overlap": 16}, "tile_overlap=16"),
+    ],
+)
+def test_bad_arguments_are_named(identity, image, options, message):
+    with pytest.raises(ValueError, match=message):
+        deblur(identity, image, **options)
+
+
+def test_an_answer_that_is_not_finite_is_no_black_picture():
+    generator = generator_model("paper", 1, 1)
+    head = generator.get_layer("head_conv")
+    head.set_weights([np.full_like(weight, np.nan) for weight in head.get_weights()])
+    with pytest.raises(FloatingPointError, match="not finite"):
+        deblur(generator, noise(8, 8, 3))
+
+
+def save(path, image):
+    Image.fromarray(image).save(path)
+    return image
+
+
+def test_a_folder_keeps_names_and_one_bad_file_stops_nothing(identity, tmp_path, capsys):
+    source = tmp_path / "in"
+    source.mkdir()
+    first, second = save(source / "a.png", noise(9, 7, 3)), save(source / "B.BMP", noise(5, 5, 3))
+    (source / "broken.png").write_bytes((source / "a.png").read_bytes()[:60])
+    (source / "notes.txt").write_text("not a photograph")
+    (source / "._a.png").write_text("what macOS leaves on foreign disks")
+    restored, failed = restore_files(identity, source, tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["B.BMP", "a.png"]
+    assert len(restored) == 2 and len(failed) == 1 and "broken.png" in failed[0]
+    assert "broken.png" in capsys.readouterr().err
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "out" / "a.png")), first)
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "out" / "B.BMP")), second)
+
+
+def test_side_by_side_is_blurred_then_restored(meudec, tmp_path):
+    image = save(tmp_path / "a.png", noise(12, 16, 4))
+    restore_files(meudec, tmp_path / "a.png", tmp_path / "out", side_by_side=True)
+    both = np.asarray(Image.open(tmp_path / "out" / "a.png"))
+    np.testing.assert_array_equal(both[:, :16], image)
+    np.testing.assert_array_equal(both[:, 16:, :3], deblur(meudec, image[:, :, :3]))
+    np.testing.assert_array_equal(both[:, 16:, 3], image[:, :, 3])
+
+
+def test_the_input_is_replaced_only_when_told(meudec, tmp_path):
+    image = save(tmp_path / "a.png", noise(8, 8, 3))
+    restored, failed = restore_files(meudec, tmp_path / "a.png", tmp_path)
+    assert not restored and "would replace it" in failed[0]
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "a.png")), image)
+    restored, failed = restore_files(meudec, tmp_path / "a.png", tmp_path, overwrite=True)
+    assert not failed
+    assert (np.asarray(Image.open(tmp_path / "a.png")) != image).any()
+
+
+def test_nothing_to_restore_is_said(identity, tmp_path):
+    with pytest.raises(BadImage, match="no image in this folder"):
+        restore_files(identity, tmp_path, tmp_path / "out")
+    with pytest.raises(BadImage, match="no such file or folder"):
+        restore_files(identity, tmp_path / "missing.png", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
