@@ -151,9 +151,9 @@ class Options:
         multiple = 16 if self.critic == "meudec" else 4
         if self.crop_size % multiple or self.crop_size < 16:
             raise BadRun(f"--crop_size {self.crop_size}: must be a multiple of {multiple} and at least 16")
-        if self.perceptual_weight == 0 and self.pixel_weight == 0 and self.critic_updates == 0:
+        if not (self.perceptual_weight or self.pixel_weight or self.critic_updates):
             raise BadRun(
-                "--perceptual_weight, --pixel_weight and --critic_updates are all 0: nothing is left to learn from"
+                "--critic_updates 0 without --perceptual_weight or --pixel_weight leaves nothing to learn from"
             )
 
 
@@ -338,8 +338,8 @@ def _pairs(folders, options, check):
             found, unmatched = find_pairs(folder, options.blur)
         except NotADirectoryError as error:
             raise BadRun(
-                f"{error}; scripts/organize_gopro_dataset.py makes images/ from GOPRO_Large, --data_dir names pairs "
-                "elsewhere"
+                f"{error}; scripts/organize_gopro_dataset.py makes images/ from GOPRO_Large, "
+                "scripts/make_sample_images.py from a few samples, --data_dir names pairs elsewhere"
             ) from None
         problems = check_pairs(found, unmatched, options.n_workers, show_progress=True) if check else []
         for problem in problems:
@@ -368,6 +368,9 @@ def _build(options):
     # Keras draws its seeds from here; `keras.utils.set_random_seed` would import TensorFlow whatever the backend.
     random.seed(options.seed)
     policy = f"mixed_{options.mixed_precision}" if options.mixed_precision else "float32"
+    if options.multi_gpu and options.batch_size % len(keras.distribution.list_devices()):
+        n_devices = len(keras.distribution.list_devices())
+        raise BadRun(f"--batch_size {options.batch_size}: must be a multiple of the {n_devices} GPUs of --multi_gpu")
     with gradients.devices(options.multi_gpu, building=True):
         if options.init_from:
             generator = _initial_generator(options, policy)
@@ -528,7 +531,7 @@ class _Recorder(keras.callbacks.Callback):
             f"generator {logs['generator_loss']:.4g}, perceptual {logs['perceptual_loss']:.4g}",
             refresh=False,
         )
-        self.bar.update(done - self.bar.n)
+        self.bar.update(max(0, done - self.bar.n))  # threads may come in another order than steps
 
     def on_epoch_begin(self, epoch, logs=None):
         self.model.optimizer.learning_rate = learning_rate(self.options, epoch)
@@ -692,8 +695,9 @@ def _write_options(run_dir, options, record):
             backend: metadata.version(backend),
             "numpy": np.__version__,
         },
-        "devices": keras.distribution.list_devices(),
     }
+    if backend != "torch":
+        content["devices"] = keras.distribution.list_devices()
     write_bytes(run_dir / "options.json", json.dumps(content, indent=2).encode())
 
 

@@ -93,7 +93,12 @@ def option(name, **kwargs):
     default="imagenet",
     help="Its weights: a Keras .h5 file, or 'imagenet' to download them once.",
 )
-@option("critic_updates", type=click.IntRange(min=1), default=5, help="Steps of the critic for each of the generator.")
+@option(
+    "critic_updates",
+    type=click.IntRange(min=0),
+    default=5,
+    help="Steps of the critic for each of the generator. 0: the generator learns alone, without adversarial loss.",
+)
 @option("penalty_weight", type=click.FloatRange(0), default=10.0, help="Weight of the gradient penalty.")
 @option("perceptual_weight", type=click.FloatRange(0), default=100.0, help="Weight of the perceptual loss.")
 @option("pixel_weight", type=click.FloatRange(0), default=0.0, help="Weight of the mean absolute error of the pixels.")
