@@ -16,6 +16,6 @@ setup(
     install_requires=(HERE / "requirements.txt").read_text(encoding="utf-8").split(),
     extras_require={
         # tf_keras is Keras 2: the tests load our files with it and theirs with ours.
-        "test": ["pytest>=8", "ruff>=0.6", "tf_keras>=2.18", "jax>=0.4.30"],
+        "test": ["pytest>=8", "ruff>=0.6", "tf_keras>=2.18", "tifffile>=2023.4.12", "jax>=0.4.30"],
     },
 )

@@ -31,6 +31,7 @@ _DESCRIPTIVE_TAGS = (
     ExifTags.Base.Artist,
     ExifTags.Base.Copyright,
 )
+_EXIF_FOLDERS = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
 _LOSSLESS_TIFF_COMPRESSIONS = ("tiff_lzw", "tiff_adobe_deflate", "tiff_deflate", "packbits")
 
 
@@ -106,7 +107,7 @@ def _photograph(image, path):
         metadata["compression"] = image.info["compression"]
     file_format = "JPEG" if image.format == "MPO" else image.format
     upright = ImageOps.exif_transpose(image)
-    exif = _exif(upright, file_format)
+    exif = _exif(image, file_format)
     if exif:
         metadata["exif"] = exif
 
@@ -129,19 +130,17 @@ def _photograph(image, path):
 
 
 def _exif(image, file_format):
+    """The EXIF block of a copy of the image, which is upright; None if there is nothing to say."""
     exif = image.getexif()
-    if not exif:
-        return None
-    kept = exif
     if file_format == "TIFF":
-        kept = Image.Exif()
-        kept.update({tag: exif[tag] for tag in _DESCRIPTIVE_TAGS if tag in exif})
-        for ifd in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
-            if exif.get_ifd(ifd):
-                kept.get_ifd(ifd).update(exif.get_ifd(ifd))
-        if not kept and not any(kept.get_ifd(ifd) for ifd in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)):
-            return None
-    return kept.tobytes()
+        described = Image.Exif()
+        described.update({tag: exif[tag] for tag in _DESCRIPTIVE_TAGS if tag in exif})
+        described.update({ifd: exif.get_ifd(ifd) for ifd in _EXIF_FOLDERS if exif.get_ifd(ifd)})
+        exif = described
+    exif.pop(ExifTags.Base.Orientation, None)
+    if exif or any(exif.get_ifd(ifd) for ifd in _EXIF_FOLDERS):
+        return exif.tobytes()
+    return None
 
 
 def _from_cmyk(image, metadata):

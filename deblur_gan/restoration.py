@@ -43,6 +43,7 @@ def deblur(generator, image, tile_size=None, tile_overlap=None, progress=None):
 
     Raises:
         ValueError: if `image`, `tile_size` or `tile_overlap` is not as said above.
+        FloatingPointError: if the generator's answer is not finite.
     """
     image = np.asarray(image)
     if image.dtype != np.uint8 or image.ndim not in (3, 4) or image.shape[-1] != 3 or 0 in image.shape:
@@ -66,7 +67,7 @@ def deblur(generator, image, tile_size=None, tile_overlap=None, progress=None):
     rows = _windows(padded.shape[1], tile_size, tile_overlap)
     columns = _windows(padded.shape[2], tile_size, tile_overlap)
     if len(rows) == len(columns) == 1:
-        restored = to_uint8(generator.predict_on_batch(from_uint8(padded)))
+        restored = to_uint8(_predict(generator, padded))
     else:
         restored = _restore_tiles(generator, padded, rows, columns, progress or list)
     return restored[:, :height, :width]
@@ -115,11 +116,18 @@ def _windows(length, tile_size, overlap):
     return [(where, (window / total[where]).astype(np.float32)) for where, window in windows]
 
 
+def _predict(generator, pixels):
+    values = generator.predict_on_batch(from_uint8(pixels))
+    if not np.isfinite(values).all():
+        raise FloatingPointError("the generator answered with numbers that are not finite; its weights are unfit")
+    return values
+
+
 def _restore_tiles(generator, padded, rows, columns, progress):
     blended = np.zeros(padded.shape, np.float32)
     tiles = [(row, column) for row in rows for column in columns]
     for (row, row_weights), (column, column_weights) in progress(tiles):
-        tile = generator.predict_on_batch(from_uint8(padded[:, row, column]))
+        tile = _predict(generator, padded[:, row, column])
         blended[:, row, column] += tile * row_weights[:, None, None] * column_weights[:, None]
     restored = np.empty_like(padded)
     for row in range(padded.shape[1]):  # row by row, for the sake of memory

@@ -271,7 +271,7 @@ def _member(path, group, name):
     for part in name.strip("/").split("/"):
         link = group.get(part, getlink=True) if isinstance(group, h5py.Group) else None
         if not isinstance(link, h5py.HardLink):
-            found = "nothing" if link is None else f"a {type(link).__name__}"
+            found = "nothing" if link is None else "a link"
             raise BadWeights(f"{path}: {found} at {name!r} where weights are required")
         group = group[part]
     return group

@@ -77,7 +77,7 @@ def test_windows_cover_and_add_up_to_one(length, tile_size, overlap):
     total = np.zeros(length)
     windows = _windows(length, tile_size, overlap)
     for window, weights in windows:
-        assert 0 <= window.start and window.stop <= length and window.start % 4 == 0
+        assert window.start >= 0 and window.stop <= length and window.start % 4 == 0
         assert len(weights) == min(tile_size, length)
         total[window] += weights
     np.testing.assert_allclose(total, 1, atol=1e-6)
@@ -107,6 +107,14 @@ def test_tiles_equal_the_whole_image_where_they_see_enough(meudec):
 def test_bad_arguments_are_named(identity, image, options, message):
     with pytest.raises(ValueError, match=message):
         deblur(identity, image, **options)
+
+
+def test_an_answer_that_is_not_finite_is_no_black_picture():
+    generator = generator_model("paper", 1, 1)
+    head = generator.get_layer("head_conv")
+    head.set_weights([np.full_like(weight, np.nan) for weight in head.get_weights()])
+    with pytest.raises(FloatingPointError, match="not finite"):
+        deblur(generator, noise(8, 8, 3))
 
 
 def save(path, image):

@@ -1,0 +1,72 @@
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from deblur_gan.restoration import deblur
+from deblur_gan.weights import load_generator
+
+ROOT = Path(__file__).parent.parent
+GOLDEN = ROOT / "tests" / "golden"
+
+
+def run(*arguments, cwd):
+    command = [sys.executable, ROOT / "scripts" / "deblur_image.py", *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True)
+
+
+def test_help_is_instant(tmp_path):
+    start = time.perf_counter()
+    result = run("--help", cwd=tmp_path)
+    assert result.returncode == 0 and "--tile_size" in result.stdout
+    # Importing TensorFlow takes longer than this, and so would importing the package.
+    assert time.perf_counter() - start < 1.5
+
+
+def test_a_folder_as_a_user_has_it(tmp_path):
+    rng = np.random.default_rng(0)
+    (tmp_path / "photos").mkdir()
+    photographs = {name: rng.integers(0, 256, (37, 53, 3), dtype=np.uint8) for name in ("a.png", "B.BMP")}
+    for name, pixels in photographs.items():
+        Image.fromarray(pixels).save(tmp_path / "photos" / name)
+    (tmp_path / "photos" / "broken.jpg").write_text("404 not found")
+    (tmp_path / "photos" / "notes.txt").write_text("not a photograph")
+
+    weights = GOLDEN / "keras213_generator.h5"
+    result = run("--weight_path", weights, "--input_dir", "photos", cwd=tmp_path)
+
+    assert result.returncode == 1
+    assert "Restored 2 of 3 photographs into restored/" in result.stdout
+    assert "photos/broken.jpg: not an image that can be read" in result.stderr
+    assert "Traceback" not in result.stderr
+    generator = load_generator(weights)
+    for name, pixels in photographs.items():
+        found = np.asarray(Image.open(tmp_path / "restored" / name)).astype(int)
+        assert np.abs(found - deblur(generator, pixels)).max() <= 1
+    assert sorted(path.name for path in (tmp_path / "restored").iterdir()) == ["B.BMP", "a.png"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["photos", "restored"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--input_dir", "missing"], 2, "--input_dir: missing: no such file or folder"),
+        (["--input_dir", ".", "--weight_path", "missing.h5"], 2, "missing.h5: no such file; train a generator"),
+        (["--input_dir", ".", "--tile_size", "4"], 2, "--tile_size"),
+        (
+            ["--input_dir", ".", "--weight_path", str(GOLDEN / "keras213_discriminator.h5")],
+            1,
+            "holds a meudec critic with ndf=4; a generator is required",
+        ),
+    ],
+)
+def test_what_does_not_work_is_said_in_one_line(tmp_path, arguments, code, message):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    result = run(*arguments, cwd=tmp_path)
+    assert result.returncode == code
+    assert message in result.stderr.splitlines()[-1]
+    assert "Traceback" not in result.stderr
