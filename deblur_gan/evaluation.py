@@ -241,6 +241,10 @@ def evaluate(
             raise ValueError(f"{name}={value}: must be at least 1")
     # A weight file that cannot be used is better found out about now than after hours.
     descriptions = [describe(path) for path in weight_paths]
+    for path, description in zip(weight_paths, descriptions, strict=True):
+        if description["network"] != "generator":
+            raise BadWeights(f"{path}: holds a {description['network']}; a generator is required")
+    names = _names(weight_paths)
 
     all_pairs, unmatched = find_pairs(data_dir, blur)
     if not all_pairs:
@@ -251,7 +255,7 @@ def evaluate(
 
     data = _Data(all_pairs)
     results = []
-    for name, path, description in zip(_names(weight_paths), weight_paths, descriptions, strict=True):
+    for name, path, description in zip(names, weight_paths, descriptions, strict=True):
         generator = load_generator(path)
         folder = _Folder(Path(output_dir) / name, path, tile_size, data, save_images)
         measured = {}
@@ -649,7 +653,7 @@ def _write_page(result, about, problems, generator, folder, data):
                 notes,
                 _means(summary),
                 _examples(rows, generator, folder, data),
-                ["", *COLUMNS_SHOWN],
+                COLUMNS_SHOWN,
                 [(folder.thumbnail(row), _cells(row)) for row in rows],
             )
         )
@@ -680,27 +684,25 @@ def _examples(rows, generator, folder, data):
         row = ranked[place]
         blurred, sharp = read_pair(data.pairs[row.pair_id], row.protocol)
         restored = _restore(generator, blurred[None], folder.tile_size)[0]
-        name = f"{row.sequence}/{row.name}".lstrip("/")
         scores = ", ".join(
             f"{METRICS[metric].label} {row.blurred[metric]:.{METRICS[metric].digits}f} to "
             f"{row.restored[metric]:.{METRICS[metric].digits}f} ({row.gain[metric]:+.{METRICS[metric].digits}f})"
             for metric in ("psnr", "ssim")
         )
-        examples.append(Example(title, f"{name}: {scores}", sharp, blurred, restored))
+        examples.append(Example(title, f"{_full_name(row)}: {scores}", sharp, blurred, restored))
     return examples
 
 
-COLUMNS_SHOWN = [
-    "sequence",
-    "name",
-    "size",
-    *(f"{METRICS[name].label} {kind}" for name in ("psnr", "ssim") for kind in KINDS),
-]
+COLUMNS_SHOWN = ["name", "size", *(f"{METRICS[name].label} {kind}" for name in ("psnr", "ssim") for kind in KINDS)]
+
+
+def _full_name(row):
+    return f"{row.sequence}/{row.name}" if row.sequence else row.name
 
 
 def _cells(row):
     """The line of an image in the table of the page, under `COLUMNS_SHOWN`: texts, and what to sort them by."""
-    cells = [(row.sequence, row.sequence), (row.name, row.name), (f"{row.width}x{row.height}", row.width * row.height)]
+    cells = [(_full_name(row), _full_name(row)), (f"{row.width}x{row.height}", row.width * row.height)]
     for name in ("psnr", "ssim"):
         for kind in KINDS:
             value = getattr(row, kind)[name]

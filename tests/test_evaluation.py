@@ -18,8 +18,8 @@ from skimage.metrics import peak_signal_noise_ratio
 from deblur_gan import evaluation, restoration
 from deblur_gan.data import BadImage
 from deblur_gan.evaluation import METRICS, PROTOCOLS, evaluate, format_comparison, format_table, read_pair
-from deblur_gan.networks import generator_model
-from deblur_gan.weights import BadWeights, save_generator
+from deblur_gan.networks import critic_model, generator_model
+from deblur_gan.weights import BadWeights, save_critic, save_generator
 
 SCRIPT = Path(__file__).parent.parent / "scripts" / "test.py"
 
@@ -377,6 +377,16 @@ def test_weight_files_of_one_name_get_the_name_of_their_folder(weights, gopro, t
     assert [result.folder.name for result in results] == ["first_generator", "second_generator"]
     with pytest.raises(BadWeights, match="would both be called"):
         evaluate([paths[0], paths[0]], gopro, tmp_path / "results")
+
+
+def test_every_weight_file_is_looked_at_before_anything_is_measured(weights, gopro, tmp_path, measured):
+    critic = tmp_path / "critic.h5"
+    save_critic(critic_model("paper", ndf=2), critic)
+    (tmp_path / "broken.h5").write_bytes(b"no weights")
+    for path in (critic, tmp_path / "broken.h5", tmp_path / "missing.h5"):
+        with pytest.raises(BadWeights, match=path.name):
+            evaluate([weights["identity"], path], gopro, tmp_path / "results")
+    assert measured == [] and not (tmp_path / "results").exists()
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ def page(tmp_path_factory):
         ["6 images"],
         [["sequence", "images", "", "PSNR"], ["all", "6", "gain", "+1.00"]],
         [Example("Best gain", "image 2: 20.00 to 21.00", sharp, blurred, restored)],
-        ["", "name", "gain"],
+        ["name", "gain"],
         [(folder / "small.jpg", line) for line in cells],
     )
     path = folder / "index.html"
@@ -295,7 +295,7 @@ def test_large_pictures_are_cropped_and_the_page_stays_bounded(tmp_path):
     spoiled = sharp.copy()
     spoiled[1350:, 1450:] = 0
     example = Example("Best gain", "large", sharp, spoiled, sharp)
-    section = Section("full", "", [], [["a", "b", ""], ["", "", "gain"]], [example], [""], [])
+    section = Section("full", "", [], [["a", "b", ""], ["", "", "gain"]], [example], [], [])
     write_page(tmp_path / "index.html", "title", {}, {}, [section], [])
     text = (tmp_path / "index.html").read_text()
     assert 'width="1280" height="1280"' in text and "(a part of the 1500x1400 picture)" in text
