@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 from deblur_gan import __version__
 from deblur_gan.data import BadImage, find_pairs, read_rgb, whole_file, write_bytes
-from deblur_gan.metrics import DEFINITIONS, METRICS, SMALLEST_SIDE, score
+from deblur_gan.metrics import DEFINITIONS, METRICS, SMALLEST_SIDE
 from deblur_gan.report import Example, Section, thumbnail, write_page
 from deblur_gan.restoration import WHOLE_IMAGE_PIXELS, deblur
 from deblur_gan.weights import BadWeights, describe, load_generator
@@ -453,7 +453,7 @@ def _measure(generator, name, protocol, pairs, folder, data, batch_size):
     psnrs = {"blurred": [], "restored": []}
     with (
         tqdm(total=len(pairs), desc=f"{name}, {protocol}", unit="pair") as progress,
-        ThreadPoolExecutor(min(2 * batch_size, os.cpu_count() or 1)) as threads,
+        ThreadPoolExecutor(os.cpu_count()) as threads,
     ):
 
         def add(found):
@@ -500,17 +500,18 @@ def _measure_batch(generator, protocol, batch, folder, data, threads):
     all_restored = _restore(generator, np.stack([blurred for _, blurred, _ in batch]), folder.tile_size)
     seconds = round((time.perf_counter() - start) / len(batch), 4)
 
+    def start_scoring(sharp, image):
+        return {metric: threads.submit(METRICS[metric].score, sharp, image) for metric in METRICS}
+
     scores = []
     for (pair, blurred, sharp), restored in zip(batch, all_restored, strict=True):
         known = data.blurred_scores.get((protocol, pair))
-        of_blurred = None if known else threads.submit(score, sharp, blurred)
-        scores.append((known, of_blurred, threads.submit(score, sharp, restored)))
+        scores.append((known, {} if known else start_scoring(sharp, blurred), start_scoring(sharp, restored)))
     rows = {}
-    for (pair, blurred, _), restored, (known, of_blurred, of_restored) in zip(batch, all_restored, scores, strict=True):
-        both = known or of_blurred.result(), of_restored.result()
-        size = blurred.shape[:2]
-        key = folder.key(pair, protocol)
-        rows[pair] = Row(protocol, pair.sequence, pair.name, *size, *both, seconds, key)
+    for (pair, blurred, _), restored, (known, *started) in zip(batch, all_restored, scores, strict=True):
+        of_blurred, of_restored = ({name: score.result() for name, score in futures.items()} for futures in started)
+        size, key = blurred.shape[:2], folder.key(pair, protocol)
+        rows[pair] = Row(protocol, pair.sequence, pair.name, *size, known or of_blurred, of_restored, seconds, key)
         folder.add(rows[pair], pair, restored)
     return rows
 

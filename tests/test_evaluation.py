@@ -1,6 +1,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -189,6 +190,8 @@ def test_files_agree_with_each_other(weights, gopro, tmp_path):
         for kind in ("blurred", "restored", "gain"):
             mean = np.mean([float(row[f"{metric}_{kind}"]) for row in rows])
             assert overall[kind][metric] == pytest.approx(mean)
+        assert overall["gain"][metric] == pytest.approx(overall["restored"][metric] - overall["blurred"][metric])
+    assert overall["gain"]["psnr"] < -0.01
     assert overall["n_images"] == len(rows) == sum(SEQUENCES.values())
     assert content["command"] == command
     assert content["weights"]["sha256"] == evaluation._sha256(weights["paper"])
@@ -197,6 +200,20 @@ def test_files_agree_with_each_other(weights, gopro, tmp_path):
     assert content["versions"]["keras"] == keras.__version__
     assert set(content["metrics"]) == set(METRICS)
     assert f"{overall['restored']['psnr']:.2f}" in format_table(result)
+
+
+def test_page_shows_every_image_and_the_extremes(weights, gopro, tmp_path):
+    [result], _ = evaluate([weights["paper"]], gopro, tmp_path)
+    text = (result.folder / "index.html").read_text(encoding="utf-8")
+    rows = result.rows["full"]
+    assert text.count("<tr><td><img") == len(rows)
+    captions = dict(re.findall(r"<b>(\w+ gain)</b> (\S+): PSNR", text))
+    ranked = [f"{row.sequence}/{row.name}" for row in sorted(rows, key=lambda row: row.gain["psnr"])]
+    assert captions == {
+        "Best gain": ranked[-1],
+        "Median gain": ranked[len(ranked) // 2],
+        "Worst gain": ranked[0],
+    }
 
 
 def test_perfect_images_do_not_poison_the_mean(weights, tmp_path):
