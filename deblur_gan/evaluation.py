@@ -282,7 +282,7 @@ def evaluate(
             "tile_size": tile_size,
             "batch_size": batch_size,
             "versions": _versions(),
-            "devices": keras.distribution.list_devices(),
+            "device": str(generator.weights[0].value.device),
         }
         problems = unmatched_lines + data.problems(pairs)
         _write_json(result, about, problems)
@@ -664,7 +664,7 @@ def _write_page(result, about, problems, generator, folder, data):
         "Data": f"{about['data']['folder']}, {about['data']['n_pairs']} of {about['data']['n_pairs_found']} pairs "
         f"(sha256 {about['data']['sha256']})",
         "Tiles": f"{folder.tile_size} pixels" if folder.tile_size else "none asked for",
-        "Measured": f"{about['created']} on {', '.join(about['devices'])} with "
+        "Measured": f"{about['created']} on {about['device']} with "
         + ", ".join(f"{name} {version}" for name, version in about["versions"].items()),
         "Command": " ".join(about["command"]),
     }

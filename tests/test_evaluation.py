@@ -1,4 +1,5 @@
 import csv
+import importlib.util
 import json
 import os
 import re
@@ -198,6 +199,7 @@ def test_files_agree_with_each_other(weights, gopro, tmp_path):
     assert content["weights"]["architecture"] == "paper"
     assert content["protocols"]["half"]["description"] == PROTOCOLS["half"].description
     assert content["versions"]["keras"] == keras.__version__
+    assert "cpu" in content["device"].lower() or "gpu" in content["device"].lower()
     assert set(content["metrics"]) == set(METRICS)
     assert f"{overall['restored']['psnr']:.2f}" in format_table(result)
 
@@ -421,8 +423,8 @@ def test_read_pair_takes_both_files_the_same_way(gopro):
     assert blurred.shape == sharp.shape == (18, 24, 3) and blurred.dtype == sharp.dtype == np.uint8
 
 
-def start(*arguments, folder, **options):
-    environment = {**os.environ, "PYTHONPATH": str(SCRIPT.parent.parent), "TF_CPP_MIN_LOG_LEVEL": "3"}
+def start(*arguments, folder, backend="tensorflow"):
+    environment = {**os.environ, "PYTHONPATH": str(SCRIPT.parent.parent), "KERAS_BACKEND": backend}
     return subprocess.Popen(
         [sys.executable, SCRIPT, *map(str, arguments)],
         cwd=folder,
@@ -430,23 +432,26 @@ def start(*arguments, folder, **options):
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        **options,
     )
 
 
-def run(*arguments, folder):
-    process = start(*arguments, folder=folder)
+def run(*arguments, **options):
+    process = start(*arguments, **options)
     out, err = process.communicate(timeout=300)
     return process.returncode, out, err
 
 
-def test_script_measures_and_says_what_it_left_out(weights, tmp_path):
+@pytest.mark.parametrize("backend", ["tensorflow", "torch"])
+def test_script_measures_and_says_what_it_left_out(weights, tmp_path, backend):
+    if importlib.util.find_spec(backend) is None:
+        pytest.skip(f"{backend} is not installed")
     write_pairs(tmp_path / "data", ["one", "two"])
     (tmp_path / "data" / "blur" / "two.png").write_bytes(b"")
     code, out, err = run(
         *("--data_dir", "data", "--weight_path", weights["identity"], "--weight_path", weights["paper"]),
         *("--protocol", "256", "--protocol", "full", "--save_images"),
         folder=tmp_path,
+        backend=backend,
     )
     assert code == 1, err
     assert "1 files left out" in err and f"data{os.sep}blur{os.sep}two.png" in err and "Traceback" not in err
