@@ -378,8 +378,10 @@ class _Folder:
 
     def add(self, row, pair, restored):
         write_bytes(self.thumbnail(row), thumbnail(restored))
+        path = self.restored(row.protocol, pair)
+        # A picture of other weights must not be taken for one of these.
+        path.unlink(missing_ok=True)
         if self._save_images:
-            path = self.restored(row.protocol, pair)
             path.parent.mkdir(parents=True, exist_ok=True)
             with whole_file(path) as temporary:
                 Image.fromarray(restored).save(temporary)

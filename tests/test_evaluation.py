@@ -285,8 +285,11 @@ def test_only_what_is_not_measured_yet_is_measured(weights, tmp_path, measured):
     changed = run()
     assert measured == [("full", "c")] and changed.rows["full"][2].blurred != first.rows["full"][2].blurred
 
+    pictures = again.folder / "restored" / "full"
+    assert len(list(pictures.iterdir())) == 3  # of "c" there was one of the former photograph
     run(tile_size=16)
     assert measured == [("full", name) for name in "abcd"]
+    assert list(pictures.iterdir()) == []
 
     shutil.copy(weights["meudec"], weight_path)
     assert run(tile_size=16).rows["full"][0].restored != first.rows["full"][0].restored
