@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 from deblur_gan import __version__
 from deblur_gan.data import BadImage, find_pairs, read_rgb, whole_file, write_bytes
-from deblur_gan.metrics import DEFINITIONS, METRICS, SMALLEST_SIDE, score
+from deblur_gan.metrics import DEFINITIONS, METRICS, SMALLEST_SIDE
 from deblur_gan.report import Example, Section, thumbnail, write_page
 from deblur_gan.restoration import WHOLE_IMAGE_PIXELS, deblur
 from deblur_gan.weights import BadWeights, describe, load_generator
@@ -241,6 +241,10 @@ def evaluate(
             raise ValueError(f"{name}={value}: must be at least 1")
     # A weight file that cannot be used is better found out about now than after hours.
     descriptions = [describe(path) for path in weight_paths]
+    for path, description in zip(weight_paths, descriptions, strict=True):
+        if description["network"] != "generator":
+            raise BadWeights(f"{path}: holds a {description['network']}; a generator is required")
+    names = _names(weight_paths)
 
     all_pairs, unmatched = find_pairs(data_dir, blur)
     if not all_pairs:
@@ -251,7 +255,7 @@ def evaluate(
 
     data = _Data(all_pairs)
     results = []
-    for name, path, description in zip(_names(weight_paths), weight_paths, descriptions, strict=True):
+    for name, path, description in zip(names, weight_paths, descriptions, strict=True):
         generator = load_generator(path)
         folder = _Folder(Path(output_dir) / name, path, tile_size, data, save_images)
         measured = {}
@@ -278,7 +282,7 @@ def evaluate(
             "tile_size": tile_size,
             "batch_size": batch_size,
             "versions": _versions(),
-            "devices": keras.distribution.list_devices(),
+            "device": str(generator.weights[0].value.device),
         }
         problems = unmatched_lines + data.problems(pairs)
         _write_json(result, about, problems)
@@ -374,8 +378,10 @@ class _Folder:
 
     def add(self, row, pair, restored):
         write_bytes(self.thumbnail(row), thumbnail(restored))
+        path = self.restored(row.protocol, pair)
+        # A picture of other weights must not be taken for one of these.
+        path.unlink(missing_ok=True)
         if self._save_images:
-            path = self.restored(row.protocol, pair)
             path.parent.mkdir(parents=True, exist_ok=True)
             with whole_file(path) as temporary:
                 Image.fromarray(restored).save(temporary)
@@ -449,7 +455,7 @@ def _measure(generator, name, protocol, pairs, folder, data, batch_size):
     psnrs = {"blurred": [], "restored": []}
     with (
         tqdm(total=len(pairs), desc=f"{name}, {protocol}", unit="pair") as progress,
-        ThreadPoolExecutor(min(2 * batch_size, os.cpu_count() or 1)) as threads,
+        ThreadPoolExecutor(os.cpu_count()) as threads,
     ):
 
         def add(found):
@@ -496,17 +502,18 @@ def _measure_batch(generator, protocol, batch, folder, data, threads):
     all_restored = _restore(generator, np.stack([blurred for _, blurred, _ in batch]), folder.tile_size)
     seconds = round((time.perf_counter() - start) / len(batch), 4)
 
+    def start_scoring(sharp, image):
+        return {metric: threads.submit(METRICS[metric].score, sharp, image) for metric in METRICS}
+
     scores = []
     for (pair, blurred, sharp), restored in zip(batch, all_restored, strict=True):
         known = data.blurred_scores.get((protocol, pair))
-        of_blurred = None if known else threads.submit(score, sharp, blurred)
-        scores.append((known, of_blurred, threads.submit(score, sharp, restored)))
+        scores.append((known, {} if known else start_scoring(sharp, blurred), start_scoring(sharp, restored)))
     rows = {}
-    for (pair, blurred, _), restored, (known, of_blurred, of_restored) in zip(batch, all_restored, scores, strict=True):
-        both = known or of_blurred.result(), of_restored.result()
-        size = blurred.shape[:2]
-        key = folder.key(pair, protocol)
-        rows[pair] = Row(protocol, pair.sequence, pair.name, *size, *both, seconds, key)
+    for (pair, blurred, _), restored, (known, *started) in zip(batch, all_restored, scores, strict=True):
+        of_blurred, of_restored = ({name: score.result() for name, score in futures.items()} for futures in started)
+        size, key = blurred.shape[:2], folder.key(pair, protocol)
+        rows[pair] = Row(protocol, pair.sequence, pair.name, *size, known or of_blurred, of_restored, seconds, key)
         folder.add(rows[pair], pair, restored)
     return rows
 
@@ -649,7 +656,7 @@ def _write_page(result, about, problems, generator, folder, data):
                 notes,
                 _means(summary),
                 _examples(rows, generator, folder, data),
-                ["", *COLUMNS_SHOWN],
+                COLUMNS_SHOWN,
                 [(folder.thumbnail(row), _cells(row)) for row in rows],
             )
         )
@@ -659,7 +666,7 @@ def _write_page(result, about, problems, generator, folder, data):
         "Data": f"{about['data']['folder']}, {about['data']['n_pairs']} of {about['data']['n_pairs_found']} pairs "
         f"(sha256 {about['data']['sha256']})",
         "Tiles": f"{folder.tile_size} pixels" if folder.tile_size else "none asked for",
-        "Measured": f"{about['created']} on {', '.join(about['devices'])} with "
+        "Measured": f"{about['created']} on {about['device']} with "
         + ", ".join(f"{name} {version}" for name, version in about["versions"].items()),
         "Command": " ".join(about["command"]),
     }
@@ -680,27 +687,25 @@ def _examples(rows, generator, folder, data):
         row = ranked[place]
         blurred, sharp = read_pair(data.pairs[row.pair_id], row.protocol)
         restored = _restore(generator, blurred[None], folder.tile_size)[0]
-        name = f"{row.sequence}/{row.name}".lstrip("/")
         scores = ", ".join(
             f"{METRICS[metric].label} {row.blurred[metric]:.{METRICS[metric].digits}f} to "
             f"{row.restored[metric]:.{METRICS[metric].digits}f} ({row.gain[metric]:+.{METRICS[metric].digits}f})"
             for metric in ("psnr", "ssim")
         )
-        examples.append(Example(title, f"{name}: {scores}", sharp, blurred, restored))
+        examples.append(Example(title, f"{_full_name(row)}: {scores}", sharp, blurred, restored))
     return examples
 
 
-COLUMNS_SHOWN = [
-    "sequence",
-    "name",
-    "size",
-    *(f"{METRICS[name].label} {kind}" for name in ("psnr", "ssim") for kind in KINDS),
-]
+COLUMNS_SHOWN = ["name", "size", *(f"{METRICS[name].label} {kind}" for name in ("psnr", "ssim") for kind in KINDS)]
+
+
+def _full_name(row):
+    return f"{row.sequence}/{row.name}" if row.sequence else row.name
 
 
 def _cells(row):
     """The line of an image in the table of the page, under `COLUMNS_SHOWN`: texts, and what to sort them by."""
-    cells = [(row.sequence, row.sequence), (row.name, row.name), (f"{row.width}x{row.height}", row.width * row.height)]
+    cells = [(_full_name(row), _full_name(row)), (f"{row.width}x{row.height}", row.width * row.height)]
     for name in ("psnr", "ssim"):
         for kind in KINDS:
             value = getattr(row, kind)[name]

@@ -159,8 +159,3 @@ METRICS = {
     ),
     "cw_ssim": Metric("CW-SSIM (pyssim)", cw_ssim, 4, "luma rows end to end, Ricker wavelets 1 to 30 (= pyssim 0.4)"),
 }
-
-
-def score(sharp, image):
-    """All `METRICS` of an image, as a dict from their names; arguments as `ssim`."""
-    return {name: metric.score(sharp, image) for name, metric in METRICS.items()}

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-THUMBNAIL_SIZE = 128
+THUMBNAIL_SIZE = (128, 80)
 
 # Larger pictures are cropped (not shrunk: shrinking hides blur) to this many pixels each way.
 LARGEST_PICTURE = 1280
@@ -46,7 +46,7 @@ class Section(NamedTuple):
         notes: list of str.
         means: list of lists of str, a table; the first line is the header.
         examples: list of `Example`.
-        columns: list of str, header of the table of images; the first belongs to the thumbnail.
+        columns: list of str, header of the table of images; the first column is text, the others are numbers.
         images: list of `(path of the thumbnail, cells)`; cells are `(text, str or float to sort by)`.
     """
 
@@ -62,7 +62,7 @@ class Section(NamedTuple):
 def thumbnail(image):
     """A small JPEG (some 3 kB) of uint8 `(H, W, 3)`, as bytes."""
     small = Image.fromarray(image)
-    small.thumbnail((THUMBNAIL_SIZE, THUMBNAIL_SIZE))
+    small.thumbnail(THUMBNAIL_SIZE)
     return _encoded(small, quality=70)
 
 
@@ -161,12 +161,14 @@ def _section(section):
     for example in section.examples:
         yield from _example(example)
     yield "<h3>All images</h3>\n<p>Click a heading to sort. The thumbnail is the restored picture.</p>\n"
-    yield '<div class="wide"><table class="images">\n<thead><tr>'
+    yield '<div class="wide"><table class="images">\n<thead><tr><td></td>'
     for column in section.columns:
-        yield f'<th scope="col">{f"<button>{_text(column)}</button>" if column else ""}</th>'
+        yield f'<th scope="col"><button>{_text(column)}</button></th>'
     yield "</tr></thead>\n<tbody>\n"
     for path, cells in section.images:
-        yield f'<tr><td><img loading="lazy" alt="" src="{_data_uri(Path(path).read_bytes())}"></td>'
+        content = Path(path).read_bytes()
+        width, height = Image.open(io.BytesIO(content)).size
+        yield f'<tr><td><img loading="lazy" alt="" width="{width}" height="{height}" src="{_data_uri(content)}"></td>'
         for text, value in cells:
             if isinstance(value, str):
                 yield f"<td>{_text(text)}</td>"
@@ -255,10 +257,12 @@ th { background: var(--raised); font-weight: 600; }
 .means td:first-child, .means td:nth-child(3), .means th:first-child { text-align: left; }
 .means .gain td { font-weight: 600; border-bottom-width: 2px; }
 .images td:not([data-value]) { text-align: left; }
-.images img { display: block; max-width: 128px; }
+.images img { display: block; margin: auto; }
+.images { font-size: .9rem; }
+.images th:nth-child(2) { text-align: left; }
 .good { color: var(--good); } .bad { color: var(--bad); }
 .images th { padding: 0; white-space: normal; vertical-align: bottom; }
-.images th button { all: unset; box-sizing: border-box; width: 100%; min-width: 6rem; padding: .4rem .7rem;
+.images th button { all: unset; box-sizing: border-box; width: 100%; padding: .4rem .7rem;
   cursor: pointer; }
 .images th button::after { content: "\\2195"; color: var(--faint); margin-left: .3em; opacity: .6; }
 .images th[aria-sort=ascending] button::after { content: "\\2191"; opacity: 1; }

@@ -64,7 +64,9 @@ def test(weight_paths, **options):
     """
     if not options["data_dir"].exists():
         raise click.BadParameter(
-            f"{options['data_dir']}: no such folder; put test pairs there or name another", param_hint="--data_dir"
+            f"{options['data_dir']}: no such folder; name one with test pairs, or let "
+            "scripts/organize_gopro_dataset.py or scripts/make_sample_images.py make images/test",
+            param_hint="--data_dir",
         )
     for path in weight_paths:
         if not path.exists():

@@ -1,6 +1,8 @@
 import csv
+import importlib.util
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -18,8 +20,8 @@ from skimage.metrics import peak_signal_noise_ratio
 from deblur_gan import evaluation, restoration
 from deblur_gan.data import BadImage
 from deblur_gan.evaluation import METRICS, PROTOCOLS, evaluate, format_comparison, format_table, read_pair
-from deblur_gan.networks import generator_model
-from deblur_gan.weights import BadWeights, save_generator
+from deblur_gan.networks import critic_model, generator_model
+from deblur_gan.weights import BadWeights, save_critic, save_generator
 
 SCRIPT = Path(__file__).parent.parent / "scripts" / "test.py"
 
@@ -189,14 +191,31 @@ def test_files_agree_with_each_other(weights, gopro, tmp_path):
         for kind in ("blurred", "restored", "gain"):
             mean = np.mean([float(row[f"{metric}_{kind}"]) for row in rows])
             assert overall[kind][metric] == pytest.approx(mean)
+        assert overall["gain"][metric] == pytest.approx(overall["restored"][metric] - overall["blurred"][metric])
+    assert overall["gain"]["psnr"] < -0.01
     assert overall["n_images"] == len(rows) == sum(SEQUENCES.values())
     assert content["command"] == command
     assert content["weights"]["sha256"] == evaluation._sha256(weights["paper"])
     assert content["weights"]["architecture"] == "paper"
     assert content["protocols"]["half"]["description"] == PROTOCOLS["half"].description
     assert content["versions"]["keras"] == keras.__version__
+    assert "cpu" in content["device"].lower() or "gpu" in content["device"].lower()
     assert set(content["metrics"]) == set(METRICS)
     assert f"{overall['restored']['psnr']:.2f}" in format_table(result)
+
+
+def test_page_shows_every_image_and_the_extremes(weights, gopro, tmp_path):
+    [result], _ = evaluate([weights["paper"]], gopro, tmp_path)
+    text = (result.folder / "index.html").read_text(encoding="utf-8")
+    rows = result.rows["full"]
+    assert text.count("<tr><td><img") == len(rows)
+    captions = dict(re.findall(r"<b>(\w+ gain)</b> (\S+): PSNR", text))
+    ranked = [f"{row.sequence}/{row.name}" for row in sorted(rows, key=lambda row: row.gain["psnr"])]
+    assert captions == {
+        "Best gain": ranked[-1],
+        "Median gain": ranked[len(ranked) // 2],
+        "Worst gain": ranked[0],
+    }
 
 
 def test_perfect_images_do_not_poison_the_mean(weights, tmp_path):
@@ -266,8 +285,11 @@ def test_only_what_is_not_measured_yet_is_measured(weights, tmp_path, measured):
     changed = run()
     assert measured == [("full", "c")] and changed.rows["full"][2].blurred != first.rows["full"][2].blurred
 
+    pictures = again.folder / "restored" / "full"
+    assert len(list(pictures.iterdir())) == 3  # of "c" there was one of the former photograph
     run(tile_size=16)
     assert measured == [("full", name) for name in "abcd"]
+    assert list(pictures.iterdir()) == []
 
     shutil.copy(weights["meudec"], weight_path)
     assert run(tile_size=16).rows["full"][0].restored != first.rows["full"][0].restored
@@ -379,6 +401,16 @@ def test_weight_files_of_one_name_get_the_name_of_their_folder(weights, gopro, t
         evaluate([paths[0], paths[0]], gopro, tmp_path / "results")
 
 
+def test_every_weight_file_is_looked_at_before_anything_is_measured(weights, gopro, tmp_path, measured):
+    critic = tmp_path / "critic.h5"
+    save_critic(critic_model("paper", ndf=2), critic)
+    (tmp_path / "broken.h5").write_bytes(b"no weights")
+    for path in (critic, tmp_path / "broken.h5", tmp_path / "missing.h5"):
+        with pytest.raises(BadWeights, match=path.name):
+            evaluate([weights["identity"], path], gopro, tmp_path / "results")
+    assert measured == [] and not (tmp_path / "results").exists()
+
+
 @pytest.mark.parametrize(
     "wrong", [{"protocols": ["quarter"]}, {"protocols": []}, {"n_images": 0}, {"batch_size": 0}], ids=str
 )
@@ -394,8 +426,8 @@ def test_read_pair_takes_both_files_the_same_way(gopro):
     assert blurred.shape == sharp.shape == (18, 24, 3) and blurred.dtype == sharp.dtype == np.uint8
 
 
-def start(*arguments, folder, **options):
-    environment = {**os.environ, "PYTHONPATH": str(SCRIPT.parent.parent), "TF_CPP_MIN_LOG_LEVEL": "3"}
+def start(*arguments, folder, backend="tensorflow"):
+    environment = {**os.environ, "PYTHONPATH": str(SCRIPT.parent.parent), "KERAS_BACKEND": backend}
     return subprocess.Popen(
         [sys.executable, SCRIPT, *map(str, arguments)],
         cwd=folder,
@@ -403,23 +435,26 @@ def start(*arguments, folder, **options):
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        **options,
     )
 
 
-def run(*arguments, folder):
-    process = start(*arguments, folder=folder)
+def run(*arguments, **options):
+    process = start(*arguments, **options)
     out, err = process.communicate(timeout=300)
     return process.returncode, out, err
 
 
-def test_script_measures_and_says_what_it_left_out(weights, tmp_path):
+@pytest.mark.parametrize("backend", ["tensorflow", "torch"])
+def test_script_measures_and_says_what_it_left_out(weights, tmp_path, backend):
+    if importlib.util.find_spec(backend) is None:
+        pytest.skip(f"{backend} is not installed")
     write_pairs(tmp_path / "data", ["one", "two"])
     (tmp_path / "data" / "blur" / "two.png").write_bytes(b"")
     code, out, err = run(
         *("--data_dir", "data", "--weight_path", weights["identity"], "--weight_path", weights["paper"]),
         *("--protocol", "256", "--protocol", "full", "--save_images"),
         folder=tmp_path,
+        backend=backend,
     )
     assert code == 1, err
     assert "1 files left out" in err and f"data{os.sep}blur{os.sep}two.png" in err and "Traceback" not in err
@@ -447,13 +482,12 @@ def test_a_killed_run_goes_on_where_it_stopped(weights, tmp_path):
     before = read_csv(path.parent)
     assert 3 <= len(before) < 20
 
-    code, out, err = run(*arguments, folder=tmp_path)
-    assert code == 0, err
+    [result], _ = evaluate([weights["paper"]], tmp_path / "data", tmp_path / "out")
     after = read_csv(path.parent)
     assert [row["name"] for row in after] == [f"{number:03}" for number in range(20)]
     # Times would differ had they been measured again.
     assert after[: len(before)] == before
-    assert "20 images" in out
+    assert result.summaries["full"]["overall"]["n_images"] == 20
 
 
 def test_help_does_not_wait_for_keras(tmp_path):

@@ -5,7 +5,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter, uniform_filter
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from deblur_gan.metrics import METRICS, cw_ssim, psnr, score, ssim, ssim_3d, ssim_luma
+from deblur_gan.metrics import METRICS, cw_ssim, psnr, ssim, ssim_3d, ssim_luma
 
 
 def photograph(height, width, seed=0):
@@ -118,8 +118,3 @@ def test_what_is_not_uint8_rgb_of_one_size_is_refused(image):
     for metric in METRICS.values():
         with pytest.raises(ValueError, match="required"):
             metric.score(sharp, image)
-
-
-def test_score_holds_every_metric():
-    sharp = photograph(16, 16)
-    assert list(score(sharp, sharp)) == list(METRICS)
