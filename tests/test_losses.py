@@ -65,7 +65,9 @@ def test_mean_score_averages_images_and_patches():
 
 def test_psnr_is_that_of_the_written_files():
     sharp, restored = images(2), 1.2 * images(2, seed=1)
-    expected = [peak_signal_noise_ratio(to_uint8(a), to_uint8(b), data_range=255) for a, b in zip(sharp, restored)]
+    expected = [
+        peak_signal_noise_ratio(to_uint8(a), to_uint8(b), data_range=255) for a, b in zip(sharp, restored, strict=True)
+    ]
     assert value(psnr(sharp, restored)) == pytest.approx(expected, abs=1e-3)
     assert value(psnr(sharp, from_uint8(to_uint8(sharp)))) == pytest.approx([148, 148], abs=1e-3)
 
