@@ -80,23 +80,20 @@ class DeblurGAN(keras.Model):
         self.trackers = {name: keras.metrics.Mean(name=name) for name in _LOGS}
         self.built = True
 
-    def compile(self, generator_optimizer, critic_optimizer, jit_compile="auto", **kwargs):
+    def compile(self, generator_optimizer, critic_optimizer, **kwargs):
         """Configures training.
+
+        The optimizer of a network that computes in float16 is given dynamic loss scaling; bfloat16 needs none.
 
         Args:
             generator_optimizer: `keras.optimizers.Optimizer` of the generator.
             critic_optimizer: another one, of the critic.
-            jit_compile: bool or "auto", whether XLA compiles the step. "auto" is what Keras does, except that
-                TensorFlow compiles on a CPU as well.
-            **kwargs: `run_eagerly`, `steps_per_execution` of `keras.Model.compile`.
+            **kwargs: `jit_compile`, `run_eagerly`, `steps_per_execution` of `keras.Model.compile`.
         """
-        super().compile(optimizer=None, jit_compile=jit_compile, **kwargs)
-        # Built now, because a checkpoint is restored only into what exists.
-        generator_optimizer.build(self.generator.trainable_variables)
-        critic_optimizer.build(self.critic.trainable_variables)
-        self.generator_optimizer = generator_optimizer
-        self.critic_optimizer = critic_optimizer
-        self.optimizer = _BothOptimizers(generator_optimizer, critic_optimizer)
+        super().compile(optimizer=None, **kwargs)
+        self.generator_optimizer = _built(generator_optimizer, self.generator)
+        self.critic_optimizer = _built(critic_optimizer, self.critic)
+        self.optimizer = _BothOptimizers(self.generator_optimizer, self.critic_optimizer)
 
     def call(self, blurred, training=False):
         return self.generator(blurred, training=training)
@@ -192,6 +189,15 @@ class DeblurGAN(keras.Model):
         for name, value in values.items():
             self.trackers[name].update_state(value, sample_weight=n_images)
         return {name: self.trackers[name].result() for name in values}
+
+
+def _built(optimizer, network):
+    """Gives an optimizer its variables at once: a checkpoint is restored only into what exists."""
+    in_float16 = any(layer.compute_dtype == "float16" for layer in network.layers)
+    if in_float16 and not isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    optimizer.build(network.trainable_variables)
+    return optimizer
 
 
 class _BothOptimizers:

@@ -134,12 +134,14 @@ def of_weights(function, model):
         model: `keras.Model`.
 
     Returns:
-        `(value, extra, gradients)`, one gradient for each of `model.trainable_variables`.
+        `(value, extra, gradients)`, one gradient for each of `model.trainable_variables`, zero for
+        those that the function does not depend on.
     """
     if _BACKEND == "tensorflow":
         with tf.GradientTape() as tape:
             value, extra = function()
-        return value, extra, tape.gradient(value, model.trainable_variables)
+        zero = tf.UnconnectedGradients.ZERO
+        return value, extra, tape.gradient(value, model.trainable_variables, unconnected_gradients=zero)
 
     if _BACKEND == "jax":
         current = [(variable, variable.value) for variable in model.non_trainable_variables]
@@ -155,7 +157,8 @@ def of_weights(function, model):
 
     with torch.enable_grad():
         value, extra = function()
-        gradients = torch.autograd.grad(value, [variable.value for variable in model.trainable_variables])
+        weights = [variable.value for variable in model.trainable_variables]
+        gradients = torch.autograd.grad(value, weights, materialize_grads=True)
     return value.detach(), keras.tree.map_structure(lambda tensor: tensor.detach(), extra), gradients
 
 

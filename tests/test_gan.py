@@ -1,0 +1,279 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from deblur_gan import gradients
+from deblur_gan.data import to_uint8
+from deblur_gan.gan import DeblurGAN
+from deblur_gan.losses import PerceptualLoss
+from deblur_gan.networks import critic_model, generator_model
+
+ROOT = Path(__file__).resolve().parent.parent
+BACKEND = keras.backend.backend()
+
+
+def pixel_loss(sharp, restored):
+    return keras.ops.mean(keras.ops.square(sharp - restored))
+
+
+def pairs(n_images=2, size=32, seed=0):
+    rng = np.random.default_rng(seed)
+    return tuple(rng.uniform(-1, 1, (2, n_images, size, size, 3)).astype("float32"))
+
+
+def tiny_gan(architecture="paper", dtype="float32", perceptual_loss=pixel_loss, compiled=False, rate=1e-3, **kwargs):
+    keras.utils.set_random_seed(5)
+    generator = generator_model(architecture, ngf=4, n_blocks=1, dtype=dtype)
+    critic = critic_model("paper", ndf=4, image_shape=(None, None, 3), dtype=dtype)
+    gan = DeblurGAN(generator, critic, perceptual_loss, seed=7, **kwargs)
+    gan.compile(keras.optimizers.Adam(rate), keras.optimizers.Adam(rate), run_eagerly=not compiled)
+    return gan
+
+
+def weights_of(network):
+    return [np.array(weight) for weight in network.get_weights()]
+
+
+def same(before, after):
+    """For each array, whether it is still the same to the bit."""
+    return [np.array_equal(a, b) for a, b in zip(before, after, strict=True)]
+
+
+def run_on(backend, script, *arguments, **environment):
+    """Starts `tests/<script>` as a process on a backend; `wait_for` gives its result."""
+    return subprocess.Popen(
+        [sys.executable, ROOT / "tests" / script, *map(str, arguments)],
+        env={**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": str(ROOT), **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def wait_for(process):
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+
+
+def test_epsilon_is_uniform_and_differs_per_image():
+    gan = tiny_gan()
+    epsilon = keras.ops.convert_to_numpy(gan.draw_epsilon(np.zeros((4000, 1, 1, 3))))
+    assert epsilon.shape == (4000, 1, 1, 1)
+    assert 0 <= epsilon.min() < 0.01 and 0.99 < epsilon.max() < 1
+    assert abs(epsilon.mean() - 0.5) < 0.02 and abs(epsilon.var() - 1 / 12) < 0.01
+    assert len(np.unique(epsilon)) > 3900
+    assert not np.array_equal(epsilon, keras.ops.convert_to_numpy(gan.draw_epsilon(np.zeros((4000, 1, 1, 3)))))
+
+
+def test_critic_losses_are_the_paper_s():
+    gan = tiny_gan(penalty_weight=3.0)
+    restored, sharp = pairs()
+    epsilon = np.array([0.25, 1.0], "float32").reshape(2, 1, 1, 1)
+    losses = gan.critic_losses(*map(keras.ops.convert_to_tensor, (sharp, restored, epsilon)))
+    losses = {name: float(keras.ops.convert_to_numpy(value)) for name, value in losses.items()}
+
+    def score(images):
+        return keras.ops.convert_to_numpy(gan.critic(images)).mean(axis=(1, 2, 3))
+
+    # The penalty by differences: the score's slope along its own gradient is the norm of the gradient.
+    points = epsilon * sharp + (1 - epsilon) * restored
+    slopes = []
+    for point in points:
+        _, _, direction = gradients.of_inputs(
+            lambda image: (keras.ops.mean(gan.critic(image)), ()), keras.ops.convert_to_tensor(point[None])
+        )
+        direction = keras.ops.convert_to_numpy(direction)
+        direction /= np.linalg.norm(direction)
+        slopes.append((score(point[None] + 0.01 * direction) - score(point[None] - 0.01 * direction)).item() / 0.02)
+    penalty = np.mean((np.array(slopes) - 1) ** 2)
+    assert losses["gradient_penalty"] == pytest.approx(penalty, abs=2e-3)
+    wasserstein = score(restored).mean() - score(sharp).mean()
+    assert losses["critic_loss"] == pytest.approx(wasserstein + 3 * losses["gradient_penalty"], abs=1e-5)
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="compares all backends with plain TensorFlow")
+def test_one_step_is_the_same_on_every_backend(tmp_path):
+    import plain_step
+
+    installed = [name for name in ("tensorflow", "jax", "torch") if _installed(name)]
+    processes = {name: run_on(name, "one_step.py", tmp_path / f"{name}.npz") for name in installed}
+    expected = plain_step.run()
+    for name, process in processes.items():
+        wait_for(process)
+        found = dict(np.load(tmp_path / f"{name}.npz"))
+        assert found.keys() == expected.keys()
+        for key, value in expected.items():
+            np.testing.assert_allclose(found[key], value, atol=1e-4, rtol=1e-4, err_msg=f"{name}: {key}")
+            if key.endswith("change"):
+                scale = np.abs(value).max()
+                np.testing.assert_allclose(found[key], value, atol=1e-3 * scale, err_msg=f"{name}: {key}")
+
+
+def _installed(backend):
+    import importlib.util
+
+    return importlib.util.find_spec(backend) is not None
+
+
+@pytest.mark.parametrize("architecture", ["paper", "meudec"])
+def test_the_generator_is_called_once_per_step(architecture, monkeypatch):
+    gan = tiny_gan(architecture, critic_updates=3)
+    calls = []
+    forward = gradients.forward
+    monkeypatch.setattr(gradients, "forward", lambda *args: calls.append(args) or forward(*args))
+    blurred, sharp = pairs()
+    gan.train_on_batch(blurred, sharp)
+    assert len(calls) == 1
+    if architecture == "meudec":
+        stem = gan.generator.get_layer("stem_norm")
+        mean = keras.ops.convert_to_numpy(stem.moving_mean)
+        # One update moves the mean from zero by 1 % of the way to the mean of this batch, in which the image is the
+        # input of one convolution.
+        reference = generator_model(architecture, ngf=4, n_blocks=1)
+        reference.set_weights(_initial_weights(architecture))
+        conv = keras.Model(reference.input, reference.get_layer("stem_conv").output)
+        batch_mean = keras.ops.convert_to_numpy(conv(blurred)).mean(axis=(0, 1, 2))
+        np.testing.assert_allclose(mean, 0.01 * batch_mean, atol=1e-6)
+    assert int(keras.ops.convert_to_numpy(gan.critic_optimizer.iterations)) == 3
+    assert int(keras.ops.convert_to_numpy(gan.generator_optimizer.iterations)) == 1
+
+
+def _initial_weights(architecture):
+    return tiny_gan(architecture).generator.get_weights()
+
+
+def test_the_critic_update_leaves_the_generator_alone_and_the_other_way_round():
+    blurred, sharp = pairs()
+    gan = tiny_gan(perceptual_loss=PerceptualLoss(weights=None), perceptual_weight=0.0)
+    frozen = weights_of(gan.perceptual_loss.features)
+    gan.generator_optimizer.learning_rate = 0.0
+    generator, critic = weights_of(gan.generator), weights_of(gan.critic)
+    gan.train_on_batch(blurred, sharp)
+    assert all(same(generator, weights_of(gan.generator)))
+    assert not any(same(critic, weights_of(gan.critic))[::2])
+
+    gan.generator_optimizer.learning_rate, gan.critic_optimizer.learning_rate = 1e-3, 0.0
+    generator, critic = weights_of(gan.generator), weights_of(gan.critic)
+    gan.train_on_batch(blurred, sharp)
+    assert not any(same(generator, weights_of(gan.generator))[::2])
+    assert all(same(critic, weights_of(gan.critic)))
+    assert all(same(frozen, weights_of(gan.perceptual_loss.features)))
+
+
+def test_fit_reports_losses_and_the_psnr_of_held_out_pairs():
+    gan = tiny_gan(critic_updates=1, compiled=True)
+    blurred, sharp = pairs(3)
+    history = gan.fit(
+        blurred, sharp, batch_size=2, verbose=0, validation_data=(blurred, sharp), validation_batch_size=2
+    )
+    losses = ["generator_loss", "adversarial_loss", "perceptual_loss", "pixel_loss"]
+    assert set(history.history) == {"critic_loss", "gradient_penalty", "val_critic_loss", "val_psnr"} | {
+        prefix + name for name in losses for prefix in ("", "val_")
+    }
+    restored = to_uint8(keras.ops.convert_to_numpy(gan(blurred, training=False))).astype(float)
+    error = ((restored - to_uint8(sharp)) ** 2).mean(axis=(1, 2, 3))
+    # The last batch holds one image and counts as one.
+    assert history.history["val_psnr"][0] == pytest.approx(np.mean(10 * np.log10(255**2 / error)), abs=1e-3)
+    total = history.history["adversarial_loss"][0] + 100 * history.history["perceptual_loss"][0]
+    assert history.history["generator_loss"][0] == pytest.approx(total, rel=1e-4)
+
+
+def test_overfits_one_pair_past_30_db():
+    rng = np.random.default_rng(0)
+    sharp = keras.ops.convert_to_numpy(
+        keras.ops.image.resize(rng.uniform(-1, 1, (1, 6, 6, 3)).astype("float32"), (32, 32), interpolation="bicubic")
+    ).clip(-1, 1)
+    blurred = (sharp + np.roll(sharp, 2, axis=2) + np.roll(sharp, 4, axis=2)) / 3
+    gan = tiny_gan(critic_updates=2, compiled=True, rate=3e-3)
+    for layer in gan.generator.layers:
+        if isinstance(layer, keras.layers.Dropout):
+            layer.rate = 0.0
+    assert gan.evaluate(blurred, sharp, verbose=0, return_dict=True)["psnr"] < 25
+    steps = 300
+    gan.fit(np.repeat(blurred, steps, 0), np.repeat(sharp, steps, 0), batch_size=1, verbose=0)
+    assert gan.evaluate(blurred, sharp, verbose=0, return_dict=True)["psnr"] > 30
+
+
+def test_saved_and_restored_training_goes_on_as_if_uninterrupted(tmp_path):
+    blurred, sharp = pairs()
+    gan = tiny_gan(critic_updates=2)
+    gan.train_on_batch(blurred, sharp)
+    gan.save_weights(tmp_path / "state.weights.h5")
+    state = [keras.ops.convert_to_numpy(variable) for variable in gan.random_state]
+    assert len(state) == 2
+
+    again = tiny_gan(critic_updates=2)
+    again.train_on_batch(sharp, blurred)
+    again.load_weights(tmp_path / "state.weights.h5")
+    for variable, value in zip(again.random_state, state, strict=True):
+        variable.assign(value)
+
+    if BACKEND == "torch":
+        import torch
+
+        torch.manual_seed(0)
+    gan.train_on_batch(blurred, sharp)
+    if BACKEND == "torch":
+        torch.manual_seed(0)
+    again.train_on_batch(blurred, sharp)
+    for network in ("generator", "critic"):
+        for a, b in zip(weights_of(getattr(gan, network)), weights_of(getattr(again, network)), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_one_learning_rate_sets_both():
+    gan = tiny_gan()
+    keras.callbacks.LearningRateScheduler(lambda epoch: 0.25).set_model(gan)
+    gan.optimizer.learning_rate = 0.25
+    for optimizer in (gan.generator_optimizer, gan.critic_optimizer):
+        assert float(keras.ops.convert_to_numpy(optimizer.learning_rate)) == 0.25
+
+
+@pytest.mark.parametrize("dtype", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_precision_takes_the_step_of_float32(dtype):
+    blurred, sharp = pairs(size=64)
+    changes = {}
+    for policy in ("float32", dtype):
+        gan = tiny_gan(dtype=policy, critic_updates=1)
+        gan.critic.set_weights([0.3 * weight for weight in gan.critic.get_weights()])  # a flat critic has small slopes
+        restored = keras.ops.convert_to_tensor(blurred)
+        epsilon = keras.ops.convert_to_tensor(np.full((2, 1, 1, 1), 0.5, "float32"))
+        scale = gan.critic_optimizer.scale_loss(1.0)
+
+        def critic_loss(gan=gan, restored=restored, epsilon=epsilon, scale=scale):
+            losses = gan.critic_losses(keras.ops.convert_to_tensor(sharp), restored, epsilon, scale)
+            return scale * losses["critic_loss"], losses
+
+        _, losses, found = gradients.of_weights(critic_loss, gan.critic)
+        scale = float(keras.ops.convert_to_numpy(scale))
+        assert (scale > 1) == (policy == "mixed_float16")
+        changes[policy] = [keras.ops.convert_to_numpy(gradient).astype(float) / scale for gradient in found]
+        before = weights_of(gan.generator)
+        logs = gan.train_on_batch(blurred, sharp, return_dict=True)
+        assert all(np.isfinite(value) for value in logs.values())
+        assert not any(same(before, weights_of(gan.generator))[::2])
+    for exact, rounded in zip(changes["float32"][::2], changes[dtype][::2], strict=True):
+        assert np.linalg.norm(rounded - exact) < (0.02 if dtype == "mixed_float16" else 0.1) * np.linalg.norm(exact)
+
+
+@pytest.mark.skipif(BACKEND == "torch", reason="Keras trains on several devices with TensorFlow and JAX")
+def test_two_devices_take_the_step_of_one(tmp_path):
+    processes = [run_on(BACKEND, "two_devices.py", n, tmp_path / f"{n}.npz") for n in (1, 2)]
+    for process in processes:
+        wait_for(process)
+    one, two = (dict(np.load(tmp_path / f"{n}.npz")) for n in (1, 2))
+    assert one.keys() == two.keys()
+    for key, value in one.items():
+        np.testing.assert_allclose(two[key], value, atol=1e-5, rtol=1e-4, err_msg=key)
+
+
+def test_refuses_numbers_out_of_range():
+    for argument in ({"critic_updates": 0}, {"penalty_weight": -1.0}, {"pixel_weight": -0.5}):
+        (name, value), *_ = argument.items()
+        with pytest.raises(ValueError, match=f"{name}={value}"):
+            tiny_gan(**argument)
