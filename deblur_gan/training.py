@@ -396,8 +396,6 @@ def _build(options):
             keras.optimizers.Adam(options.learning_rate, beta_1=0.5, **averaging),
             keras.optimizers.Adam(options.learning_rate, beta_1=0.5),
         ]
-        if options.mixed_precision == "float16":
-            optimizers = [keras.optimizers.LossScaleOptimizer(optimizer) for optimizer in optimizers]
         gan.compile(*optimizers)
     return gan
 

@@ -273,7 +273,7 @@ def test_two_devices_take_the_step_of_one(tmp_path):
 
 
 def test_refuses_numbers_out_of_range():
-    for argument in ({"critic_updates": 0}, {"penalty_weight": -1.0}, {"pixel_weight": -0.5}):
+    for argument in ({"critic_updates": -1}, {"penalty_weight": -1.0}, {"pixel_weight": -0.5}):
         (name, value), *_ = argument.items()
         with pytest.raises(ValueError, match=f"{name}={value}"):
             tiny_gan(**argument)

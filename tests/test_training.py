@@ -20,7 +20,7 @@ from deblur_gan import training
 from deblur_gan.gan import DeblurGAN
 from deblur_gan.networks import generator_model
 from deblur_gan.training import BadRun, Options, Stopped, last_run, learning_rate, resume, train
-from deblur_gan.weights import load_generator, save_generator
+from deblur_gan.weights import load_critic, load_generator, save_generator
 
 ROOT = Path(__file__).parent.parent
 
@@ -176,11 +176,24 @@ def test_a_run_begins_from_a_file_and_saves_float32_averages(pairs, tmp_path):
     with pytest.raises(BadRun, match="give --generator paper --ngf 2 --n_blocks 1 with it"):
         train(dataclasses.replace(options, ngf=4))
     run_dir = train(options)
+    assert json.loads((run_dir / "options.json").read_text())["training_photographs"] == 9
     (path,) = run_dir.glob("generator_001_*.h5")
     for start, end in zip(generator.get_weights(), load_generator(path).get_weights(), strict=True):
         np.testing.assert_allclose(start, end, atol=1e-7)
     assert not (run_dir / "generator_best.h5").exists()
     assert log_of(run_dir)[0]["val_psnr"] == ""
+
+
+@on_tensorflow
+def test_without_critic_updates_the_generator_learns_alone(pairs, tmp_path):
+    options = defaults(data_dir=(str(pairs),), critic_updates=0, n_epochs=1, log_dir=str(tmp_path / "weights"))
+    run_dir = train(options)
+    untouched = training._build(options).critic  # the same seed gives the same initial weights
+    for start, end in zip(untouched.weights, load_critic(run_dir / "critic_001.h5").weights, strict=True):
+        np.testing.assert_array_equal(start, end)
+    (row,) = log_of(run_dir)
+    assert {float(row[name]) for name in ("critic_loss", "gradient_penalty", "adversarial_loss")} == {0.0}
+    assert float(row["generator_loss"]) == pytest.approx(10 * float(row["pixel_loss"]))
 
 
 @pytest.mark.skipif(
