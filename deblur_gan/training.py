@@ -3,13 +3,16 @@
 import contextlib
 import csv
 import dataclasses
+import errno
 import io
 import itertools
 import json
+import math
 import os
 import platform
 import random
 import shlex
+import shutil
 import sys
 import threading
 import time
@@ -557,6 +560,7 @@ class _Recorder(keras.callbacks.Callback):
         if not self._finite(logs):
             return
         seconds = time.monotonic() - self.began
+        self._require_space()
         scores, picture = self._validate()
         row = {"epoch": epoch + 1, **{name: logs[name] for name in LOSSES}, **scores}
         row |= {"learning_rate": learning_rate(self.options, epoch), "seconds": round(seconds, 1)}
@@ -623,7 +627,16 @@ class _Recorder(keras.callbacks.Callback):
             save_generator(self.product, self.run_dir / "generator_best.h5", training)
             self.progress.best_psnr = row["val_psnr"]
 
+    def _require_space(self):
+        """Raises OSError before a disk is full: HDF5 does not survive it."""
+        numbers = sum(math.prod(variable.shape) for group in _variables(self.model).values() for variable in group)
+        needed = 8 * numbers + 4 * 2**20  # the state and its predecessor, or the networks, in float32; pictures
+        free = shutil.disk_usage(self.run_dir).free
+        if free < needed:
+            raise OSError(errno.ENOSPC, f"no space left: {free >> 20} MiB free, {-(-needed >> 20)} MiB needed")
+
     def _save_state(self):
+        self._require_space()
         values = {name: [np.asarray(v) for v in group] for name, group in _variables(self.model).items()}
         if not all(np.isfinite(value).all() for group in values.values() for value in group):
             self._fail("the weights are no longer finite")
