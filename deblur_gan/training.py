@@ -52,6 +52,7 @@ from deblur_gan.weights import BadWeights, describe, load_generator, save_critic
 # What every epoch is judged by, in the order of log.csv and of the curves.
 LOSSES = ("critic_loss", "gradient_penalty", "generator_loss", "adversarial_loss", "perceptual_loss", "pixel_loss")
 SCORES = ("val_psnr", "val_ssim")
+OF_BLURRED = ("blurred_psnr", "blurred_ssim")
 
 # Pixels each way of what a picture shows of an image.
 PICTURE_SIZE = 256
@@ -495,6 +496,8 @@ class _Recorder(keras.callbacks.Callback):
         if options.mixed_precision or options.ema or options.multi_gpu:
             with gradients.devices(shared=False):
                 self.product = generator_model(options.generator, options.ngf, options.n_blocks)
+        scores = [(psnr(sharp, blurred), ssim(sharp, blurred)) for _, blurred, sharp in data.validation]
+        self.of_blurred = _means(OF_BLURRED, scores)
         self.pictured = data.validation or [("", *data.training.sample(0, index)) for index in range(3)]
         self.pictured = _evenly(self.pictured, 3)
 
@@ -505,7 +508,7 @@ class _Recorder(keras.callbacks.Callback):
         for path in (self.log, self.events):
             _cut_back(path, progress.lengths.get(path.name, 0))
         if not self.log.exists():
-            _append(self.log, _csv_line(("epoch", *LOSSES, *SCORES, "learning_rate", "seconds")))
+            _append(self.log, _csv_line(("epoch", *LOSSES, *SCORES, *OF_BLURRED, "learning_rate", "seconds")))
         if not self.events.exists():
             _append(self.events, _tf_record(Event(wall_time=time.time(), file_version="brain.Event:2")))
         self.bar = None
@@ -562,7 +565,7 @@ class _Recorder(keras.callbacks.Callback):
         seconds = time.monotonic() - self.began
         self._require_space()
         scores, picture = self._validate()
-        row = {"epoch": epoch + 1, **{name: logs[name] for name in LOSSES}, **scores}
+        row = {"epoch": epoch + 1, **{name: logs[name] for name in LOSSES}, **scores, **self.of_blurred}
         row |= {"learning_rate": learning_rate(self.options, epoch), "seconds": round(seconds, 1)}
         _append(self.log, _csv_line(row.values()))
         _append(self.events, _tf_record(_event(row, picture)))
@@ -600,8 +603,7 @@ class _Recorder(keras.callbacks.Callback):
             for _, blurred, sharp in self.pictured:
                 blurred, sharp = (_middle(image, PICTURE_SIZE) for image in (blurred, sharp))
                 rows.append((blurred, deblur(self.product, blurred), sharp))
-        means = np.mean(scores, axis=0).tolist() if scores else [None] * len(SCORES)
-        return dict(zip(SCORES, means, strict=True)), _table(rows)
+        return _means(SCORES, scores), _table(rows)
 
     def _update_product(self):
         generator = self.model.generator
@@ -778,6 +780,11 @@ def _event(row, picture):
     return Event(wall_time=time.time(), step=row["epoch"], summary=Summary(value=values))
 
 
+def _means(names, scores):
+    """The mean of each score, None where there are no images to score."""
+    return dict(zip(names, np.mean(scores, axis=0).tolist() if scores else [None] * len(names), strict=True))
+
+
 def _middle(image, size):
     top, left = (max(0, (side - size) // 2) for side in image.shape[:2])
     return image[top : top + size, left : left + size]
@@ -808,7 +815,12 @@ def _curves(log):
     figure = Figure(figsize=(16, 7), layout="constrained")
     for axes, name in zip(figure.subplots(2, 4).flat, (*LOSSES, *SCORES), strict=True):
         points = [(int(row["epoch"]), float(row[name])) for row in rows if row[name]]
-        axes.plot(*zip(*points, strict=True), marker="." if len(points) < 50 else None) if points else None
+        if points:
+            axes.plot(*zip(*points, strict=True), marker="." if len(points) < 50 else None)
+        if name in SCORES and points:
+            blurred = float(rows[-1][OF_BLURRED[SCORES.index(name)]])
+            axes.axhline(blurred, linestyle="--", color="grey", label="blurred")
+            axes.legend()
         axes.set_title(name)
         axes.set_xlabel("epoch")
         axes.xaxis.get_major_locator().set_params(integer=True)
@@ -819,6 +831,11 @@ def _curves(log):
 
 
 def _summary(row, n_epochs):
-    scores = "" if row["val_psnr"] is None else f", val_psnr {row['val_psnr']:.2f} dB, val_ssim {row['val_ssim']:.4f}"
+    scores = ""
+    if row["val_psnr"] is not None:
+        scores = (
+            f", val_psnr {row['val_psnr']:.2f} dB (blurred {row['blurred_psnr']:.2f}), "
+            f"val_ssim {row['val_ssim']:.4f} (blurred {row['blurred_ssim']:.4f})"
+        )
     losses = ", ".join(f"{name} {row[name]:.4g}" for name in LOSSES)
     return f"epoch {row['epoch']}/{n_epochs}: {losses}{scores} ({row['seconds']:.0f} s)"
