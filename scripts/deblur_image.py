@@ -19,7 +19,8 @@ ROOT = Path(__file__).resolve().parent.parent
 @click.option(
     "--input_dir",
     type=click.Path(path_type=Path),
-    help="A folder of photographs, or one photograph (JPEG, PNG, WebP, TIFF, BMP).",
+    help="A folder of photographs, or one photograph (JPEG, PNG, WebP, TIFF, BMP). "
+    "[default: images/test/A, sample photographs that are made where they are missing]",
 )
 @click.option(
     "--output_dir",
@@ -41,7 +42,7 @@ def deblur_image(weight_path, input_dir, output_dir, side_by_side, tile_size, ov
 
     The exit code is 0 if every photograph was restored, 1 if one was not, 2 if the command line makes no sense.
     """
-    if input_dir and not input_dir.exists():
+    if input_dir is not None and not input_dir.exists():
         raise click.BadParameter(f"{input_dir}: no such file or folder", param_hint="--input_dir")
     if not weight_path.exists():
         raise click.BadParameter(
@@ -52,9 +53,15 @@ def deblur_image(weight_path, input_dir, output_dir, side_by_side, tile_size, ov
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from deblur_gan.data import BadImage
     from deblur_gan.restoration import restore_files
+    from deblur_gan.synthesis import write_sample_images
     from deblur_gan.weights import BadWeights, load_generator
 
     try:
+        if input_dir is None:
+            input_dir = ROOT / "images" / "test" / "A"
+            if not input_dir.is_dir():
+                write_sample_images(ROOT / "images")
+            click.echo(f"No --input_dir: restoring the sample photographs in {input_dir}")
         generator = load_generator(weight_path)
         restored, failed = restore_files(generator, input_dir, output_dir, side_by_side, tile_size, overwrite)
     except (BadImage, BadWeights, OSError) as error:

@@ -1,3 +1,4 @@
+import shutil
 import subprocess
 import sys
 import time
@@ -14,8 +15,8 @@ ROOT = Path(__file__).parent.parent
 GOLDEN = ROOT / "tests" / "golden"
 
 
-def run(*arguments, cwd):
-    command = [sys.executable, ROOT / "scripts" / "deblur_image.py", *arguments]
+def run(*arguments, cwd, root=ROOT):
+    command = [sys.executable, root / "scripts" / "deblur_image.py", *arguments]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True)
 
 
@@ -49,6 +50,22 @@ def test_a_folder_as_a_user_has_it(tmp_path):
         assert np.abs(found - deblur(generator, pixels)).max() <= 1
     assert sorted(path.name for path in (tmp_path / "restored").iterdir()) == ["B.BMP", "a.png"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["photos", "restored"]
+
+
+def test_without_a_folder_it_restores_samples_and_says_so(tmp_path):
+    clone = tmp_path / "clone"
+    for name, original in (
+        ("scripts/deblur_image.py", ROOT / "scripts" / "deblur_image.py"),
+        ("weights/generator.h5", GOLDEN / "keras213_generator.h5"),
+    ):
+        (clone / name).parent.mkdir(parents=True)
+        shutil.copy(original, clone / name)
+    result = run(cwd=tmp_path, root=clone)
+    assert result.returncode == 0, result.stderr
+    assert f"restoring the sample photographs in {clone / 'images' / 'test' / 'A'}" in result.stdout
+    samples = {path.name: Image.open(path).size for path in (clone / "images" / "test" / "A").iterdir()}
+    assert samples
+    assert {path.name: Image.open(path).size for path in (tmp_path / "restored").iterdir()} == samples
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,97 @@
+"""Scores generators on pairs of photographs: python scripts/test.py --data_dir GOPRO_Large/test --protocol full"""
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@click.command(context_settings={"show_default": True})
+@click.option(
+    "--data_dir",
+    type=click.Path(path_type=Path),
+    default=ROOT / "images" / "test",
+    show_default="images/test",
+    help="Folder with A/ and B/, or blur/ and sharp/, or a GoPro tree <sequence>/{blur,blur_gamma,sharp}/.",
+)
+@click.option(
+    "--weight_path",
+    "weight_paths",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    default=[ROOT / "weights" / "generator.h5"],
+    show_default="weights/generator.h5",
+    help="Weights of a generator; several times for a comparison.",
+)
+@click.option(
+    "--output_dir",
+    type=click.Path(path_type=Path),
+    default=Path("results"),
+    help="Folder in which <name of the weights>/ with metrics.csv, metrics.json and index.html is made.",
+)
+@click.option(
+    "--protocol",
+    "protocols",
+    type=click.Choice(["full", "half", "256"]),
+    multiple=True,
+    default=["full"],
+    help="Size at which is measured; several times for several. full: native. half: both images to half size first, "
+    "as for the paper's figures. 256: both squashed to 256x256.",
+)
+@click.option("--n_images", type=click.IntRange(min=1), help="Take so many pairs, evenly spread.  [default: all]")
+@click.option("--batch_size", type=click.IntRange(min=1), default=1, help="Images restored at once; speed alone.")
+@click.option(
+    "--blur",
+    type=click.Choice(["blur", "blur_gamma"]),
+    default="blur",
+    help="Which blurred folder of a GoPro tree (blur_gamma: averaged in linear light).",
+)
+@click.option(
+    "--tile_size",
+    type=click.IntRange(min=8),
+    help="Restore in tiles of so many pixels, to save memory.  [default: as deblur_image.py]",
+)
+@click.option("--save_images", is_flag=True, help="Also write the restored images, as PNG.")
+def test(weight_paths, **options):
+    """Scores generators on pairs of blurred and sharp photographs.
+
+    Prints PSNR, SSIM and its variants for the blurred input, the restored images and the gain, per sequence and
+    overall, and writes them for each image, with a page to look at. An interrupted run goes on where it stopped.
+    Exit code 1 if files had to be left out, which are named at the end.
+    """
+    if not options["data_dir"].exists():
+        raise click.BadParameter(
+            f"{options['data_dir']}: no such folder; name one with test pairs, or let "
+            "scripts/organize_gopro_dataset.py or scripts/make_sample_images.py make images/test",
+            param_hint="--data_dir",
+        )
+    for path in weight_paths:
+        if not path.exists():
+            raise click.BadParameter(
+                f"{path}: no such file; train a generator (python scripts/train.py) and name its generator_*.h5 here, "
+                "or any published generator .h5 of DeblurGAN for Keras",
+                param_hint="--weight_path",
+            )
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    from deblur_gan.data import BadImage
+    from deblur_gan.evaluation import evaluate, format_comparison, format_table
+    from deblur_gan.weights import BadWeights
+
+    try:
+        results, problems = evaluate(weight_paths, command=["python", *sys.argv], **options)
+    except (BadImage, BadWeights, OSError) as error:
+        raise click.ClickException(str(error)) from None
+    for result in results:
+        click.echo(f"\n{result.name}: {result.folder / 'index.html'}\n\n{format_table(result)}")
+    if len(results) > 1:
+        click.echo(f"\nComparison\n\n{format_comparison(results)}")
+    if problems:
+        click.echo(f"\n{len(problems)} files left out:\n" + "\n".join(problems), err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    test()
