@@ -140,8 +140,13 @@ def of_weights(function, model):
     if _BACKEND == "tensorflow":
         with tf.GradientTape() as tape:
             value, extra = function()
-        zero = tf.UnconnectedGradients.ZERO
-        return value, extra, tape.gradient(value, model.trainable_variables, unconnected_gradients=zero)
+        weights = model.trainable_variables
+        found = zip(weights, tape.gradient(value, weights), strict=True)
+        return (
+            value,
+            extra,
+            [keras.ops.zeros_like(weight) if gradient is None else gradient for weight, gradient in found],
+        )
 
     if _BACKEND == "jax":
         current = [(variable, variable.value) for variable in model.non_trainable_variables]

@@ -59,10 +59,11 @@ class InstanceNormalization(layers.Layer):
 
     def call(self, inputs):
         pixels = keras.ops.cast(inputs, "float32")
-        mean, variance = keras.ops.moments(pixels, axes=(1, 2), keepdims=True)
-        scale = keras.ops.rsqrt(variance + self.epsilon)
-        # One multiplication and one addition per pixel, in place where the backend can.
-        return keras.ops.cast(pixels * scale - mean * scale, inputs.dtype)
+        # Not `keras.ops.moments`: TensorFlow's takes the mean inside the variance for a constant, which makes the
+        # second derivative wrong that the gradient penalty needs. Keras' GroupNormalization has that flaw there too.
+        centred = pixels - keras.ops.mean(pixels, axis=(1, 2), keepdims=True)
+        variance = keras.ops.mean(keras.ops.square(centred), axis=(1, 2), keepdims=True)
+        return keras.ops.cast(centred * keras.ops.rsqrt(variance + self.epsilon), inputs.dtype)
 
     def compute_output_shape(self, input_shape):
         return input_shape

@@ -1,3 +1,4 @@
+import importlib.util
 import os
 import subprocess
 import sys
@@ -10,8 +11,8 @@ import pytest
 from deblur_gan import gradients
 from deblur_gan.data import to_uint8
 from deblur_gan.gan import DeblurGAN
-from deblur_gan.losses import PerceptualLoss
-from deblur_gan.networks import critic_model, generator_model
+from deblur_gan.losses import PerceptualLoss, gradient_penalty
+from deblur_gan.networks import InstanceNormalization, critic_model, generator_model
 
 ROOT = Path(__file__).resolve().parent.parent
 BACKEND = keras.backend.backend()
@@ -26,9 +27,11 @@ def pairs(n_images=2, size=32, seed=0):
     return tuple(rng.uniform(-1, 1, (2, n_images, size, size, 3)).astype("float32"))
 
 
-def tiny_gan(architecture="paper", dtype="float32", perceptual_loss=pixel_loss, compiled=False, rate=1e-3, **kwargs):
+def tiny_gan(
+    architecture="paper", ngf=4, dtype="float32", perceptual_loss=pixel_loss, compiled=False, rate=1e-3, **kwargs
+):
     keras.utils.set_random_seed(5)
-    generator = generator_model(architecture, ngf=4, n_blocks=1, dtype=dtype)
+    generator = generator_model(architecture, ngf=ngf, n_blocks=1, dtype=dtype)
     critic = critic_model("paper", ndf=4, image_shape=(None, None, 3), dtype=dtype)
     gan = DeblurGAN(generator, critic, perceptual_loss, seed=7, **kwargs)
     gan.compile(keras.optimizers.Adam(rate), keras.optimizers.Adam(rate), run_eagerly=not compiled)
@@ -96,6 +99,35 @@ def test_critic_losses_are_the_paper_s():
     assert losses["critic_loss"] == pytest.approx(wasserstein + 3 * losses["gradient_penalty"], abs=1e-5)
 
 
+def test_the_gradient_of_the_penalty_is_its_slope():
+    """Holds only where the second derivative of instance normalization is right."""
+    keras.utils.set_random_seed(0)
+    critic = keras.Sequential(
+        [
+            keras.Input((32, 32, 3)),
+            keras.layers.Conv2D(8, 4, strides=2),
+            InstanceNormalization(),
+            keras.layers.Activation("softplus"),  # smooth, unlike LeakyReLU, at whose bends the penalty jumps
+            keras.layers.Conv2D(1, 4, strides=2),
+        ]
+    )
+    points = keras.ops.convert_to_tensor(pairs()[0])
+    _, _, found = gradients.of_weights(lambda: (gradient_penalty(critic, points), ()), critic)
+    found = [keras.ops.convert_to_numpy(gradient) for gradient in found]
+    before = weights_of(critic)
+    for number, gradient in enumerate(found):
+        norm, slopes = np.linalg.norm(gradient), []
+        if number in (1, 3):  # a constant added before a normalization, or to the score, changes nothing
+            assert norm < 1e-6
+            continue
+        for distance in (0.01, -0.01):
+            moved = [weight.copy() for weight in before]
+            moved[number] += distance / norm * gradient
+            critic.set_weights(moved)
+            slopes.append(float(keras.ops.convert_to_numpy(gradient_penalty(critic, points))) / (2 * distance))
+        assert sum(slopes) == pytest.approx(norm, rel=0.01)
+
+
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="compares all backends with plain TensorFlow")
 def test_one_step_is_the_same_on_every_backend(tmp_path):
     import plain_step
@@ -110,13 +142,12 @@ def test_one_step_is_the_same_on_every_backend(tmp_path):
         for key, value in expected.items():
             np.testing.assert_allclose(found[key], value, atol=1e-4, rtol=1e-4, err_msg=f"{name}: {key}")
             if key.endswith("change"):
-                scale = np.abs(value).max()
-                np.testing.assert_allclose(found[key], value, atol=1e-3 * scale, err_msg=f"{name}: {key}")
+                # A bias before a normalization has no gradient but rounding errors.
+                tolerance = 1e-3 * np.abs(value).max() + 1e-6
+                np.testing.assert_allclose(found[key], value, atol=tolerance, err_msg=f"{name}: {key}")
 
 
 def _installed(backend):
-    import importlib.util
-
     return importlib.util.find_spec(backend) is not None
 
 
@@ -189,12 +220,12 @@ def test_overfits_one_pair_past_30_db():
         keras.ops.image.resize(rng.uniform(-1, 1, (1, 6, 6, 3)).astype("float32"), (32, 32), interpolation="bicubic")
     ).clip(-1, 1)
     blurred = (sharp + np.roll(sharp, 2, axis=2) + np.roll(sharp, 4, axis=2)) / 3
-    gan = tiny_gan(critic_updates=2, compiled=True, rate=3e-3)
+    gan = tiny_gan(ngf=8, critic_updates=1, perceptual_weight=1000.0, compiled=True, rate=5e-3)
     for layer in gan.generator.layers:
         if isinstance(layer, keras.layers.Dropout):
             layer.rate = 0.0
     assert gan.evaluate(blurred, sharp, verbose=0, return_dict=True)["psnr"] < 25
-    steps = 300
+    steps = 150
     gan.fit(np.repeat(blurred, steps, 0), np.repeat(sharp, steps, 0), batch_size=1, verbose=0)
     assert gan.evaluate(blurred, sharp, verbose=0, return_dict=True)["psnr"] > 30
 
@@ -235,30 +266,36 @@ def test_one_learning_rate_sets_both():
 
 
 @pytest.mark.parametrize("dtype", ["mixed_bfloat16", "mixed_float16"])
-def test_mixed_precision_takes_the_step_of_float32(dtype):
-    blurred, sharp = pairs(size=64)
-    changes = {}
-    for policy in ("float32", dtype):
-        gan = tiny_gan(dtype=policy, critic_updates=1)
-        gan.critic.set_weights([0.3 * weight for weight in gan.critic.get_weights()])  # a flat critic has small slopes
-        restored = keras.ops.convert_to_tensor(blurred)
-        epsilon = keras.ops.convert_to_tensor(np.full((2, 1, 1, 1), 0.5, "float32"))
-        scale = gan.critic_optimizer.scale_loss(1.0)
-
-        def critic_loss(gan=gan, restored=restored, epsilon=epsilon, scale=scale):
-            losses = gan.critic_losses(keras.ops.convert_to_tensor(sharp), restored, epsilon, scale)
-            return scale * losses["critic_loss"], losses
-
-        _, losses, found = gradients.of_weights(critic_loss, gan.critic)
-        scale = float(keras.ops.convert_to_numpy(scale))
-        assert (scale > 1) == (policy == "mixed_float16")
-        changes[policy] = [keras.ops.convert_to_numpy(gradient).astype(float) / scale for gradient in found]
-        before = weights_of(gan.generator)
+def test_mixed_precision_trains(dtype):
+    blurred, sharp = pairs()
+    gan = tiny_gan(dtype=dtype, critic_updates=1)
+    scaled = isinstance(gan.generator_optimizer, keras.optimizers.LossScaleOptimizer)
+    assert scaled == isinstance(gan.critic_optimizer, keras.optimizers.LossScaleOptimizer) == (dtype == "mixed_float16")
+    generator, critic = weights_of(gan.generator), weights_of(gan.critic)
+    for _ in range(8):  # the first ones in float16 may find the scale too high, lower it and leave the weights alone
         logs = gan.train_on_batch(blurred, sharp, return_dict=True)
         assert all(np.isfinite(value) for value in logs.values())
-        assert not any(same(before, weights_of(gan.generator))[::2])
-    for exact, rounded in zip(changes["float32"][::2], changes[dtype][::2], strict=True):
-        assert np.linalg.norm(rounded - exact) < (0.02 if dtype == "mixed_float16" else 0.1) * np.linalg.norm(exact)
+    assert not any(same(generator, weights_of(gan.generator))[::2])
+    assert not any(same(critic, weights_of(gan.critic))[::2])
+
+
+def test_loss_scaling_reaches_through_the_penalty():
+    """A critic with slopes of 1e-4 has its penalty's gradient lost in float16, unless both derivatives are scaled."""
+    found = {}
+    points = keras.ops.convert_to_tensor(pairs()[0])
+    for dtype, scale in (("float32", 1.0), ("mixed_float16", 1.0), ("mixed_float16", 2.0**15)):
+        critic = tiny_gan(dtype=dtype).critic
+        critic.get_layer("score").set_weights([1e-4 * w for w in critic.get_layer("score").get_weights()])
+
+        def penalty(critic=critic, scale=scale):
+            return scale * gradient_penalty(critic, points, scale), ()
+
+        _, _, weight_gradients = gradients.of_weights(penalty, critic)
+        kernel = keras.ops.convert_to_numpy(weight_gradients[2])
+        found[dtype, scale] = kernel.astype("float64") / scale
+    exact = found["float32", 1.0]
+    error = {key: np.linalg.norm(value - exact) / np.linalg.norm(exact) for key, value in found.items()}
+    assert error["mixed_float16", 2.0**15] < 0.1 < 0.3 < error["mixed_float16", 1.0], error
 
 
 @pytest.mark.skipif(BACKEND == "torch", reason="Keras trains on several devices with TensorFlow and JAX")
