@@ -47,7 +47,7 @@ def main(path):
     generator, critic, perceptual_loss = networks()
     before = generator.get_weights() + critic.get_weights()
     gan = WithEpsilon(generator, critic, perceptual_loss, critic_updates=CRITIC_UPDATES, pixel_weight=0.5)
-    gan.compile(keras.optimizers.SGD(RATE), keras.optimizers.SGD(RATE), run_eagerly=True)
+    gan.compile(keras.optimizers.SGD(RATE), keras.optimizers.SGD(RATE))
     result = gan.train_on_batch(*images(), return_dict=True)
     for number, (old, new) in enumerate(zip(before, generator.get_weights() + critic.get_weights(), strict=True)):
         result[f"{number}_weight"], result[f"{number}_change"] = new, new - old

@@ -197,7 +197,7 @@ def test_the_critic_update_leaves_the_generator_alone_and_the_other_way_round():
 
 
 def test_fit_reports_losses_and_the_psnr_of_held_out_pairs():
-    gan = tiny_gan(critic_updates=1, compiled=True)
+    gan = tiny_gan(critic_updates=1)
     blurred, sharp = pairs(3)
     history = gan.fit(
         blurred, sharp, batch_size=2, verbose=0, validation_data=(blurred, sharp), validation_batch_size=2
