@@ -380,6 +380,10 @@ def _build(options):
             generator = _initial_generator(options, policy)
         else:
             generator = generator_model(options.generator, options.ngf, options.n_blocks, dtype=policy)
+            if options.generator == "paper":
+                # The identity is a better start than a random picture added to the blurred one.
+                head = generator.get_layer("head_conv")
+                head.set_weights([np.zeros(weight.shape, np.float32) for weight in head.weights])
         image_shape = (options.crop_size, options.crop_size, 3)
         critic = critic_model(options.critic, options.ndf, image_shape, dtype=policy)
         # Without weight the loss need not be computed, and its network not be read.

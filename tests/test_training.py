@@ -185,6 +185,20 @@ def test_a_run_begins_from_a_file_and_saves_float32_averages(pairs, tmp_path, ea
 
 
 @on_tensorflow
+def test_a_paper_generator_begins_as_the_identity(pairs, tmp_path, eager):
+    options = defaults(
+        data_dir=(str(pairs),),
+        generator="paper",
+        critic_updates=0,
+        learning_rate=1e-30,
+        n_epochs=1,
+        log_dir=str(tmp_path / "weights"),
+    )
+    (row,) = log_of(train(options))
+    assert row["val_psnr"] == row["blurred_psnr"]
+
+
+@on_tensorflow
 def test_without_critic_updates_the_generator_learns_alone(pairs, tmp_path, eager):
     options = defaults(data_dir=(str(pairs),), critic_updates=0, n_epochs=1, log_dir=str(tmp_path / "weights"))
     run_dir = train(options)
