@@ -11,7 +11,7 @@ setup(
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="MIT",
-    python_requires=">=3.10",
+    python_requires=">=3.11",
     packages=find_packages(include=["deblur_gan", "deblur_gan.*"]),
     install_requires=(HERE / "requirements.txt").read_text(encoding="utf-8").split(),
     extras_require={

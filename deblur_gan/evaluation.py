@@ -15,7 +15,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -269,7 +269,7 @@ def evaluate(
         folder.finish(rows)
         result = Result(name, folder.path, measured, {key: _by_sequence(found) for key, found in measured.items()})
         about = {
-            "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "command": list(command),
             "weights": {"path": str(path), "sha256": folder.weights_sha256, **description},
             "data": {
