@@ -1,0 +1,56 @@
+"""What comes in the box does what weights/README.md says of it."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from deblur_gan.data import find_pairs, read_rgb
+from deblur_gan.metrics import psnr, ssim
+from deblur_gan.restoration import deblur
+from deblur_gan.synthesis import write_sample_images
+from deblur_gan.weights import describe, load_generator
+
+WEIGHTS = Path(__file__).parent.parent / "weights"
+
+
+@pytest.fixture(scope="module")
+def restored(tmp_path_factory):
+    """List of (name, blurred, restored, sharp) of the sample photographs for testing."""
+    folder = tmp_path_factory.mktemp("samples")
+    write_sample_images(folder)
+    generator = load_generator(WEIGHTS / "generator.h5")
+    pairs, _ = find_pairs(folder / "test")
+    images = [(pair.name, read_rgb(pair.blurred), read_rgb(pair.sharp)) for pair in pairs]
+    return [(name, blurred, deblur(generator, blurred), sharp) for name, blurred, sharp in images]
+
+
+def test_the_file_is_the_one_described():
+    text = (WEIGHTS / "README.md").read_text(encoding="utf-8")
+    assert hashlib.sha256((WEIGHTS / "generator.h5").read_bytes()).hexdigest() in text
+    description = describe(WEIGHTS / "generator.h5")
+    assert description["network"] == "generator" and description["training"]["options"]["n_epochs"]
+
+
+def test_every_sample_is_nearer_to_the_sharp_photograph_than_before(restored):
+    for name, blurred, found, sharp in restored:
+        assert psnr(sharp, found) > psnr(sharp, blurred), name
+        assert ssim(sharp, found) > ssim(sharp, blurred), name
+
+
+def test_no_colour_cast(restored):
+    """Light that is blurred as light comes out brighter, so brightness is held against the sharp photograph."""
+    for name, blurred, found, sharp in restored:
+        before, after, aim = (image.mean((0, 1)) for image in (blurred, found, sharp))
+        assert np.ptp(after - before) < 1, name
+        assert np.abs(after - aim).max() <= np.abs(before - aim).max(), name
+
+
+def test_the_border_is_no_worse_than_the_middle(restored):
+    """A ring would be changed more, against the sharp photograph, than the picture inside it."""
+    for name, blurred, found, sharp in restored:
+        ring = np.ones(sharp.shape[:2], bool)
+        ring[8:-8, 8:-8] = False
+        before, after = (np.square(image.astype(float) - sharp).mean(-1) for image in (blurred, found))
+        assert after[ring].mean() < 1.1 * before[ring].mean(), name
