@@ -28,7 +28,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from deblur_gan import __version__
-from deblur_gan.data import BadImage, find_pairs, read_rgb, whole_file, write_bytes
+from deblur_gan.data import BadImage, Photograph, find_pairs, read_rgb, whole_file, write_bytes, write_photograph
 from deblur_gan.metrics import DEFINITIONS, METRICS, SMALLEST_SIDE
 from deblur_gan.report import Example, Section, thumbnail, write_page
 from deblur_gan.restoration import WHOLE_IMAGE_PIXELS, deblur
@@ -383,8 +383,7 @@ class _Folder:
         path.unlink(missing_ok=True)
         if self._save_images:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with whole_file(path) as temporary:
-                Image.fromarray(restored).save(temporary)
+            write_photograph(path, Photograph(restored))
         self._kept[row.protocol, pair] = row
         # One write call for one line: whatever kills the process leaves every earlier line whole.
         with open(self.path / CSV_NAME, "ab", buffering=0) as file:
