@@ -89,8 +89,8 @@ def _normalization(architecture, name, dtype):
     return InstanceNormalization(name=name, dtype=dtype)
 
 
-def residual_block(x, filters, architecture, name, dtype="float32"):
-    """Reflection pad, 3x3 convolution, norm, ReLU, dropout 0.5, reflection pad, 3x3 convolution, norm, plus the input.
+def residual_block(x, filters, architecture, name, dtype="float32", dropout=0.5):
+    """Reflection pad, 3x3 convolution, norm, ReLU, dropout, reflection pad, 3x3 convolution, norm, plus the input.
 
     Args:
         x: symbolic tensor `(B, H, W, filters)`.
@@ -98,6 +98,7 @@ def residual_block(x, filters, architecture, name, dtype="float32"):
         architecture: "meudec" (batch normalization) or "paper" (instance normalization).
         name: str, prefix of the layer names.
         dtype: Keras dtype policy of the layers.
+        dropout: float in [0, 1), the share of activations that training drops.
 
     Returns:
         Symbolic tensor of the shape of `x`.
@@ -106,14 +107,16 @@ def residual_block(x, filters, architecture, name, dtype="float32"):
     y = layers.Conv2D(filters, 3, name=f"{name}_conv1", dtype=dtype)(y)
     y = _normalization(architecture, f"{name}_norm1", dtype)(y)
     y = layers.Activation("relu", name=f"{name}_relu", dtype=dtype)(y)
-    y = layers.Dropout(0.5, name=f"{name}_dropout", dtype=dtype)(y)
+    y = layers.Dropout(dropout, name=f"{name}_dropout", dtype=dtype)(y)
     y = ReflectionPadding2D(1, name=f"{name}_pad2", dtype=dtype)(y)
     y = layers.Conv2D(filters, 3, name=f"{name}_conv2", dtype=dtype)(y)
     y = _normalization(architecture, f"{name}_norm2", dtype)(y)
     return layers.Add(name=f"{name}_add", dtype=dtype)([x, y])
 
 
-def generator_model(architecture="meudec", ngf=64, n_blocks=9, image_shape=(None, None, 3), dtype="float32"):
+def generator_model(
+    architecture="meudec", ngf=64, n_blocks=9, image_shape=(None, None, 3), dtype="float32", dropout=0.5
+):
     """Builds the network that takes a blurred image to a restored one.
 
     A 7x7 convolution, two strided convolutions, `n_blocks` residual blocks, two upsampling convolutions, a 7x7
@@ -127,6 +130,7 @@ def generator_model(architecture="meudec", ngf=64, n_blocks=9, image_shape=(None
         n_blocks: int, number of residual blocks.
         image_shape: `(H, W, 3)`; height and width are multiples of 4 and at least 8, or None.
         dtype: Keras dtype policy of all layers but the head, which always computes in float32.
+        dropout: float in [0, 1), the share of activations that training drops in each residual block.
 
     Returns:
         `keras.Model` named "generator": float32 `(B, H, W, 3)` in [-1, 1] to the same shape and range.
@@ -160,7 +164,7 @@ def generator_model(architecture="meudec", ngf=64, n_blocks=9, image_shape=(None
         x = layers.Activation("relu", name=f"down{number}_relu", dtype=dtype)(x)
 
     for number in range(1, n_blocks + 1):
-        x = residual_block(x, 4 * ngf, architecture, f"block{number}", dtype)
+        x = residual_block(x, 4 * ngf, architecture, f"block{number}", dtype, dropout)
 
     for number, filters in enumerate((2 * ngf, ngf), 1):
         if meudec:

@@ -4,6 +4,7 @@ import contextlib
 import csv
 import dataclasses
 import errno
+import fcntl
 import io
 import itertools
 import json
@@ -97,6 +98,7 @@ class Options:
         cache: None, "memory" or a folder, see `data.TrainingSet`.
         generator, critic: "meudec" or "paper"; see `networks`.
         ngf, n_blocks, ndf: int, see `networks`.
+        dropout: float in [0, 1), of the generator; see `networks`.
         init_from: weight file that the generator starts from, or None.
         vgg, vgg_weights: network and weights of `losses.PerceptualLoss`.
         critic_updates, penalty_weight, perceptual_weight, pixel_weight: see `gan.DeblurGAN`.
@@ -131,6 +133,7 @@ class Options:
     ngf: int
     n_blocks: int
     ndf: int
+    dropout: float
     init_from: str | None
     vgg: str
     vgg_weights: str
@@ -204,7 +207,8 @@ def train(options):
     _write_options(run_dir, options, data.record())
     print((run_dir / "options.json").read_text(), flush=True)
     print(f"{run_dir}: {data}", flush=True)
-    return _run(options, run_dir, data, gan, _Progress())
+    with _alone(run_dir):
+        return _run(options, run_dir, data, gan, _Progress())
 
 
 def resume(run_dir, changes=None):
@@ -220,18 +224,23 @@ def resume(run_dir, changes=None):
 
     Raises:
         BadRun: if the folder is not that of a run, its state is damaged, another option than those of `MAY_CHANGE` or
-            the data has changed, or all epochs are done.
+            the data has changed, all epochs are done, or another process is at it.
         Stopped: as `train`.
     """
     run_dir = Path(run_dir)
     options, record = _read_options(run_dir)
-    for name, value in (changes or {}).items():
+    with _alone(run_dir):
+        return _go_on(run_dir, options, record, changes or {})
+
+
+def _go_on(run_dir, options, record, changes):
+    for name, value in changes.items():
         if name not in MAY_CHANGE and value != getattr(options, name):
             raise BadRun(
                 f"--{name} {value}: {run_dir} was begun with {getattr(options, name)}; "
                 f"only {', '.join(f'--{free}' for free in MAY_CHANGE)} may change when a run goes on"
             )
-    options = dataclasses.replace(options, **(changes or {}))
+    options = dataclasses.replace(options, **changes)
     for unfinished in run_dir.rglob(".*"):  # what a kill left of files that were being written
         unfinished.unlink()
     progress, values = _read_state(run_dir)
@@ -247,6 +256,20 @@ def resume(run_dir, changes=None):
     _write_options(run_dir, options, data.record())
     print(f"{run_dir}: going on after epoch {progress.epoch}, step {progress.step}", flush=True)
     return _run(options, run_dir, data, gan, progress)
+
+
+@contextlib.contextmanager
+def _alone(run_dir):
+    """Keeps other processes from the run, for as long as this one lives; a kill leaves nothing behind."""
+    folder = os.open(run_dir, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BadRun(f"{run_dir}: another process is training this run") from None
+        yield
+    finally:
+        os.close(folder)
 
 
 def last_run(log_dir):
@@ -303,7 +326,7 @@ class _Data:
             pairs,
             photographs,
             # Turning the camera as well takes several times as long as a kernel for the whole crop.
-            lambda image, rng: random_blur(image, rng, rotation=(0, 0))[0],
+            lambda image, rng: random_blur(image, rng, rotation=(0, 0), gamma=rng.uniform(1.0, 2.2))[0],
             batch_size=options.batch_size,
             crop_size=options.crop_size,
             scale=options.scale,
@@ -376,14 +399,15 @@ def _build(options):
         n_devices = len(keras.distribution.list_devices())
         raise BadRun(f"--batch_size {options.batch_size}: must be a multiple of the {n_devices} GPUs of --multi_gpu")
     with gradients.devices(options.multi_gpu, building=True):
+        generator = generator_model(
+            options.generator, options.ngf, options.n_blocks, dtype=policy, dropout=options.dropout
+        )
         if options.init_from:
-            generator = _initial_generator(options, policy)
-        else:
-            generator = generator_model(options.generator, options.ngf, options.n_blocks, dtype=policy)
-            if options.generator == "paper":
-                # The identity is a better start than a random picture added to the blurred one.
-                head = generator.get_layer("head_conv")
-                head.set_weights([np.zeros(weight.shape, np.float32) for weight in head.weights])
+            generator.set_weights(_initial_weights(options))
+        elif options.generator == "paper":
+            # The identity is a better start than a random picture added to the blurred one.
+            head = generator.get_layer("head_conv")
+            head.set_weights([np.zeros(weight.shape, np.float32) for weight in head.weights])
         image_shape = (options.crop_size, options.crop_size, 3)
         critic = critic_model(options.critic, options.ndf, image_shape, dtype=policy)
         # Without weight the loss need not be computed, and its network not be read.
@@ -408,7 +432,7 @@ def _build(options):
     return gan
 
 
-def _initial_generator(options, policy):
+def _initial_weights(options):
     found = describe(options.init_from)
     if found["network"] != "generator":
         raise BadWeights(f"{options.init_from}: holds a {found['network']}; --init_from names a generator")
@@ -418,7 +442,7 @@ def _initial_generator(options, policy):
             f"--init_from {options.init_from}: holds another generator; give --generator {found['architecture']} "
             f"--ngf {found['ngf']} --n_blocks {found['n_blocks']} with it"
         )
-    return load_generator(options.init_from, dtype=policy)
+    return load_generator(options.init_from).get_weights()
 
 
 def _no_loss(sharp, restored):

@@ -86,6 +86,12 @@ def option(name, **kwargs):
 @option("ngf", type=click.IntRange(min=1), default=64, help="Channels after the generator's first convolution.")
 @option("n_blocks", type=click.IntRange(min=1), default=9, help="Residual blocks of the generator.")
 @option("ndf", type=click.IntRange(min=1), default=64, help="Channels after the critic's first convolution.")
+@option(
+    "dropout",
+    type=click.FloatRange(0, 1, max_open=True),
+    default=0.5,
+    help="Share of activations dropped in each residual block while training.",
+)
 @option("init_from", type=click.Path(), help="Weights of a generator to start from, for fine-tuning.")
 @option("vgg", type=click.Choice(["vgg16", "vgg19"]), default="vgg16", help="Network of the perceptual loss.")
 @option(

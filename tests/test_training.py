@@ -199,6 +199,39 @@ def test_a_paper_generator_begins_as_the_identity(pairs, tmp_path, eager):
 
 
 @on_tensorflow
+def test_only_one_process_trains_a_run(pairs, tmp_path, eager, monkeypatch):
+    options = defaults(data_dir=(str(pairs),), n_val_images=0, n_epochs=1, log_dir=str(tmp_path / "weights"))
+    begin, refused = training._Recorder.on_epoch_begin, []
+
+    def resumed_meanwhile(self, epoch, logs=None):
+        (self.run_dir / "pictures" / ".being_written").touch()
+        with pytest.raises(BadRun, match="another process is training this run") as error:
+            resume(self.run_dir)
+        refused.append(error)
+        (self.run_dir / "pictures" / ".being_written").unlink()
+        begin(self, epoch, logs)
+
+    monkeypatch.setattr(training._Recorder, "on_epoch_begin", resumed_meanwhile)
+    run_dir = train(options)
+    assert len(refused) == options.n_epochs
+    with pytest.raises(BadRun, match="epochs are done"):
+        resume(run_dir)
+
+
+@on_tensorflow
+def test_dropout_is_that_of_the_options_also_from_a_file(pairs, tmp_path):
+    save_generator(generator_model("meudec", 2, 1), tmp_path / "start.h5")
+    for init_from in (None, str(tmp_path / "start.h5")):
+        for dropout in (0.0, 0.25):
+            options = defaults(data_dir=(str(pairs),), dropout=dropout, init_from=init_from)
+            gan = training._build(options)
+            assert gan.generator.get_layer("block1_dropout").rate == dropout
+            noise = keras.random.uniform((1, 16, 16, 3), seed=0)
+            once, again = (keras.ops.convert_to_numpy(gan.generator(noise, training=True)) for _ in range(2))
+            assert np.array_equal(once, again) == (dropout == 0)
+
+
+@on_tensorflow
 def test_without_critic_updates_the_generator_learns_alone(pairs, tmp_path, eager):
     options = defaults(data_dir=(str(pairs),), critic_updates=0, n_epochs=1, log_dir=str(tmp_path / "weights"))
     run_dir = train(options)
