@@ -11,14 +11,14 @@ ROOT = Path(__file__).resolve().parent.parent
 @click.command()
 @click.option(
     "--weight_path",
-    type=click.Path(path_type=Path),
+    type=click.Path(exists=True, path_type=Path),
     default=ROOT / "weights" / "generator.h5",
     show_default="weights/generator.h5",
     help="Weights of the generator: .h5, .weights.h5 or .keras, of any DeblurGAN written in Keras.",
 )
 @click.option(
     "--input_dir",
-    type=click.Path(path_type=Path),
+    type=click.Path(exists=True, path_type=Path),
     help="A folder of photographs, or one photograph (JPEG, PNG, WebP, TIFF, BMP). "
     "[default: images/test/A, sample photographs that are made where they are missing]",
 )
@@ -42,14 +42,6 @@ def deblur_image(weight_path, input_dir, output_dir, side_by_side, tile_size, ov
 
     The exit code is 0 if every photograph was restored, 1 if one was not, 2 if the command line makes no sense.
     """
-    if input_dir is not None and not input_dir.exists():
-        raise click.BadParameter(f"{input_dir}: no such file or folder", param_hint="--input_dir")
-    if not weight_path.exists():
-        raise click.BadParameter(
-            f"{weight_path}: no such file; train a generator (python scripts/train.py) and name its "
-            "generator_*.h5 here, or any published generator .h5 of DeblurGAN for Keras",
-            param_hint="--weight_path",
-        )
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from deblur_gan.data import BadImage
     from deblur_gan.restoration import restore_files

@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 @click.option(
     "--weight_path",
     "weight_paths",
-    type=click.Path(path_type=Path),
+    type=click.Path(exists=True, path_type=Path),
     multiple=True,
     default=[ROOT / "weights" / "generator.h5"],
     show_default="weights/generator.h5",
@@ -68,13 +68,6 @@ def test(weight_paths, **options):
             "scripts/organize_gopro_dataset.py or scripts/make_sample_images.py make images/test",
             param_hint="--data_dir",
         )
-    for path in weight_paths:
-        if not path.exists():
-            raise click.BadParameter(
-                f"{path}: no such file; train a generator (python scripts/train.py) and name its generator_*.h5 here, "
-                "or any published generator .h5 of DeblurGAN for Keras",
-                param_hint="--weight_path",
-            )
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from deblur_gan.data import BadImage
     from deblur_gan.evaluation import evaluate, format_comparison, format_table

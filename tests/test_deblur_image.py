@@ -71,8 +71,8 @@ def test_without_a_folder_it_restores_samples_and_says_so(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["--input_dir", "missing"], 2, "--input_dir: missing: no such file or folder"),
-        (["--input_dir", ".", "--weight_path", "missing.h5"], 2, "missing.h5: no such file; train a generator"),
+        (["--input_dir", "missing"], 2, "'--input_dir': Path 'missing' does not exist"),
+        (["--input_dir", ".", "--weight_path", "missing.h5"], 2, "'--weight_path': Path 'missing.h5' does not exist"),
         (["--input_dir", ".", "--tile_size", "4"], 2, "--tile_size"),
         (
             ["--input_dir", ".", "--weight_path", str(GOLDEN / "keras213_discriminator.h5")],

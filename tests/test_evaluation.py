@@ -505,7 +505,7 @@ def test_help_does_not_wait_for_keras(tmp_path):
     ("arguments", "named"),
     [
         (["--data_dir", "nowhere"], "nowhere: no such folder"),
-        (["--data_dir", ".", "--weight_path", "none.h5"], "none.h5: no such file"),
+        (["--data_dir", ".", "--weight_path", "none.h5"], "'--weight_path': Path 'none.h5' does not exist"),
         (["--protocol", "quarter"], "quarter"),
         (["--n_images", "0"], "--n_images"),
     ],
