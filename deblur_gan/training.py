@@ -4,7 +4,6 @@ import contextlib
 import csv
 import dataclasses
 import errno
-import fcntl
 import io
 import itertools
 import json
@@ -49,6 +48,11 @@ from deblur_gan.metrics import psnr, ssim
 from deblur_gan.networks import critic_model, generator_model
 from deblur_gan.restoration import deblur
 from deblur_gan.weights import BadWeights, describe, load_generator, save_critic, save_generator
+
+try:
+    import fcntl
+except ImportError:  # Windows: no lock on a run, and no folder that could be written through to the disk
+    fcntl = None
 
 # What every epoch is judged by, in the order of log.csv and of the curves.
 LOSSES = ("critic_loss", "gradient_penalty", "generator_loss", "adversarial_loss", "perceptual_loss", "pixel_loss")
@@ -261,6 +265,9 @@ def _go_on(run_dir, options, record, changes):
 @contextlib.contextmanager
 def _alone(run_dir):
     """Keeps other processes from the run, for as long as this one lives; a kill leaves nothing behind."""
+    if fcntl is None:
+        yield
+        return
     folder = os.open(run_dir, os.O_RDONLY)
     try:
         try:
@@ -776,6 +783,8 @@ def _cut_back(path, length):
 
 def _to_disk(path):
     """Returns when what was written to a file, or the names in a folder, outlast a loss of power."""
+    if fcntl is None:
+        return
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

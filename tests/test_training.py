@@ -219,6 +219,14 @@ def test_only_one_process_trains_a_run(pairs, tmp_path, eager, monkeypatch):
 
 
 @on_tensorflow
+def test_a_run_needs_nothing_that_windows_lacks(pairs, tmp_path, eager, monkeypatch):
+    monkeypatch.setattr(training, "fcntl", None)
+    monkeypatch.delattr(training.os, "fsync")
+    run_dir = train(defaults(data_dir=(str(pairs),), n_val_images=0, n_epochs=1, log_dir=str(tmp_path / "weights")))
+    assert len(log_of(resume(run_dir, {"n_epochs": 2}))) == 2
+
+
+@on_tensorflow
 def test_dropout_is_that_of_the_options_also_from_a_file(pairs, tmp_path):
     save_generator(generator_model("meudec", 2, 1), tmp_path / "start.h5")
     for init_from in (None, str(tmp_path / "start.h5")):
