@@ -8,6 +8,9 @@ import keras
 from deblur_gan import gradients
 from deblur_gan.losses import gradient_penalty, mean_score, psnr
 
+# What of a pixel's difference is averaged.
+PIXEL_LOSSES = {"l1": keras.ops.abs, "l2": keras.ops.square}
+
 _LOGS = (
     "critic_loss",
     "gradient_penalty",
@@ -37,12 +40,13 @@ class DeblurGAN(keras.Model):
             there is no adversarial loss either.
         penalty_weight: float, weight of the gradient penalty in the critic's loss.
         perceptual_weight: float, weight of the perceptual loss in the generator's loss.
-        pixel_weight: float, weight of the mean absolute difference of the pixels in the generator's loss.
+        pixel_weight: float, weight of the pixel loss in the generator's loss.
+        pixel_loss: "l1" or "l2", the mean absolute or the mean squared difference of the pixels.
         seed: int for the points where the penalty is taken; the dropout layers of the generator have seeds of their
             own, which `keras.utils.set_random_seed` decides when the generator is built.
 
     Raises:
-        ValueError: if `critic_updates` or a weight is below 0.
+        ValueError: if `critic_updates` or a weight is below 0, or `pixel_loss` is another one.
 
     Reference: https://arxiv.org/abs/1711.07064, section 3; Gulrajani et al., https://arxiv.org/abs/1704.00028,
         algorithm 1
@@ -57,6 +61,7 @@ class DeblurGAN(keras.Model):
         penalty_weight=10.0,
         perceptual_weight=100.0,
         pixel_weight=0.0,
+        pixel_loss="l1",
         seed=None,
     ):
         super().__init__(name="deblur_gan")
@@ -69,6 +74,8 @@ class DeblurGAN(keras.Model):
         for name, number in numbers.items():
             if number < 0:
                 raise ValueError(f"{name}={number}: must be 0 or more")
+        if pixel_loss not in PIXEL_LOSSES:
+            raise ValueError(f"pixel_loss={pixel_loss!r}: must be one of {', '.join(PIXEL_LOSSES)}")
         self.generator = generator
         self.critic = critic
         self.perceptual_loss = perceptual_loss
@@ -76,6 +83,7 @@ class DeblurGAN(keras.Model):
         self.penalty_weight = penalty_weight
         self.perceptual_weight = perceptual_weight
         self.pixel_weight = pixel_weight
+        self.pixel_loss = PIXEL_LOSSES[pixel_loss]
         self.seed_generator = keras.random.SeedGenerator(seed)
         self.trackers = {name: keras.metrics.Mean(name=name) for name in _LOGS}
         self.built = True
@@ -142,7 +150,7 @@ class DeblurGAN(keras.Model):
         """
         adversarial = -mean_score(self.critic(restored)) if self.critic_updates else keras.ops.zeros(())
         perceptual = self.perceptual_loss(sharp, restored)
-        pixel = keras.ops.mean(keras.ops.abs(sharp - restored))
+        pixel = keras.ops.mean(self.pixel_loss(sharp - restored))
         loss = adversarial + self.perceptual_weight * perceptual + self.pixel_weight * pixel
         return {
             "generator_loss": loss,

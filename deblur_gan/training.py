@@ -105,7 +105,7 @@ class Options:
         dropout: float in [0, 1), of the generator; see `networks`.
         init_from: weight file that the generator starts from, or None.
         vgg, vgg_weights: network and weights of `losses.PerceptualLoss`.
-        critic_updates, penalty_weight, perceptual_weight, pixel_weight: see `gan.DeblurGAN`.
+        critic_updates, penalty_weight, perceptual_weight, pixel_weight, pixel_loss: see `gan.DeblurGAN`.
         learning_rate: float, of both networks.
         schedule: "linear" (constant for half of the epochs, then linearly towards zero) or "constant".
         ema: float in [0, 1), momentum of the moving average of the generator's weights, which is then what is
@@ -145,6 +145,7 @@ class Options:
     penalty_weight: float
     perceptual_weight: float
     pixel_weight: float
+    pixel_loss: str
     learning_rate: float
     schedule: str
     ema: float
@@ -427,6 +428,7 @@ def _build(options):
             penalty_weight=options.penalty_weight,
             perceptual_weight=options.perceptual_weight,
             pixel_weight=options.pixel_weight,
+            pixel_loss=options.pixel_loss,
             seed=options.seed,
         )
         averaging = {"use_ema": True, "ema_momentum": options.ema} if options.ema else {}

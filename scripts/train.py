@@ -108,7 +108,14 @@ def option(name, **kwargs):
 )
 @option("penalty_weight", type=click.FloatRange(0), default=10.0, help="Weight of the gradient penalty.")
 @option("perceptual_weight", type=click.FloatRange(0), default=100.0, help="Weight of the perceptual loss.")
-@option("pixel_weight", type=click.FloatRange(0), default=0.0, help="Weight of the mean absolute error of the pixels.")
+@option("pixel_weight", type=click.FloatRange(0), default=0.0, help="Weight of the pixel loss.")
+@option(
+    "pixel_loss",
+    type=click.Choice(["l1", "l2"]),
+    default="l1",
+    help="Error of the pixels, in [-1, 1]: l1, the mean absolute one, which changes little where it is not sure, or l2, "
+    "the mean squared one, which PSNR measures.",
+)
 @option("learning_rate", type=click.FloatRange(0, min_open=True), default=1e-4, help="Of Adam, for both networks.")
 @option(
     "schedule",

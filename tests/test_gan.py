@@ -309,8 +309,16 @@ def test_two_devices_take_the_step_of_one(tmp_path):
         np.testing.assert_allclose(two[key], value, atol=1e-5, rtol=1e-4, err_msg=key)
 
 
-def test_refuses_numbers_out_of_range():
-    for argument in ({"critic_updates": -1}, {"penalty_weight": -1.0}, {"pixel_weight": -0.5}):
+@pytest.mark.parametrize(("pixel_loss", "expected"), [("l1", 0.5), ("l2", 0.25)])
+def test_pixel_loss_of_a_known_offset(pixel_loss, expected):
+    gan = tiny_gan(critic_updates=0, pixel_loss=pixel_loss, pixel_weight=3.0, perceptual_weight=0.0)
+    losses = gan.generator_losses(keras.ops.full((1, 16, 16, 3), 0.25), keras.ops.full((1, 16, 16, 3), -0.25))
+    assert float(losses["pixel_loss"]) == expected
+    assert float(losses["generator_loss"]) == 3 * expected
+
+
+def test_refuses_arguments_out_of_range():
+    for argument in ({"critic_updates": -1}, {"penalty_weight": -1.0}, {"pixel_weight": -0.5}, {"pixel_loss": "l3"}):
         (name, value), *_ = argument.items()
-        with pytest.raises(ValueError, match=f"{name}={value}"):
+        with pytest.raises(ValueError, match=f"{name}={value!r}"):
             tiny_gan(**argument)
