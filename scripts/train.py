@@ -113,7 +113,7 @@ def option(name, **kwargs):
     "pixel_loss",
     type=click.Choice(["l1", "l2"]),
     default="l1",
-    help="Error of the pixels, in [-1, 1]: l1, the mean absolute one, which changes little where it is not sure, or l2, "
+    help="Error of the pixels, in [-1, 1]: l1, the mean absolute one, which changes little where it is unsure, or l2, "
     "the mean squared one, which PSNR measures.",
 )
 @option("learning_rate", type=click.FloatRange(0, min_open=True), default=1e-4, help="Of Adam, for both networks.")
