@@ -71,6 +71,15 @@ def test_paper_normalizes_each_image_alone_and_meudec_uses_what_it_learnt():
         np.testing.assert_allclose(output(generator, x)[:1], output(generator, x[:1]), atol=1e-5)
 
 
+@pytest.mark.parametrize(("architecture", "blind"), [("paper", True), ("meudec", False)])
+def test_paper_does_not_see_how_strong_contrasts_are(architecture, blind):
+    """What it adds to a picture is the same when the picture is faded."""
+    generator = generator_model(architecture, 4, 1)
+    added = keras.Model(generator.inputs, generator.get_layer("head_tanh").output)
+    vivid = images(1, 32, 32, 3)
+    assert np.allclose(output(added, vivid), output(added, 0.25 * vivid + 0.3), atol=2e-3) == blind
+
+
 @pytest.mark.parametrize("shape", [(8, 8), (12, 32), (64, 20)])
 @pytest.mark.parametrize("architecture", ["meudec", "paper"])
 def test_any_multiple_of_four_keeps_its_size(architecture, shape):
