@@ -75,7 +75,7 @@ def test_paper_normalizes_each_image_alone_and_meudec_uses_what_it_learnt():
 def test_paper_does_not_see_how_strong_contrasts_are(architecture, blind):
     """What it adds to a picture is the same when the picture is faded."""
     generator = generator_model(architecture, 4, 1)
-    added = keras.Model(generator.inputs, generator.get_layer("head_tanh").output)
+    added = keras.Model(generator.input, generator.get_layer("head_tanh").output)
     vivid = images(1, 32, 32, 3)
     assert np.allclose(output(added, vivid), output(added, 0.25 * vivid + 0.3), atol=2e-3) == blind
 
