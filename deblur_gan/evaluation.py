@@ -28,8 +28,10 @@ from PIL import Image
 from tqdm import tqdm
 
 from deblur_gan import __version__
-from deblur_gan.data import BadImage, Photograph, find_pairs, read_rgb, whole_file, write_bytes, write_photograph
+from deblur_gan.files import whole_file, write_bytes
 from deblur_gan.metrics import DEFINITIONS, METRICS, SMALLEST_SIDE
+from deblur_gan.pairs import find_pairs
+from deblur_gan.photographs import BadImage, Photograph, read_rgb, write_photograph
 from deblur_gan.report import Example, Section, thumbnail, write_page
 from deblur_gan.restoration import WHOLE_IMAGE_PIXELS, deblur
 from deblur_gan.weights import BadWeights, describe, load_generator

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from deblur_gan.data import BadImage, find_images, from_uint8, read_photograph, to_uint8, write_photograph
+from deblur_gan.photographs import BadImage, find_images, from_uint8, read_photograph, to_uint8, write_photograph
 
 # Two strided convolutions halve the image twice, and the reflection paddings need two pixels after that.
 SIZE_MULTIPLE = 4

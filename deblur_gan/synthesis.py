@@ -12,7 +12,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from deblur_gan.blur import random_blur
-from deblur_gan.data import BadImage, Photograph, find_images, read_photograph, write_bytes, write_photograph
+from deblur_gan.files import write_bytes
+from deblur_gan.photographs import BadImage, Photograph, find_images, read_photograph, write_photograph
 
 # Photographs inside scikit-image's wheel, and what of each is taken: left, top, right, bottom. Nothing is downloaded.
 # No photograph is in both parts.
@@ -47,7 +48,7 @@ def blur_folder(input_dir, output_dir, n_per_image=1, seed=0, n_workers=None, sa
     the folder, nor on `n_workers`. Files of the same name are replaced.
 
     Args:
-        input_dir: str or Path, a folder of photographs in any format that `deblur_gan.data.read_photograph` reads.
+        input_dir: str or Path, a folder of photographs in any format that `read_photograph` reads.
         output_dir: str or Path; made where missing.
         n_per_image: int, at least 1, pairs from each photograph.
         seed: int, at least 0.

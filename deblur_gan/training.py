@@ -32,21 +32,15 @@ from tqdm import tqdm
 
 from deblur_gan import __version__, gradients
 from deblur_gan.blur import random_blur
-from deblur_gan.data import (
-    BadImage,
-    TrainingSet,
-    check_pairs,
-    find_images,
-    find_pairs,
-    set_aside,
-    whole_file,
-    write_bytes,
-)
+from deblur_gan.files import whole_file, write_bytes
 from deblur_gan.gan import DeblurGAN
 from deblur_gan.losses import PerceptualLoss
 from deblur_gan.metrics import psnr, ssim
 from deblur_gan.networks import critic_model, generator_model
+from deblur_gan.pairs import check_pairs, find_pairs, set_aside
+from deblur_gan.photographs import BadImage, find_images
 from deblur_gan.restoration import deblur
+from deblur_gan.training_set import TrainingSet
 from deblur_gan.weights import BadWeights, describe, load_generator, save_critic, save_generator
 
 try:
@@ -91,15 +85,15 @@ class Options:
     """What makes a run. The defaults are those of the flags of `scripts/train.py`, which explains each.
 
     Attributes:
-        data_dir: tuple of folders with pairs, see `data.find_pairs`; may be empty if there are photographs.
+        data_dir: tuple of folders with pairs, see `pairs.find_pairs`; may be empty if there are photographs.
         synthetic: tuple of folders with sharp photographs to blur on the fly.
         val_dir: tuple of folders with pairs to validate with. Where it is empty, the `val` beside each folder of
             `data_dir` that is called `train`; where there is none, some of the training data is set aside.
         blur: "blur" or "blur_gamma", which frames of a GoPro tree are the blurred ones.
         n_images: int, how many pairs (and how many photographs) to train on, drawn by seed; None for all.
         n_val_images: int, how many pairs to validate with, evenly spread; 0 for no validation.
-        crop_size, scale, resize_or_crop, batch_size, steps_per_epoch, n_workers: see `data.TrainingSet`.
-        cache: None, "memory" or a folder, see `data.TrainingSet`.
+        crop_size, scale, resize_or_crop, batch_size, steps_per_epoch, n_workers: see `training_set.TrainingSet`.
+        cache: None, "memory" or a folder, see `training_set.TrainingSet`.
         generator, critic: "meudec" or "paper"; see `networks`.
         ngf, n_blocks, ndf: int, see `networks`.
         dropout: float in [0, 1), of the generator; see `networks`.

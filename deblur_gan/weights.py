@@ -17,7 +17,7 @@ import h5py
 import numpy as np
 
 from deblur_gan import __version__
-from deblur_gan.data import whole_file
+from deblur_gan.files import whole_file
 from deblur_gan.networks import critic_model, generator_model
 
 METADATA_ATTRIBUTE = "deblur_gan"

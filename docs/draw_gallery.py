@@ -31,7 +31,7 @@ DETAILS = {"chelsea": (80, 60), "coffee": (210, 100), "rocket": (180, 150), "clo
 )
 def main(weight_path, output):
     from deblur_gan import deblur, load_generator
-    from deblur_gan.data import read_rgb
+    from deblur_gan.photographs import read_rgb
     from deblur_gan.synthesis import write_sample_images
 
     generator = load_generator(weight_path)

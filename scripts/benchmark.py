@@ -131,7 +131,9 @@ def _time_data(image_size, batch_size, n_batches):
     """Seconds for a batch from 1280x720 JPEG pairs, decoded anew each time."""
     import numpy as np
 
-    from deblur_gan.data import Photograph, TrainingSet, find_pairs, write_photograph
+    from deblur_gan.pairs import find_pairs
+    from deblur_gan.photographs import Photograph, write_photograph
+    from deblur_gan.training_set import TrainingSet
 
     with tempfile.TemporaryDirectory() as folder:
         for name in ("A", "B"):

@@ -43,7 +43,7 @@ def deblur_image(weight_path, input_dir, output_dir, side_by_side, tile_size, ov
     The exit code is 0 if every photograph was restored, 1 if one was not, 2 if the command line makes no sense.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    from deblur_gan.data import BadImage
+    from deblur_gan.photographs import BadImage
     from deblur_gan.restoration import restore_files
     from deblur_gan.synthesis import write_sample_images
     from deblur_gan.weights import BadWeights, load_generator

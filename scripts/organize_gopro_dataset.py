@@ -24,7 +24,7 @@ IMAGES = Path(__file__).resolve().parent.parent / "images"
     help="Blurred frames to take: averaged as the camera stored them, or averaged in linear light.",
 )
 def main(dir_in, dir_out, blur):
-    from deblur_gan.data import organize_gopro
+    from deblur_gan.pairs import organize_gopro
 
     try:
         counts = organize_gopro(dir_in, dir_out, blur, show_progress=True)

@@ -69,8 +69,8 @@ def test(weight_paths, **options):
             param_hint="--data_dir",
         )
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    from deblur_gan.data import BadImage
     from deblur_gan.evaluation import evaluate, format_comparison, format_table
+    from deblur_gan.photographs import BadImage
     from deblur_gan.weights import BadWeights
 
     try:

@@ -175,7 +175,7 @@ def train(context, resume, **flags):
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from deblur_gan import training
-    from deblur_gan.data import BadImage
+    from deblur_gan.photographs import BadImage
     from deblur_gan.weights import BadWeights
 
     for name in ("data_dir", "synthetic", "val_dir"):

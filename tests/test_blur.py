@@ -14,7 +14,7 @@ from deblur_gan.blur import (
     random_roll,
     random_trajectory,
 )
-from deblur_gan.data import read_rgb
+from deblur_gan.photographs import read_rgb
 
 SEEDS = range(200)
 

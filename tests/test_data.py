@@ -9,17 +9,17 @@ import pytest
 import tifffile
 from PIL import ExifTags, Image, ImageCms
 
-from deblur_gan.data import (
+from deblur_gan.files import whole_file
+from deblur_gan.pairs import find_pairs
+from deblur_gan.photographs import (
     MAX_PIXELS,
     BadImage,
     Photograph,
     find_images,
-    find_pairs,
     from_uint8,
     read_photograph,
     read_rgb,
     to_uint8,
-    whole_file,
     write_photograph,
 )
 

@@ -18,9 +18,9 @@ from scipy.ndimage import gaussian_filter
 from skimage.metrics import peak_signal_noise_ratio
 
 from deblur_gan import evaluation, restoration
-from deblur_gan.data import BadImage
 from deblur_gan.evaluation import METRICS, PROTOCOLS, evaluate, format_comparison, format_table, read_pair
 from deblur_gan.networks import critic_model, generator_model
+from deblur_gan.photographs import BadImage
 from deblur_gan.weights import BadWeights, save_critic, save_generator
 
 SCRIPT = Path(__file__).parent.parent / "scripts" / "test.py"

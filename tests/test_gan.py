@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from deblur_gan import gradients
-from deblur_gan.data import to_uint8
 from deblur_gan.gan import DeblurGAN
 from deblur_gan.losses import PerceptualLoss, gradient_penalty
 from deblur_gan.networks import InstanceNormalization, critic_model, generator_model
+from deblur_gan.photographs import to_uint8
 
 ROOT = Path(__file__).resolve().parent.parent
 BACKEND = keras.backend.backend()

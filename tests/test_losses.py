@@ -5,8 +5,8 @@ import pytest
 from skimage.metrics import peak_signal_noise_ratio
 
 from deblur_gan import gradients
-from deblur_gan.data import from_uint8, to_uint8
 from deblur_gan.losses import PerceptualLoss, gradient_penalty, mean_score, psnr
+from deblur_gan.photographs import from_uint8, to_uint8
 
 
 def images(n_images=3, size=8, seed=0):

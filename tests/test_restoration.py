@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deblur_gan.data import BadImage
 from deblur_gan.networks import generator_model
+from deblur_gan.photographs import BadImage
 from deblur_gan.restoration import TILE_SIZE, _windows, deblur, restore_files
 from deblur_gan.weights import load_generator
 

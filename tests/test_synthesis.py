@@ -11,7 +11,8 @@ from click.testing import CliRunner
 from PIL import Image
 
 from deblur_gan.blur import blur_image, random_blur
-from deblur_gan.data import BadImage, find_images, find_pairs, read_photograph, read_rgb
+from deblur_gan.pairs import find_pairs
+from deblur_gan.photographs import BadImage, find_images, read_photograph, read_rgb
 from deblur_gan.synthesis import blur_folder, write_sample_images
 
 SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"

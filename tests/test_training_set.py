@@ -10,16 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deblur_gan.data import (
-    BadImage,
-    Pair,
-    TrainingSet,
-    check_pairs,
-    find_pairs,
-    from_uint8,
-    organize_gopro,
-    set_aside,
-)
+from deblur_gan.pairs import Pair, check_pairs, find_pairs, organize_gopro, set_aside
+from deblur_gan.photographs import BadImage, from_uint8
+from deblur_gan.training_set import TrainingSet
 
 ROOT = Path(__file__).parent.parent
 
@@ -327,7 +320,8 @@ def test_data_does_not_import_tensorflow_on_jax(tmp_path):
     negatives(tmp_path, 2)
     program = """
 import sys
-from deblur_gan.data import TrainingSet, find_pairs
+from deblur_gan.pairs import find_pairs
+from deblur_gan.training_set import TrainingSet
 import deblur_gan.training
 pairs, _ = find_pairs(sys.argv[1])
 list(TrainingSet(pairs, crop_size=16).batches(0, 2))

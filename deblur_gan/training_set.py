@@ -1,0 +1,200 @@
+"""What is trained on: crops of pairs and of photographs blurred on the fly, in batches, each a function of the seed."""
+
+import functools
+import hashlib
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from deblur_gan.files import whole_file
+from deblur_gan.photographs import BadImage, from_uint8, read_rgb
+
+
+class TrainingSet:
+    """An endless stream of batches of blurred and sharp crops, every sample a function of seed, epoch and index.
+
+    All pairs (and all photographs) are seen once in a new random order before any is seen again, also across epochs.
+    Where there are both, two of three samples are photographs blurred on the fly, as for the best model of the paper.
+
+    Images are reduced by `scale` on reading, bicubic with antialiasing, but never below the crop; smaller ones are
+    enlarged until the crop fits. Photographs that are blurred on the fly are not reduced. A crop falls anywhere with
+    equal chance and is mirrored in half of the samples, blurred and sharp alike.
+
+    Args:
+        pairs: list of `Pair`, may be empty if there are photographs.
+        photographs: list of Path of sharp images to blur on the fly.
+        blur: function that takes uint8 `(H, W, 3)` and a `numpy.random.Generator` and returns a blurred copy of the
+            same shape and dtype; required with photographs.
+        batch_size: int, samples in a batch.
+        crop_size: int, height and width of a sample in pixels.
+        scale: float above 0, factor to both sides of the images of `pairs`.
+        resize_or_crop: "crop", or "resize" to take the whole image squeezed into the size of the crop.
+        seed: int.
+        steps_per_epoch: int, batches that make an epoch; None for each pair once (with the photographs it takes two
+            thirds of the epoch), or, without pairs, each photograph once.
+        cache: None, "memory" or a Path of a folder: where decoded, reduced images are kept as uint8.
+        n_workers: int, threads that prepare batches ahead.
+
+    Reference: https://arxiv.org/abs/1711.07064, section 5
+    """
+
+    def __init__(
+        self,
+        pairs,
+        photographs=(),
+        blur=None,
+        batch_size=1,
+        crop_size=256,
+        scale=0.5,
+        resize_or_crop="crop",
+        seed=0,
+        steps_per_epoch=None,
+        cache=None,
+        n_workers=4,
+    ):
+        self.pairs = list(pairs)
+        self.photographs = list(photographs)
+        self.blur = blur
+        self.batch_size = batch_size
+        self.crop_size = crop_size
+        self.scale = scale
+        self.resize_or_crop = resize_or_crop
+        self.seed = seed
+        self.cache = cache
+        self.n_workers = n_workers
+        self._in_memory = {}
+        n_samples = len(self.pairs) * (3 if self.photographs else 1) or len(self.photographs)
+        self.steps_per_epoch = steps_per_epoch or max(1, n_samples // batch_size)
+
+    def batches(self, first, last):
+        """Yields the batches `first` to `last - 1` of the run, in order, a few prepared ahead by threads.
+
+        Yields:
+            `(blurred, sharp)`: float32 `(batch_size, crop_size, crop_size, 3)` in [-1, 1].
+
+        Raises:
+            BadImage: if a file has become unreadable.
+        """
+        with ThreadPoolExecutor(self.n_workers, thread_name_prefix="batches") as pool:
+            ahead = deque()
+            try:
+                for step in range(first, last):
+                    ahead.append(pool.submit(self.batch, step))
+                    if len(ahead) > 2 * self.n_workers:
+                        yield ahead.popleft().result()
+                while ahead:
+                    yield ahead.popleft().result()
+            finally:
+                for future in ahead:
+                    future.cancel()
+
+    def batch(self, step):
+        """Batch number `step` of the run, counted from 0 over all epochs; see `batches`."""
+        epoch, step = divmod(step, self.steps_per_epoch)
+        samples = [self.sample(epoch, step * self.batch_size + place) for place in range(self.batch_size)]
+        blurred, sharp = zip(*samples, strict=True)
+        return from_uint8(np.stack(blurred)), from_uint8(np.stack(sharp))
+
+    def sample(self, epoch, index):
+        """One sample, always the same for the same seed, epoch and index.
+
+        Returns:
+            `(blurred, sharp)`: uint8 `(crop_size, crop_size, 3)`.
+        """
+        number = epoch * self.steps_per_epoch * self.batch_size + index
+        rng = np.random.default_rng((self.seed, epoch, index))
+        if not self.photographs:
+            blurred, sharp = self._of_pair(self._drawn(self.pairs, number, "pairs"), rng)
+        elif not self.pairs:
+            blurred, sharp = self._of_photograph(self._drawn(self.photographs, number, "photographs"), rng)
+        elif number % 3 == 0:
+            blurred, sharp = self._of_pair(self._drawn(self.pairs, number // 3, "pairs"), rng)
+        else:
+            number -= number // 3 + 1
+            blurred, sharp = self._of_photograph(self._drawn(self.photographs, number, "photographs"), rng)
+        if rng.random() < 0.5:
+            blurred, sharp = blurred[:, ::-1], sharp[:, ::-1]
+        return blurred, sharp
+
+    def whole(self, pair):
+        """A pair as the networks are to see it, without a crop.
+
+        Returns:
+            `(blurred, sharp)`: uint8 `(H, W, 3)`, reduced by `scale`, or squeezed for "resize".
+        """
+        return self._pixels(pair.blurred, self.scale), self._pixels(pair.sharp, self.scale)
+
+    def blurred_whole(self, path, number):
+        """A photograph and a blurred copy, always the same for the same seed and number, without a crop.
+
+        Returns:
+            `(blurred, sharp)`: uint8 `(H, W, 3)`.
+        """
+        sharp = self._pixels(path, 1)
+        return self.blur(sharp, np.random.default_rng((self.seed, 2, 0, number + 1))), sharp
+
+    def _drawn(self, items, number, kind):
+        """Item `number` of an endless list in which every stretch of `len(items)` holds each item once."""
+        stretch, place = divmod(number, len(items))
+        return items[_shuffled(self.seed, kind, stretch, len(items))[place]]
+
+    def _of_pair(self, pair, rng):
+        blurred, sharp = self.whole(pair)
+        if blurred.shape != sharp.shape:
+            raise BadImage(f"{pair.blurred}: not of the size of {pair.sharp}")
+        window = self._window(sharp.shape, rng)
+        return blurred[window], sharp[window]
+
+    def _of_photograph(self, path, rng):
+        sharp = self._pixels(path, 1)
+        rows, columns = self._window(sharp.shape, rng)
+        # What lies beyond the crop is blurred into it, so a margin is blurred with it where the photograph has one.
+        margin = self.crop_size // 8
+        top, left = max(0, rows.start - margin), max(0, columns.start - margin)
+        around = sharp[top : rows.stop + margin, left : columns.stop + margin]
+        crop = slice(rows.start - top, rows.stop - top), slice(columns.start - left, columns.stop - left)
+        return self.blur(around, rng)[crop], sharp[rows, columns]
+
+    def _window(self, shape, rng):
+        top, left = (int(rng.integers(0, side - self.crop_size + 1)) for side in shape[:2])
+        return slice(top, top + self.crop_size), slice(left, left + self.crop_size)
+
+    def _pixels(self, path, scale):
+        """The pixels of a file in the size they are cropped from, from the cache where there is one."""
+        if self.cache is None:
+            return self._decoded(path, scale)
+        if self.cache == "memory":
+            key = path, scale
+            if key not in self._in_memory:
+                self._in_memory[key] = self._decoded(path, scale)
+            return self._in_memory[key]
+        status = path.stat()
+        size = self.crop_size, scale, self.resize_or_crop
+        key = repr((str(path.resolve()), status.st_size, status.st_mtime_ns, size))
+        stored = Path(self.cache) / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npy"
+        if not stored.exists():
+            pixels = self._decoded(path, scale)
+            with whole_file(stored) as temporary:
+                np.save(temporary, pixels)
+        return np.load(stored, mmap_mode="r")
+
+    def _decoded(self, path, scale):
+        pixels = read_rgb(path)
+        height, width = pixels.shape[:2]
+        if self.resize_or_crop == "resize":
+            size = self.crop_size, self.crop_size
+        else:
+            factor = max(scale, self.crop_size / min(height, width))
+            size = round(width * factor), round(height * factor)
+        if size == (width, height):
+            return pixels
+        return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC))
+
+
+@functools.lru_cache(maxsize=8)
+def _shuffled(seed, kind, stretch, n):
+    # A fourth number above 0 keeps this generator apart from those of the samples, which have three.
+    return np.random.default_rng((seed, ("pairs", "photographs").index(kind), stretch, n)).permutation(n)
