@@ -1,9 +1,12 @@
-"""Files on disk: everything that is written here appears whole or not at all."""
+"""Files on disk: everything that is written here appears whole or not at all, and names are shown without harm."""
 
 import os
-import tempfile
+import secrets
 from contextlib import contextmanager
 from pathlib import Path
+
+# What whole_file's temporary names begin with; a killed process leaves one behind.
+UNFINISHED = ".unfinished-"
 
 
 @contextmanager
@@ -14,23 +17,21 @@ def whole_file(path):
         path: str or Path; its folder exists.
 
     Yields:
-        Path with the extension of `path`, to be written; on leaving without an error it takes the place of `path`.
+        Path that ends as `path` does, to be written; on leaving without an error it takes the place of `path`.
 
     Raises:
         OSError: if the file cannot be written; what stood at `path` before is then still there.
     """
     path = Path(path)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
-    os.close(handle)
+    # The name is short whatever the name of `path` is: file systems allow 255 bytes, and this one must not need more.
+    temporary = path.with_name(f"{UNFINISHED}{secrets.token_hex(8)}{path.suffix[-16:]}")
+    # With 0o666 the umask gives the rights of any new file, and is not touched: it belongs to all threads.
+    os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
     try:
-        yield Path(name)
-        # mkstemp makes private files; a result has the rights that any new file here would have.
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(name, 0o666 & ~mask)
-        os.replace(name, path)
+        yield temporary
+        os.replace(temporary, path)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 
@@ -38,3 +39,24 @@ def write_bytes(path, content):
     """Writes bytes-like `content` to `path`, whole or not at all; see `whole_file`."""
     with whole_file(path) as temporary:
         temporary.write_bytes(content)
+
+
+def printable(text):
+    """A file name, or a text that holds one, as it may be shown on a terminal, in a table or on a page.
+
+    A file name may hold line breaks, escape codes that act on the terminal, marks that turn the direction of writing,
+    and bytes that are no text. They come out as `\\n`, `\\x1b`, `\\u202e`, `\\xff`: one line, and nothing acts.
+
+    Args:
+        text: str or Path.
+
+    Returns:
+        str in which every character is printable (`str.isprintable`); other text comes back as it is.
+    """
+    return "".join(letter if letter.isprintable() else _escaped(letter) for letter in str(text))
+
+
+def _escaped(letter):
+    if "\udc80" <= letter <= "\udcff":  # how Python holds a byte that is not UTF-8
+        return f"\\x{ord(letter) - 0xDC00:02x}"
+    return letter.encode("unicode_escape").decode()

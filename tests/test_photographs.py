@@ -1,20 +1,15 @@
 import io
-import os
 import struct
 import zlib
-from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
 from PIL import ExifTags, Image, ImageCms
 
-from deblur_gan.files import whole_file
-from deblur_gan.pairs import find_pairs
 from deblur_gan.photographs import (
     MAX_PIXELS,
     BadImage,
-    Photograph,
     find_images,
     from_uint8,
     read_photograph,
@@ -272,25 +267,6 @@ def test_bad_files_are_named_in_one_line(tmp_path, kind, message):
     assert str(caught.value).startswith(f"{path}: ") and "\n" not in str(caught.value)
 
 
-# ---- writing
-
-
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
-    path = tmp_path / "a.txt"
-    path.write_text("before")
-    with pytest.raises(RuntimeError), whole_file(path) as temporary:
-        temporary.write_text("half of what w")
-        raise RuntimeError
-    assert path.read_text() == "before"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_a_new_file_has_the_rights_of_a_new_file(tmp_path):
-    write_photograph(tmp_path / "a.png", Photograph(noise(3, 3, 3)))
-    (tmp_path / "ordinary").write_text("")
-    assert os.stat(tmp_path / "a.png").st_mode == os.stat(tmp_path / "ordinary").st_mode
-
-
 # ---- folders
 
 
@@ -305,38 +281,3 @@ def test_find_images_by_extension_without_hidden_files(tmp_path):
     assert [path.name for path in find_images(tmp_path)] == ["a.png", "b.JPG"]
     with pytest.raises(NotADirectoryError, match="no such folder"):
         find_images(tmp_path / "missing")
-
-
-@pytest.mark.parametrize(("blurred", "sharp"), [("A", "B"), ("blur", "sharp")])
-def test_pairs_are_found_by_name_whatever_is_missing(tmp_path, blurred, sharp):
-    touch(tmp_path, f"{blurred}/1.png", f"{blurred}/2.png", f"{blurred}/3.jpg", f"{sharp}/1.png", f"{sharp}/3.png")
-    pairs, unmatched = find_pairs(tmp_path)
-    assert [(pair.name, pair.blurred.name, pair.sharp.name) for pair in pairs] == [
-        ("1", "1.png", "1.png"),
-        ("3", "3.jpg", "3.png"),
-    ]
-    assert unmatched == [tmp_path / blurred / "2.png"]
-
-
-def test_gopro_tree_is_read_in_place(tmp_path):
-    for sequence in ("GOPR2", "GOPR1"):
-        touch(tmp_path, *(f"{sequence}/{folder}/000001.png" for folder in ("blur", "blur_gamma", "sharp")))
-    touch(tmp_path, "readme.txt", "GOPR2/sharp/000002.png")
-    for blur in ("blur", "blur_gamma"):
-        pairs, unmatched = find_pairs(tmp_path, blur)
-        assert [(pair.sequence, pair.name) for pair in pairs] == [("GOPR1", "000001"), ("GOPR2", "000001")]
-        assert all(pair.blurred.parent.name == blur and pair.sharp.parent.name == "sharp" for pair in pairs)
-        assert unmatched == [tmp_path / "GOPR2" / "sharp" / "000002.png"]
-
-
-def test_two_files_of_one_name_are_nobodys_pair(tmp_path):
-    touch(tmp_path, "A/1.png", "A/1.jpg", "B/1.png")
-    pairs, unmatched = find_pairs(tmp_path)
-    assert not pairs and len(unmatched) == 3
-
-
-def test_a_folder_of_something_else_is_named(tmp_path):
-    with pytest.raises(NotADirectoryError, match="holds neither A/ and B/"):
-        find_pairs(tmp_path)
-    with pytest.raises(NotADirectoryError, match="no such folder"):
-        find_pairs(Path("nowhere"))

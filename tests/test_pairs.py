@@ -1,0 +1,46 @@
+from pathlib import Path
+
+import pytest
+
+from deblur_gan.pairs import find_pairs
+
+
+def touch(root, *names):
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"")
+
+
+@pytest.mark.parametrize(("blurred", "sharp"), [("A", "B"), ("blur", "sharp")])
+def test_pairs_are_found_by_name_whatever_is_missing(tmp_path, blurred, sharp):
+    touch(tmp_path, f"{blurred}/1.png", f"{blurred}/2.png", f"{blurred}/3.jpg", f"{sharp}/1.png", f"{sharp}/3.png")
+    pairs, unmatched = find_pairs(tmp_path)
+    assert [(pair.name, pair.blurred.name, pair.sharp.name) for pair in pairs] == [
+        ("1", "1.png", "1.png"),
+        ("3", "3.jpg", "3.png"),
+    ]
+    assert unmatched == [tmp_path / blurred / "2.png"]
+
+
+def test_gopro_tree_is_read_in_place(tmp_path):
+    for sequence in ("GOPR2", "GOPR1"):
+        touch(tmp_path, *(f"{sequence}/{folder}/000001.png" for folder in ("blur", "blur_gamma", "sharp")))
+    touch(tmp_path, "readme.txt", "GOPR2/sharp/000002.png")
+    for blur in ("blur", "blur_gamma"):
+        pairs, unmatched = find_pairs(tmp_path, blur)
+        assert [(pair.sequence, pair.name) for pair in pairs] == [("GOPR1", "000001"), ("GOPR2", "000001")]
+        assert all(pair.blurred.parent.name == blur and pair.sharp.parent.name == "sharp" for pair in pairs)
+        assert unmatched == [tmp_path / "GOPR2" / "sharp" / "000002.png"]
+
+
+def test_two_files_of_one_name_are_nobodys_pair(tmp_path):
+    touch(tmp_path, "A/1.png", "A/1.jpg", "B/1.png")
+    pairs, unmatched = find_pairs(tmp_path)
+    assert not pairs and len(unmatched) == 3
+
+
+def test_a_folder_of_something_else_is_named(tmp_path):
+    with pytest.raises(NotADirectoryError, match="holds neither A/ and B/"):
+        find_pairs(tmp_path)
+    with pytest.raises(NotADirectoryError, match="no such folder"):
+        find_pairs(Path("nowhere"))
