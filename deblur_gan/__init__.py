@@ -1,17 +1,42 @@
-"""DeblurGAN for Keras: blind motion deblurring with a conditional Wasserstein GAN."""
+"""DeblurGAN for Keras: blind motion deblurring with a conditional Wasserstein GAN.
+
+The public names load on first use, and Keras with them: importing the package starts nothing.
+"""
+
+import importlib
+
+import wrapt
 
 __version__ = "0.1.0"
 
-from deblur_gan.networks import critic_model, generator_model
-from deblur_gan.restoration import deblur
-from deblur_gan.weights import load_critic, load_generator, save_critic, save_generator
+_ROOMS = {
+    "DeblurGAN": "gan",
+    "TrainingSet": "training_set",
+    "critic_model": "networks",
+    "deblur": "restoration",
+    "find_pairs": "pairs",
+    "generator_model": "networks",
+    "load_critic": "weights",
+    "load_generator": "weights",
+    "save_critic": "weights",
+    "save_generator": "weights",
+}
 
-__all__ = [
-    "critic_model",
-    "deblur",
-    "generator_model",
-    "load_critic",
-    "load_generator",
-    "save_critic",
-    "save_generator",
-]
+__all__ = list(_ROOMS)
+
+
+def __getattr__(name):
+    if name not in _ROOMS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = getattr(importlib.import_module(f"deblur_gan.{_ROOMS[name]}"), name)
+    return globals()[name]
+
+
+def __dir__():
+    return sorted({*globals(), *__all__})
+
+
+@wrapt.when_imported("keras")
+def _register_layers(_):
+    """Makes the layers of our networks known to `keras.models.load_model`, whichever is imported first."""
+    importlib.import_module("deblur_gan.networks")

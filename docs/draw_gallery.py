@@ -31,9 +31,11 @@ DETAILS = {"chelsea": (80, 60), "coffee": (210, 100), "rocket": (180, 150), "clo
 )
 def main(weight_path, output):
     from deblur_gan import deblur, load_generator
+    from deblur_gan.backend import start_backend
     from deblur_gan.photographs import read_rgb
     from deblur_gan.synthesis import write_sample_images
 
+    start_backend()
     generator = load_generator(weight_path)
     step = DETAIL + GAP
     page = Image.new("RGB", (len(DETAILS) * step - GAP, LABEL + 3 * step - GAP), "white")

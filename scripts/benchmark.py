@@ -25,6 +25,9 @@ def benchmark(generator, image_size, batch_size, critic_updates, n_steps, precis
     Prints seconds per step and their parts, images per second, and the share of the speed of this machine's own
     matrix multiplication, in the same run. VGG has random weights, which take as long.
     """
+    from deblur_gan.backend import start_backend
+
+    start_backend(training=True)
     import keras
     import numpy as np
 

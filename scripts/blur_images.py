@@ -82,7 +82,6 @@ def blur_images(**options):
 
     The exit code is 0 if every photograph was blurred, 1 if one was not, 2 if the command line makes no sense.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from deblur_gan.synthesis import blur_folder
 
     try:

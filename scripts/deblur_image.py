@@ -1,6 +1,5 @@
 """Restores blurred photographs: python scripts/deblur_image.py --input_dir photos --output_dir restored"""
 
-import os
 from pathlib import Path
 
 import click
@@ -42,7 +41,9 @@ def deblur_image(weight_path, input_dir, output_dir, side_by_side, tile_size, ov
 
     The exit code is 0 if every photograph was restored, 1 if one was not, 2 if the command line makes no sense.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    from deblur_gan.backend import start_backend
+
+    start_backend()
     from deblur_gan.photographs import BadImage
     from deblur_gan.restoration import restore_files
     from deblur_gan.synthesis import write_sample_images

@@ -1,6 +1,5 @@
 """Makes a small data set to try things with: python scripts/make_sample_images.py"""
 
-import os
 from pathlib import Path
 
 import click
@@ -21,7 +20,6 @@ def make_sample_images(output_dir):
 
     Always the same files; nothing is downloaded.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from deblur_gan.synthesis import write_sample_images
 
     try:

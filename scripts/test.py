@@ -1,6 +1,5 @@
 """Scores generators on pairs of photographs: python scripts/test.py --data_dir GOPRO_Large/test --protocol full"""
 
-import os
 import sys
 from pathlib import Path
 
@@ -68,7 +67,9 @@ def test(weight_paths, **options):
             "scripts/organize_gopro_dataset.py or scripts/make_sample_images.py make images/test",
             param_hint="--data_dir",
         )
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    from deblur_gan.backend import start_backend
+
+    start_backend()
     from deblur_gan.evaluation import evaluate, format_comparison, format_table
     from deblur_gan.photographs import BadImage
     from deblur_gan.weights import BadWeights

@@ -173,7 +173,9 @@ def train(context, resume, **flags):
     The backend is Keras': KERAS_BACKEND=tensorflow, jax or torch. The exit code is 0 if all epochs were done, 1 if the
     run could not begin or had to stop, 2 if the command line makes no sense.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    from deblur_gan.backend import start_backend
+
+    start_backend(training=True)
     from deblur_gan import training
     from deblur_gan.photographs import BadImage
     from deblur_gan.weights import BadWeights

@@ -1,0 +1,74 @@
+"""Starts Keras' backend for a command: without the backend's own notes, and with one line where it cannot start."""
+
+import contextlib
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+
+BACKENDS = ("tensorflow", "jax", "torch")
+
+# What TensorFlow's libraries say before its log level counts: notes, warnings, and that two of them bring the same
+# CUDA plugins. Other errors pass.
+_NOTE = re.compile(
+    rb"WARNING: All log messages before absl::InitializeLog|[IW]\d{4} \d\d:\d\d:|.*factory for plugin cu"
+)
+
+
+def start_backend(training=False):
+    """Imports Keras, and with it the backend that the environment variable `KERAS_BACKEND` selects.
+
+    TensorFlow's C++ notes and warnings do not reach the screen unless `TF_CPP_MIN_LOG_LEVEL` is 0.
+
+    Args:
+        training: bool, whether the backend has to train; Keras has others that only restore.
+
+    Raises:
+        click.ClickException: if the backend does not exist, is not installed, cannot be imported or cannot train.
+    """
+    import click  # here, because the filter below is this file run alone
+
+    try:
+        with _without_notes():
+            keras = importlib.import_module("keras")
+        if training and keras.backend.backend() not in BACKENDS:
+            raise ImportError("it cannot train")
+    # A backend whose parts do not fit each other fails with whatever its import trips over.
+    except Exception as error:
+        selected = os.environ.get("KERAS_BACKEND")
+        backend = f"KERAS_BACKEND={selected}" if selected else "Keras' default backend"
+        found = ("installed" if importlib.util.find_spec(name) else "not installed" for name in BACKENDS)
+        choice = ", ".join(f"{name} ({state})" for name, state in zip(BACKENDS, found, strict=True))
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise click.ClickException(f"{backend}: cannot be used ({reason}). There are {choice}") from None
+
+
+@contextlib.contextmanager
+def _without_notes():
+    """Sends what is written to stderr through a process that leaves the notes out.
+
+    A process and not a thread, because what a library says before it aborts must arrive.
+    """
+    if "keras" in sys.modules or os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") == "0":
+        yield
+        return
+    sys.stderr.flush()
+    screen = os.dup(2)
+    # In a session of its own it outlives a Ctrl-C; it ends with its input.
+    with subprocess.Popen([sys.executable, "-I", __file__], stdin=subprocess.PIPE, start_new_session=True) as filtering:
+        os.dup2(filtering.stdin.fileno(), 2)
+        filtering.stdin.close()
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(screen, 2)
+            os.close(screen)
+
+
+if __name__ == "__main__":
+    for line in sys.stdin.buffer:
+        if not _NOTE.match(line):
+            sys.stderr.buffer.write(line)
+            sys.stderr.buffer.flush()

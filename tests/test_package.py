@@ -1,0 +1,98 @@
+"""What holds for the package as a whole and for all commands: imports, backends, what is installed."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import pytest
+
+import deblur_gan
+from deblur_gan.networks import generator_model
+from deblur_gan.weights import save_generator
+
+ROOT = Path(__file__).parent.parent
+SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
+KERAS_SCRIPTS = ("train", "test", "deblur_image", "benchmark")
+
+
+def python(*arguments, **environment):
+    """Runs Python on this checkout, as from a shell that set nothing else."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
+    environment.pop("TF_CPP_MIN_LOG_LEVEL", None)  # which importing JAX has set in this process
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)], env=environment, capture_output=True, text=True, errors="replace"
+    )
+
+
+def test_keras_is_imported_only_when_work_starts():
+    """The package, what works without a network, and every `--help`."""
+    program = f"""
+import contextlib, io, runpy, sys
+import deblur_gan, deblur_gan.pairs, deblur_gan.synthesis
+assert "deblur" in dir(deblur_gan)
+for script in {[str(script) for script in SCRIPTS]}:
+    sys.argv = [script, "--help"]
+    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()) as text:
+        runpy.run_path(script, run_name="__main__")
+    assert "Usage" in text.getvalue(), script
+print(sorted({{"keras", "tensorflow", "jax", "torch"}} & set(sys.modules)))
+"""
+    result = python("-c", program)
+    assert result.stdout == "[]\n", result.stderr
+
+
+def test_public_names_are_what_their_rooms_hold():
+    for name in deblur_gan.__all__:
+        assert getattr(deblur_gan, name).__module__.startswith("deblur_gan.")
+    with pytest.raises(AttributeError, match="no attribute 'blur_gan'"):
+        _ = deblur_gan.blur_gan
+
+
+def test_keras_starts_without_a_word_and_knows_our_layers(tmp_path):
+    """`deblur_gan` comes first here; in this very process Keras came first."""
+    path = tmp_path / "generator.h5"
+    save_generator(generator_model("paper", 1, 1), path)
+    program = """
+import sys
+from deblur_gan.backend import start_backend
+assert "keras" not in sys.modules
+start_backend()
+import keras
+print([type(layer).__name__ for layer in keras.models.load_model(sys.argv[1], compile=False).layers])
+"""
+    result = python("-c", program, path)
+    assert "ReflectionPadding2D" in result.stdout and "InstanceNormalization" in result.stdout, result.stderr
+    assert result.stderr == ""
+    assert keras.models.load_model(path, compile=False).name == "generator"
+
+
+@pytest.mark.parametrize("name", KERAS_SCRIPTS)
+def test_a_backend_that_does_not_exist_is_said_in_one_line(name, tmp_path):
+    data = ["--data_dir", tmp_path] if name in ("train", "test") else []
+    result = python(ROOT / "scripts" / f"{name}.py", *data, KERAS_BACKEND="foo")
+    assert result.returncode == 1
+    assert result.stderr.count("\n") == 1
+    assert "KERAS_BACKEND=foo: cannot be used" in result.stderr and "tensorflow (" in result.stderr
+
+
+def test_a_backend_that_cannot_train_is_refused_for_training():
+    result = python(ROOT / "scripts" / "train.py", KERAS_BACKEND="numpy")
+    assert result.returncode == 1 and "it cannot train" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_what_is_no_note_arrives_even_from_a_library_that_aborts():
+    program = """
+import os
+from deblur_gan.backend import _without_notes
+with _without_notes():
+    os.write(2, b"I0000 00:00:1795468796.041741 6165 cudart_stub.cc:31] Could not find cuda drivers\\n")
+    os.write(2, b"E0000 00:00:1795468796.041741 6165 loader.cc:1] no such file\\n")
+    os.write(2, b"F0000 00:00:1795468796.041741 6165 cpu.cc:1] this processor has no AVX")
+    os.abort()
+"""
+    result = python("-c", program)
+    assert "no such file\n" in result.stderr and "no AVX" in result.stderr
+    assert "cudart" not in result.stderr
