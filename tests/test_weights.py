@@ -17,7 +17,6 @@ from deblur_gan.weights import BadWeights, describe, load_critic, load_generator
 tf_keras = pytest.importorskip("tf_keras")  # Keras 2
 
 GOLDEN = Path(__file__).parent / "golden"
-README = Path(__file__).parent.parent / "README.md"
 
 
 def output(model, x):
@@ -397,26 +396,3 @@ def test_metadata_never_decides_what_is_built(path, metadata):
         file.attrs["deblur_gan"] = metadata
     assert load_generator(path).count_params() == generator_model("paper", 4, 1).count_params()
     assert describe(path)["ngf"] == 4
-
-
-# ---- the README's own words
-
-
-def snippets():
-    return re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
-
-
-@pytest.mark.parametrize("words", ["keras.models.load_model", "meudec_generator", "restored = deblur"])
-def test_readme_snippets_run(tmp_path, monkeypatch, words):
-    (snippet,) = [snippet for snippet in snippets() if words in snippet]
-    ours = shaken(generator_model("meudec"))
-    save_generator(ours, tmp_path / "generator.h5")
-    monkeypatch.chdir(tmp_path)
-    photograph = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
-    found = {"photograph": photograph}
-    exec(snippet, found)
-    if "restored" in found:
-        np.testing.assert_array_equal(found["restored"], deblur_gan.deblur(ours, photograph))
-    else:
-        x = images(1, 16, 16, 3)
-        np.testing.assert_allclose(np.asarray(found["generator"](x)), output(ours, x), atol=1e-5)

@@ -1,0 +1,176 @@
+"""What README.md and docs/ say holds: snippets run, command lines parse, links and names resolve."""
+
+import importlib
+import importlib.util
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import click
+import keras
+import numpy as np
+import pytest
+
+import deblur_gan
+from deblur_gan.networks import generator_model
+from deblur_gan.photographs import read_rgb
+from deblur_gan.synthesis import write_sample_images
+from deblur_gan.weights import load_generator, save_generator
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted(ROOT.glob("docs/*.md")), ROOT / "weights" / "README.md"]
+TEXTS = {str(page.relative_to(ROOT)): page.read_text(encoding="utf-8") for page in PAGES}
+
+
+def blocks(language):
+    """`(page, line, block)` of every fenced block of a language."""
+    fence = re.compile(rf"^```{language}\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+    return [
+        (page, text.count("\n", 0, match.start()) + 1, match[1])
+        for page, text in TEXTS.items()
+        for match in fence.finditer(text)
+    ]
+
+
+def prose(text):
+    return re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
+
+
+# ---- snippets
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory):
+    """The root of a clone in which `make_sample_images.py` was run, with a `meudec` file as weights.md asks for."""
+    folder = tmp_path_factory.mktemp("clone")
+    shutil.copytree(ROOT / "weights", folder / "weights", ignore=lambda root, names: set(names) - {"generator.h5"})
+    write_sample_images(folder / "images")
+    meudec = generator_model("meudec")
+    rng = np.random.default_rng(1)
+    for layer in meudec.layers:  # no bias or statistic at its neutral start
+        moved = [w + rng.uniform(0, 0.1, w.shape).astype(np.float32) if w.ndim == 1 else w for w in layer.get_weights()]
+        layer.set_weights(moved)
+    save_generator(meudec, folder / "meudec_generator.h5")
+    return folder
+
+
+@pytest.mark.parametrize("block", [pytest.param(block, id=f"{page}:{line}") for page, line, block in blocks("python")])
+def test_snippets_run_as_printed(block, clone, monkeypatch):
+    if "tf_keras" in block:
+        pytest.importorskip("tf_keras")
+    monkeypatch.chdir(clone)
+    found = {}
+    exec(block, found)
+    if "restored" in found:
+        np.testing.assert_array_equal(found["restored"], deblur_gan.deblur(found["generator"], found["blurred"]))
+    elif "generator" in found:
+        file = "meudec_generator.h5" if "meudec" in block else "weights/generator.h5"
+        x = np.random.default_rng(0).uniform(-1, 1, (1, 16, 16, 3)).astype(np.float32)
+        ours = keras.ops.convert_to_numpy(load_generator(file)(x))
+        assert np.isfinite(ours).all()
+        np.testing.assert_allclose(keras.ops.convert_to_numpy(found["generator"](x)), ours, atol=1e-5)
+    if "history" in found:
+        assert all(np.isfinite(values).all() for values in found["history"].history.values())
+    if "sharp" in found:
+        assert found["blurred"].shape == found["sharp"].shape and found["kernel"].sum() == pytest.approx(1)
+        assert not np.array_equal(found["blurred"], found["sharp"])
+
+
+# ---- command lines
+
+
+def commands():
+    """`(page, line, words)` of every command line in the pages that calls a Python file of this project."""
+    found = []
+    for page, line, block in blocks("sh"):
+        block = block.replace("\\\n", " ").replace("COMMON", "")
+        for command in re.split(r"\n|&&", block):
+            words = shlex.split(command, comments=True)
+            if words[:1] == ["python"] and words[1].endswith(".py"):
+                found.append((page, line, words[1:]))
+    return found
+
+
+def script(path):
+    """The click command of a Python file, without running it."""
+    spec = importlib.util.spec_from_file_location(f"docs_test_{Path(path).stem}", ROOT / path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    (command,) = [value for value in vars(module).values() if isinstance(value, click.Command)]
+    return command
+
+
+@pytest.mark.parametrize("words", [pytest.param(words, id=f"{page}:{line}") for page, line, words in commands()])
+def test_command_lines_parse(words, monkeypatch):
+    # The reader's files are not here; whether one exists is all that is not checked.
+    monkeypatch.setattr(click.Path, "convert", lambda self, value, param, ctx: value)
+    script(words[0]).make_context(words[0], list(words[1:]))
+
+
+def test_every_script_is_used_in_the_pages():
+    used = {words[0] for _, _, words in commands()}
+    assert {f"scripts/{path.name}" for path in (ROOT / "scripts").glob("*.py")} <= used
+
+
+SCRIPTS = [f"scripts/{path.name}" for path in sorted((ROOT / "scripts").glob("*.py"))]
+
+
+def test_every_flag_that_is_mentioned_exists():
+    flags = {flag for path in SCRIPTS for param in script(path).params for flag in param.opts}
+    for page, text in TEXTS.items():
+        mentioned = set(re.findall(r"(?<![\w-])--[a-z]\w*", prose(text)))
+        unknown = mentioned - flags - {"--help", "--logdir"}  # the last is TensorBoard's
+        assert not unknown, f"{page}: {unknown}"
+
+
+def test_defaults_in_the_table_of_flags_are_those_of_train():
+    defaults = script("scripts/train.py").make_context("train.py", []).params
+    rows = re.findall(r"^\| `--(\w+)` \| (.*?) \|", TEXTS["README.md"], re.MULTILINE)
+    assert len(rows) == 8
+    for name, printed in rows:
+        default = {(): "none", None: "none"}.get(defaults[name], f"`{defaults[name]}`")
+        assert printed == {"data_dir": "`images/train`"}.get(name, default), name
+
+
+# ---- links and names
+
+
+def anchors(text):
+    """The anchors of the headings of a page, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", prose(text), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading).lower().replace(" ", "-") for heading in headings}
+
+
+def test_links_between_the_pages_resolve():
+    for page, text in TEXTS.items():
+        for target in re.findall(r"\]\(([^)\s]+)\)", prose(text)):
+            if target.startswith("https://"):
+                continue
+            path, _, anchor = target.partition("#")
+            file = (ROOT / page).parent / path if path else ROOT / page
+            assert file.exists(), f"{page}: {target}"
+            if anchor:
+                assert anchor in anchors(file.read_text(encoding="utf-8")), f"{page}: {target}"
+
+
+def test_files_and_names_that_are_mentioned_exist():
+    folders = [ROOT, *(ROOT / name for name in ("deblur_gan", "scripts", "docs", "tests"))]
+    for page, text in TEXTS.items():
+        for code in re.findall(r"`([^`\n]+)`", prose(text)):
+            for file in re.findall(r"[\w/]+\.py\b", code):
+                assert any((folder / file).is_file() for folder in folders), f"{page}: {file}"
+            for name in re.findall(r"\bdeblur_gan(?:\.\w+)+", code):
+                module, _, attribute = name.rpartition(".")
+                known = hasattr(importlib.import_module(module), attribute) or importlib.util.find_spec(name)
+                assert known, f"{page}: {name}"
+
+
+def test_readme_lists_every_room():
+    rooms = re.findall(r"^\| `(\w+\.py)` \|", TEXTS["README.md"], re.MULTILINE)
+    files = {path.name for path in (ROOT / "deblur_gan").glob("*.py")} - {"__init__.py"}
+    assert sorted(rooms) == sorted(files)
+
+
+def test_the_sample_in_the_snippets_is_one_of_ours(clone):
+    assert read_rgb(clone / "images/test/A/coffee.png").shape == (400, 600, 3)
