@@ -84,7 +84,8 @@ def commands():
     """`(page, line, words)` of every command line in the pages that calls a Python file of this project."""
     found = []
     for page, line, block in blocks("sh"):
-        block = block.replace("\\\n", " ").replace("COMMON", "")
+        common = next((other for where, _, other in blocks("sh") if where == page and other.startswith("--")), "")
+        block = block.replace("COMMON", common.rstrip()).replace("\\\n", " ")
         for command in re.split(r"\n|&&", block):
             words = shlex.split(command, comments=True)
             if words[:1] == ["python"] and words[1].endswith(".py"):
