@@ -7,6 +7,7 @@ import keras
 
 from deblur_gan import gradients
 from deblur_gan.losses import gradient_penalty, mean_score, psnr
+from deblur_gan.moving_average import MovingAverage
 
 # What of a pixel's difference is averaged.
 PIXEL_LOSSES = {"l1": keras.ops.abs, "l2": keras.ops.square}
@@ -27,7 +28,8 @@ class DeblurGAN(keras.Model):
 
     One step, on one batch of blurred and sharp images: the critic is updated `critic_updates` times, then the
     generator once. The generator is called once for both, as it does not change while the critic does. `fit` and
-    `evaluate` take batches `(blurred, sharp)`, both float32 `(B, H, W, 3)` in [-1, 1].
+    `evaluate` take batches `(blurred, sharp)`, both float32 `(B, H, W, 3)` in [-1, 1]. Both log the same losses,
+    `evaluate` those of the generator in inference mode and the `psnr` as well.
 
     The critic is always called in inference mode: the penalty is a property of one image, which batch statistics
     would tie to the others. A `meudec` critic keeps the statistics that its file brought along.
@@ -42,11 +44,12 @@ class DeblurGAN(keras.Model):
         perceptual_weight: float, weight of the perceptual loss in the generator's loss.
         pixel_weight: float, weight of the pixel loss in the generator's loss.
         pixel_loss: "l1" or "l2", the mean absolute or the mean squared difference of the pixels.
+        ema: float in [0, 1), momentum of the moving average of the generator, see `averaged_generator`; 0 for none.
         seed: int for the points where the penalty is taken; the dropout layers of the generator have seeds of their
             own, which `keras.utils.set_random_seed` decides when the generator is built.
 
     Raises:
-        ValueError: if `critic_updates` or a weight is below 0, or `pixel_loss` is another one.
+        ValueError: if `critic_updates` or a weight is below 0, `ema` is outside [0, 1), or `pixel_loss` is another one.
 
     Reference: https://arxiv.org/abs/1711.07064, section 3; Gulrajani et al., https://arxiv.org/abs/1704.00028,
         algorithm 1
@@ -57,11 +60,13 @@ class DeblurGAN(keras.Model):
         generator,
         critic,
         perceptual_loss,
+        *,
         critic_updates=5,
         penalty_weight=10.0,
         perceptual_weight=100.0,
         pixel_weight=0.0,
         pixel_loss="l1",
+        ema=0.0,
         seed=None,
     ):
         super().__init__(name="deblur_gan")
@@ -74,6 +79,8 @@ class DeblurGAN(keras.Model):
         for name, number in numbers.items():
             if number < 0:
                 raise ValueError(f"{name}={number}: must be 0 or more")
+        if not 0 <= ema < 1:
+            raise ValueError(f"ema={ema}: must be 0 or more and below 1")
         if pixel_loss not in PIXEL_LOSSES:
             raise ValueError(f"pixel_loss={pixel_loss!r}: must be one of {', '.join(PIXEL_LOSSES)}")
         self.generator = generator
@@ -84,6 +91,7 @@ class DeblurGAN(keras.Model):
         self.perceptual_weight = perceptual_weight
         self.pixel_weight = pixel_weight
         self.pixel_loss = PIXEL_LOSSES[pixel_loss]
+        self.moving_average = MovingAverage(generator, ema) if ema else None
         self.seed_generator = keras.random.SeedGenerator(seed)
         self.trackers = {name: keras.metrics.Mean(name=name) for name in _LOGS}
         self.built = True
@@ -106,6 +114,21 @@ class DeblurGAN(keras.Model):
     def call(self, blurred, training=False):
         return self.generator(blurred, training=training)
 
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        """Keeps Keras from drawing a batch to build what has been built: on several devices it would not be trained on.
+
+        Keras draws it from a second iterator, which takes what it reads ahead from the batches of a generator as well.
+        """
+
+    @property
+    def averaged_generator(self):
+        """`keras.Model`, what to restore with and to save: the moving average of the generator where there is one.
+
+        Without `ema` it is the generator itself. It is another model than the one that is trained, so that it can be
+        called and saved while training goes on.
+        """
+        return self.moving_average.model if self.moving_average else self.generator
+
     @property
     def random_state(self):
         """The variables that hold the state of all random numbers: the penalty's, then each dropout layer's.
@@ -114,11 +137,12 @@ class DeblurGAN(keras.Model):
         restores them.
         """
         weights = {id(weight) for weight in self.weights}
-        return [variable for variable in self.variables if id(variable) not in weights]
+        variables = [self.seed_generator.state, *self.generator.variables, *self.critic.variables]
+        return [variable for variable in variables if id(variable) not in weights]
 
-    def draw_epsilon(self, images):
+    def draw_epsilon(self, images, seed):
         """Draws, for each image, how near to the sharp one the penalty is taken: `(B, 1, 1, 1)`, uniform in [0, 1)."""
-        return gradients.uniform(keras.ops.shape(images)[0], self.seed_generator)
+        return gradients.uniform(keras.ops.shape(images)[0], seed)
 
     def critic_losses(self, sharp, restored, epsilon, scale=1.0):
         """Computes what the critic minimizes, `critic_loss`, and the `gradient_penalty` in it.
@@ -163,33 +187,64 @@ class DeblurGAN(keras.Model):
     def train_step(self, data):
         blurred, sharp = (keras.ops.convert_to_tensor(images, "float32") for images in data[:2])
         restored, pull_back = gradients.forward(self.generator, blurred)
-
-        critic_losses = {"critic_loss": keras.ops.zeros(()), "gradient_penalty": keras.ops.zeros(())}
+        losses = {name: keras.ops.zeros(()) for name in ("critic_loss", "gradient_penalty")}
         for _ in range(self.critic_updates):
-            epsilon = self.draw_epsilon(sharp)
-            scale = self.critic_optimizer.scale_loss(1.0)
+            losses = self.update_critic(sharp, restored)
+        return self._logs(sharp, losses | self.update_generator(sharp, restored, pull_back))
 
-            def critic_loss(epsilon=epsilon, scale=scale):
-                losses = self.critic_losses(sharp, restored, epsilon, scale)
-                return scale * losses["critic_loss"], losses
+    def update_critic(self, sharp, restored):
+        """Lets the critic take one step.
 
-            _, critic_losses, weight_gradients = gradients.of_weights(critic_loss, self.critic)
-            gradients.apply(self.critic_optimizer, weight_gradients, self.critic.trainable_variables)
+        Args:
+            sharp: float32 tensor `(B, H, W, 3)` in [-1, 1].
+            restored: tensor of the same shape and range; no gradient flows into it.
 
-        def generator_loss(restored):
+        Returns:
+            dict, the `critic_losses` before the step.
+        """
+        epsilon = self.draw_epsilon(sharp, self.seed_generator)
+        scale = self.critic_optimizer.scale_loss(1.0)
+
+        def scaled_loss():
+            losses = self.critic_losses(sharp, restored, epsilon, scale)
+            return scale * losses["critic_loss"], losses
+
+        _, losses, weight_gradients = gradients.of_weights(scaled_loss, self.critic)
+        gradients.apply(self.critic_optimizer, weight_gradients, self.critic.trainable_variables)
+        return losses
+
+    def update_generator(self, sharp, restored, pull_back):
+        """Lets the generator, and its moving average where there is one, take one step.
+
+        Args:
+            sharp: float32 tensor `(B, H, W, 3)` in [-1, 1].
+            restored: tensor of the same shape and range, what the generator made of the blurred images.
+            pull_back: function that takes a gradient with respect to `restored` to those with respect to the weights,
+                see `gradients.forward`.
+
+        Returns:
+            dict, the `generator_losses` before the step.
+        """
+
+        def scaled_loss(restored):
             losses = self.generator_losses(sharp, restored)
             return self.generator_optimizer.scale_loss(losses["generator_loss"]), losses
 
-        _, generator_losses, gradient = gradients.of_inputs(generator_loss, restored)
+        _, losses, gradient = gradients.of_inputs(scaled_loss, restored)
         gradients.apply(self.generator_optimizer, pull_back(gradient), self.generator.trainable_variables)
-        return self._logs(sharp, {**critic_losses, **generator_losses})
+        if self.moving_average:
+            self.moving_average.update(self.generator)
+        return losses
 
     @gradients.step
     def test_step(self, data):
         blurred, sharp = (keras.ops.convert_to_tensor(images, "float32") for images in data[:2])
         restored = self.generator(blurred, training=False)
-        critic_loss = mean_score(self.critic(restored)) - mean_score(self.critic(sharp))
-        losses = {"critic_loss": critic_loss, **self.generator_losses(sharp, restored)}
+        losses = {name: keras.ops.zeros(()) for name in ("critic_loss", "gradient_penalty")}
+        if self.critic_updates:
+            # A seed of its own: what training draws does not depend on how often it is evaluated.
+            losses = self.critic_losses(sharp, restored, self.draw_epsilon(sharp, 0))
+        losses |= self.generator_losses(sharp, restored)
         return self._logs(sharp, {**losses, "psnr": keras.ops.mean(psnr(sharp, restored))})
 
     def _logs(self, images, values):

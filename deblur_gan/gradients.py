@@ -200,7 +200,7 @@ def uniform(n_images, seed):
 
     Args:
         n_images: int or scalar integer tensor, the images on this device.
-        seed: `keras.random.SeedGenerator`.
+        seed: `keras.random.SeedGenerator`, or int to draw the same numbers each time.
 
     Returns:
         float32 tensor `(n_images, 1, 1, 1)`, uniform in [0, 1).

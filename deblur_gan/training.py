@@ -102,8 +102,8 @@ class Options:
         critic_updates, penalty_weight, perceptual_weight, pixel_weight, pixel_loss: see `gan.DeblurGAN`.
         learning_rate: float, of both networks.
         schedule: "linear" (constant for half of the epochs, then linearly towards zero) or "constant".
-        ema: float in [0, 1), momentum of the moving average of the generator's weights, which is then what is
-            validated and saved; 0 for the weights themselves.
+        ema: float in [0, 1), momentum of the moving average of the generator, batch statistics included, which is then
+            what is validated and saved; 0 for the generator itself.
         n_epochs: int.
         mixed_precision: None, "bfloat16" or "float16".
         multi_gpu: bool, share every batch among all GPUs.
@@ -423,12 +423,12 @@ def _build(options):
             perceptual_weight=options.perceptual_weight,
             pixel_weight=options.pixel_weight,
             pixel_loss=options.pixel_loss,
+            ema=options.ema,
             seed=options.seed,
         )
-        averaging = {"use_ema": True, "ema_momentum": options.ema} if options.ema else {}
         # The paper does not print beta_1; its authors' code has 0.5.
         optimizers = [
-            keras.optimizers.Adam(options.learning_rate, beta_1=0.5, **averaging),
+            keras.optimizers.Adam(options.learning_rate, beta_1=0.5),
             keras.optimizers.Adam(options.learning_rate, beta_1=0.5),
         ]
         gan.compile(*optimizers)
@@ -522,9 +522,9 @@ class _Recorder(keras.callbacks.Callback):
         self.saved = f"epoch {progress.epoch}, step {progress.step}"
         self.validation = data.validation
         self.steps_per_epoch = data.training.steps_per_epoch
-        # What is saved is float32, on one device and, where asked for, averaged.
-        self.product = gan.generator
-        if options.mixed_precision or options.ema or options.multi_gpu:
+        # What is saved is float32 and on one device.
+        self.product = gan.averaged_generator
+        if options.mixed_precision or options.multi_gpu:
             with gradients.devices(shared=False):
                 self.product = generator_model(options.generator, options.ngf, options.n_blocks)
         scores = [(psnr(sharp, blurred), ssim(sharp, blurred)) for _, blurred, sharp in data.validation]
@@ -623,8 +623,8 @@ class _Recorder(keras.callbacks.Callback):
         Returns:
             `(scores, picture)`: dict of the means over the validation images, None where there are none; PNG bytes.
         """
-        if self.product is not self.model.generator:
-            self._update_product()
+        if self.product is not self.model.averaged_generator:
+            self.product.set_weights(self.model.averaged_generator.get_weights())
         with gradients.devices(shared=False):
             scores = []
             for _, blurred, sharp in self.validation:
@@ -635,14 +635,6 @@ class _Recorder(keras.callbacks.Callback):
                 blurred, sharp = (_middle(image, PICTURE_SIZE) for image in (blurred, sharp))
                 rows.append((blurred, deblur(self.product, blurred), sharp))
         return _means(SCORES, scores), _table(rows)
-
-    def _update_product(self):
-        generator = self.model.generator
-        current = generator.get_weights()
-        if self.options.ema:
-            self.model.generator_optimizer.finalize_variable_values(generator.trainable_variables)
-        self.product.set_weights(generator.get_weights())
-        generator.set_weights(current)
 
     def _save_networks(self, row):
         options, epoch = self.options, row["epoch"]
@@ -688,6 +680,7 @@ def _variables(gan):
     """All that changes while a model is trained, in groups of fixed order."""
     return {
         "generator": gan.generator.weights,
+        "moving_average": gan.moving_average.weights if gan.moving_average else [],
         "critic": gan.critic.weights,
         "optimizers": gan.optimizer.variables,
         "random_state": gan.random_state,

@@ -39,7 +39,7 @@ def images():
 
 
 class WithEpsilon(DeblurGAN):
-    def draw_epsilon(self, images):
+    def draw_epsilon(self, images, seed):
         return keras.ops.convert_to_tensor(EPSILON)
 
 

@@ -1,44 +1,79 @@
-"""One training step of four images on one or two virtual CPU devices: two_devices.py N OUT.npz"""
+"""Training on two virtual CPU devices, and one step of the same images on one: two_devices.py OUT.npz"""
 
 import contextlib
 import os
 import sys
 
-n_devices, path = int(sys.argv[1]), sys.argv[2]
-os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={n_devices}"
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
 
 import keras  # noqa: E402
 import numpy as np  # noqa: E402
 
 from deblur_gan.gan import DeblurGAN  # noqa: E402
-from deblur_gan.losses import PerceptualLoss  # noqa: E402
 from deblur_gan.networks import critic_model, generator_model  # noqa: E402
 
-scope = contextlib.nullcontext()
+STEPS, EPOCHS = 4, 2
+
 if keras.backend.backend() == "tensorflow":
     import tensorflow as tf
 
     cpu = tf.config.list_physical_devices("CPU")[0]
-    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * n_devices)
-    if n_devices > 1:
-        scope = tf.distribute.MirroredStrategy([f"CPU:{number}" for number in range(n_devices)]).scope()
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    scope = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope()
 else:
-    keras.distribution.set_distribution(keras.distribution.DataParallel())
-    assert len(keras.distribution.list_devices()) == n_devices
+    scope = contextlib.nullcontext()
+    assert len(keras.distribution.list_devices()) == 2
 
-with scope:
+
+def squares(sharp, restored):
+    return keras.ops.mean(keras.ops.square(sharp - restored))
+
+
+def build():
     keras.utils.set_random_seed(0)
-    generator = generator_model("paper", ngf=4, n_blocks=1)
-    for layer in generator.layers:
-        if isinstance(layer, keras.layers.Dropout):
-            layer.rate = 0.0
+    generator = generator_model("paper", ngf=4, n_blocks=1, dropout=0.0)
     critic = critic_model("paper", ndf=4, image_shape=(None, None, 3))
-    gan = DeblurGAN(generator, critic, PerceptualLoss(weights=None), critic_updates=2, seed=1)
+    gan = DeblurGAN(generator, critic, squares, critic_updates=2, pixel_weight=1.0, ema=0.5, seed=1)
     gan.compile(keras.optimizers.SGD(0.05), keras.optimizers.SGD(0.05))
-before = generator.get_weights() + critic.get_weights()
-blurred, sharp = np.random.default_rng(0).uniform(-1, 1, (2, 4, 32, 32, 3)).astype("float32")
-history = gan.fit(blurred, sharp, batch_size=4, verbose=0)
-result = {name: values[0] for name, values in history.history.items()}
-for number, (old, new) in enumerate(zip(before, generator.get_weights() + critic.get_weights(), strict=True)):
-    result[f"{number}_change"] = new - old
-np.savez(path, **result)
+    return gan
+
+
+def one_step(gan):
+    """The losses, and by how much every weight and average moves."""
+    models = gan.generator, gan.critic, gan.averaged_generator
+    before = [weight for model in models for weight in model.get_weights()]
+    blurred, sharp = np.random.default_rng(0).uniform(-1, 1, (2, 4, 32, 32, 3)).astype("float32")
+    history = gan.fit(blurred, sharp, batch_size=4, verbose=0)
+    after = [weight for model in models for weight in model.get_weights()]
+    changes = {f"{number}_change": new - old for number, (old, new) in enumerate(zip(before, after, strict=True))}
+    return {name: values[0] for name, values in history.history.items()} | changes
+
+
+def what_is_seen_of_a_generator(gan):
+    """The pixel loss of each epoch of a generator that returns its input, when batch k is off by 2^-k."""
+    head = gan.generator.get_layer("head_conv")
+    head.set_weights([np.zeros_like(weight) for weight in head.get_weights()])
+    gan.optimizer.learning_rate = 0.0
+    blurred = np.zeros((4, 32, 32, 3), "float32")
+    batches = ((blurred, blurred + 2.0**-number) for number in range(EPOCHS * STEPS))
+    before = int(gan.generator_optimizer.iterations.numpy())
+    history = gan.fit(batches, steps_per_epoch=STEPS, epochs=EPOCHS, verbose=0)
+    return {
+        "seen": history.history["pixel_loss"],
+        "left": len(list(batches)),
+        "steps": int(gan.generator_optimizer.iterations.numpy()) - before,
+    }
+
+
+def main(path):
+    result = {f"one_{name}": value for name, value in one_step(build()).items()}
+    if keras.backend.backend() == "jax":
+        keras.distribution.set_distribution(keras.distribution.DataParallel())
+    with scope:
+        gan = build()
+    result |= {f"two_{name}": value for name, value in one_step(gan).items()}
+    np.savez(path, **result, **what_is_seen_of_a_generator(gan))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
