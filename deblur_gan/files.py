@@ -5,6 +5,11 @@ import secrets
 from contextlib import contextmanager
 from pathlib import Path
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
 # What whole_file's temporary names begin with; a killed process leaves one behind.
 UNFINISHED = ".unfinished-"
 
@@ -39,6 +44,32 @@ def write_bytes(path, content):
     """Writes bytes-like `content` to `path`, whole or not at all; see `whole_file`."""
     with whole_file(path) as temporary:
         temporary.write_bytes(content)
+
+
+@contextmanager
+def locked(folder):
+    """Keeps other processes out of a folder, until it is left or the process ends, however that happens.
+
+    Args:
+        folder: str or Path; it exists.
+
+    Raises:
+        BlockingIOError: if another process, or another place of this one, holds it. Windows has no such lock.
+    """
+    if fcntl is None:
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BlockingIOError(
+                f"{folder}: another process is writing there; wait for it, or take another folder"
+            ) from None
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def printable(text):

@@ -38,18 +38,21 @@ def find_pairs(data_dir, blur="blur"):
     Args:
         data_dir: str or Path, the folder that holds them.
         blur: "blur" or "blur_gamma", which blurred folder of a GoPro tree (or of `blur/` and `sharp/`).
+            With `A/` and `B/` there is nothing to choose: "blur".
 
     Returns:
         `(pairs, unmatched)`: list of `Pair`, sorted by sequence and name, and sorted list of the Paths that have no
         counterpart or share their name with another file of their folder.
 
     Raises:
-        NotADirectoryError: if `data_dir` is not a folder, or none of the layouts.
+        NotADirectoryError: if `data_dir` is not a folder, or none of the layouts, or has no `blur`.
     """
     data_dir = Path(data_dir)
     if not data_dir.is_dir():
         raise NotADirectoryError(f"{data_dir}: no such folder")
     if (data_dir / "A").is_dir() and (data_dir / "B").is_dir():
+        if blur != "blur":
+            raise NotADirectoryError(f"{data_dir}: holds A/ and B/, of one blur; {blur} requires {blur}/ and sharp/")
         return _match("", data_dir / "A", data_dir / "B")
     if (data_dir / blur).is_dir() and (data_dir / "sharp").is_dir():
         return _match("", data_dir / blur, data_dir / "sharp")

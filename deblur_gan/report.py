@@ -10,6 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from deblur_gan.files import printable
+
 THUMBNAIL_SIZE = (128, 80)
 
 # Larger pictures are cropped (not shrunk: shrinking hides blur) to this many pixels each way.
@@ -236,7 +238,7 @@ def _sign(text):
 
 
 def _text(text):
-    return html.escape(str(text))
+    return html.escape(printable(text))
 
 
 _STYLE = """

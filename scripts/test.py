@@ -70,16 +70,17 @@ def test(weight_paths, **options):
     from deblur_gan.backend import start_backend
 
     start_backend()
-    from deblur_gan.evaluation import evaluate, format_comparison, format_table
+    from deblur_gan.files import printable
     from deblur_gan.photographs import BadImage
+    from deblur_gan.results import evaluate, format_comparison, format_table
     from deblur_gan.weights import BadWeights
 
     try:
         results, problems = evaluate(weight_paths, command=["python", *sys.argv], **options)
     except (BadImage, BadWeights, OSError) as error:
-        raise click.ClickException(str(error)) from None
+        raise click.ClickException(printable(error)) from None
     for result in results:
-        click.echo(f"\n{result.name}: {result.folder / 'index.html'}\n\n{format_table(result)}")
+        click.echo(f"\n{printable(result.folder / 'index.html')}\n\n{format_table(result)}")
     if len(results) > 1:
         click.echo(f"\nComparison\n\n{format_comparison(results)}")
     if problems:
