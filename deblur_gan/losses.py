@@ -3,12 +3,10 @@
 All images are float32 `(B, H, W, 3)` in [-1, 1]; all losses are float32 scalars.
 """
 
-import h5py
 import keras
-import numpy as np
 from keras import layers
 
-from deblur_gan import gradients
+from deblur_gan import gradients, hdf5
 
 PERCEPTUAL_NETWORKS = ("vgg16", "vgg19")
 
@@ -163,32 +161,22 @@ def _download(network):
 
 def _read(network, path):
     """Reads the convolutions in the order of the file, as Keras does: the names differ between its versions."""
-    try:
-        with h5py.File(path, "r") as file:
-            group = file.get("model_weights", file)
-            found = [
-                [np.asarray(group[name][weight]) for weight in group[name].attrs["weight_names"]]
-                for name in group.attrs["layer_names"]
-                if len(group[name].attrs["weight_names"])
-            ]
-    except FileNotFoundError:
-        raise ValueError(f"{path}: no such file; --vgg_weights names a Keras .h5 file of {network}") from None
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"{path}: not a Keras .h5 file with the weights of {network} ({_first_line(error)})"
-        ) from error
-
-    values, channels = [], 3
-    for number, (name, filters) in enumerate(_CONVOLUTIONS):
-        expected = [(3, 3, channels, filters), (filters,)]
-        shapes = [value.shape for value in found[number]] if number < len(found) else "nothing"
-        if shapes != expected:
-            raise ValueError(f"{path}: not {network} up to block3_conv3: {name} needs {expected}, found {shapes}")
-        values += found[number]
-        channels = filters
+    with hdf5.opened(path) as root:
+        found = hdf5.layers(root)
+        if found is None:
+            raise ValueError(f"{path}: not a Keras .h5 file with the weights of {network}")
+        values, channels = [], 3
+        for number, (name, filters) in enumerate(_CONVOLUTIONS):
+            expected = [(3, 3, channels, filters), (filters,)]
+            shapes = [array.shape for array in found[number].arrays] if number < len(found) else "nothing"
+            if shapes != expected:
+                raise ValueError(f"{path}: not {network} up to block3_conv3: {name} needs {expected}, found {shapes}")
+            values += [array.read() for array in found[number].arrays]
+            channels = filters
     # What follows tells the two apart: VGG19 has a fourth convolution in its third block.
-    if len(found) > len(_CONVOLUTIONS) and found[len(_CONVOLUTIONS)][0].ndim == 4:
-        other = "vgg19" if found[len(_CONVOLUTIONS)][0].shape[-1] == 256 else "vgg16"
+    following = found[len(_CONVOLUTIONS)].arrays[0].shape if len(found) > len(_CONVOLUTIONS) else ()
+    if len(following) == 4:
+        other = "vgg19" if following[-1] == 256 else "vgg16"
         if other != network:
             raise ValueError(f"{path}: holds {other}, not {network}")
     return values

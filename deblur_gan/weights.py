@@ -5,37 +5,26 @@ alone, so a file published in 2017 and one written today take the same way.
 """
 
 import contextlib
-import io
 import json
-import logging
 import math
-import zipfile
+import re
 from pathlib import Path
-from typing import NamedTuple
 
-import h5py
+import keras
 import numpy as np
 
-from deblur_gan import __version__
-from deblur_gan.files import whole_file
+from deblur_gan import __version__, hdf5
+from deblur_gan.files import write_bytes
 from deblur_gan.networks import critic_model, generator_model
 
 METADATA_ATTRIBUTE = "deblur_gan"
 
-# A bound on what a file can make this process allocate: twenty times the full-size generator.
-MAX_BYTES = 2**30
-MAX_LAYERS = 2000
+# What takes Keras three seconds to build.
+MAX_BLOCKS = 64
 
 
 class BadWeights(ValueError):
     """A file that cannot be used as weights; the message is one line that names it and says why."""
-
-
-class _Layer(NamedTuple):
-    """A layer that holds weights: its name and its arrays (NumPy's, or HDF5's still on disk)."""
-
-    name: str
-    arrays: list
 
 
 def load_generator(path, dtype="float32"):
@@ -80,10 +69,11 @@ def save_generator(generator, path, training=None):
     Args:
         generator: `keras.Model` from `generator_model`.
         path: str or Path that ends in ".h5", not in ".weights.h5" (for which Keras 3 expects another layout).
-        training: dict for the metadata, of what JSON can hold: what trained these weights.
+        training: dict for the metadata, of what JSON can hold, finite numbers only: what trained these weights.
 
     Raises:
-        ValueError: if the extension is another, or the model is not one of `generator_model`.
+        ValueError: if the extension is another, the model is not one of `generator_model`, or `training` holds
+            something else.
         OSError: if the file cannot be written; what stood at `path` before is then still there.
     """
     _save(generator, path, "generator", training)
@@ -102,24 +92,29 @@ def describe(path):
 
     Returns:
         dict with `network` ("generator" or "critic"), `architecture`, `ngf` and `n_blocks` or `ndf` and `image_shape`;
-        for files of this package also `value_range`, `package_version` and `training`.
+        for files of this package also `value_range`, `package_version` and `training` (numbers in it are finite);
+        never anything else, whatever the file says.
 
     Raises:
         BadWeights: as `load_generator`, for anything but a generator or a critic.
     """
-    with _open(path) as (file, metadata):
-        return {**metadata, **_identify(path, _layers(path, file), metadata)}
+    with _opened(path) as root:
+        _, description, metadata = _contents(path, root)
+        return {**metadata, **description}
 
 
 def _load(path, network, dtype):
-    with _open(path) as (file, metadata):
-        layers = _layers(path, file)
-        description = _identify(path, layers, metadata)
+    with _opened(path) as root:
+        layers, description, _ = _contents(path, root)
         if description["network"] != network:
             raise BadWeights(f"{path}: holds a {_name(description)}; a {network} is required")
         model = _build(description, dtype)
-        for layer, found in _fitted(path, model, layers, description):
-            layer.set_weights([_read(path, found.name, array) for array in found.arrays])
+        for wanted, found in zip(_by_kind(_with_weights(model)), _by_kind(layers), strict=True):
+            for layer, stored in zip(wanted, found, strict=True):
+                values = [array.read() for array in stored.arrays]
+                if len(values) == 4 and values[3].min() < 0:
+                    raise BadWeights(f"{path}: layer {stored.name!r} holds a negative variance")
+                model.get_layer(layer.name).set_weights(values)
         return model
 
 
@@ -127,109 +122,84 @@ def _save(model, path, network, training):
     path = Path(path)
     if path.suffix != ".h5" or path.name.endswith(".weights.h5"):
         raise ValueError(f"{path}: the name of a weight file must end in .h5 and not in .weights.h5")
-    layers = [_Layer(layer.name, layer.get_weights()) for layer in model.layers if layer.weights]
-    description = _identify(f"the {model.name}", layers, {"image_shape": model.input_shape[1:]})
+    layers = _with_weights(model)
+    description = _identify(f"the {model.name}", layers, model.input_shape[1:])
     if description["network"] != network:
         raise ValueError(f"the model is a {_name(description)}; a {network} is required")
-    # Written from a fresh float32 graph of any size, so that no dtype policy or input size of a run gets into the file.
+    metadata = {**description, "value_range": [-1, 1], "package_version": __version__, "training": training or {}}
+    # The configuration of a fresh float32 graph of any size, so that no dtype policy or input size of a run gets
+    # into the file.
     plain = _build(description, "float32")
-    for layer, found in _fitted(f"the {network}", plain, layers, description):
-        layer.set_weights(found.arrays)
-    metadata = {
-        **description,
-        "value_range": [-1, 1],
-        "package_version": __version__,
-        "training": training or {},
+    config = json.loads(plain.to_json())
+    attributes = {
+        "keras_version": keras.__version__,
+        "backend": keras.backend.backend(),
+        "model_config": json.dumps({key: config[key] for key in ("class_name", "config")}),
+        METADATA_ATTRIBUTE: json.dumps(metadata, allow_nan=False),
     }
-    with whole_file(path) as temporary:
-        with _without_hdf5_warning():
-            plain.save(temporary)
-        with h5py.File(temporary, "r+") as file:
-            file.attrs[METADATA_ATTRIBUTE] = json.dumps(metadata)
+    values = {
+        layer.name: [np.asarray(array, np.float32) for array in model.get_layer(name).get_weights()]
+        for kind, stored in zip(_by_kind(_with_weights(plain)), _by_kind(layers), strict=True)
+        for layer, (name, _) in zip(kind, stored, strict=True)
+    }
+    named = [
+        hdf5.Layer(layer.name, list(zip([w.path for w in layer.weights], values.get(layer.name, []), strict=True)))
+        for layer in plain.layers
+    ]
+    write_bytes(path, hdf5.file_of(named, attributes))
+
+
+def _with_weights(model):
+    return [hdf5.Layer(layer.name, layer.weights) for layer in model.layers if layer.weights]
 
 
 @contextlib.contextmanager
-def _without_hdf5_warning():
-    """Keras advises against `.h5` on every save; here the old layout is the point."""
-    logger = logging.getLogger("absl")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+def _opened(path):
     try:
-        yield
-    finally:
-        logger.setLevel(level)
+        with hdf5.opened(path) as root:
+            yield root
+    except hdf5.BadFile as error:
+        raise BadWeights(str(error)) from None
 
 
-@contextlib.contextmanager
-def _open(path):
-    """Opens an HDF5 file, or the one inside a `.keras` archive; yields it and this package's metadata, if any."""
-    path = Path(path)
-    if not path.is_file():
-        raise BadWeights(f"{path}: no such file")
-    try:
-        source = path
-        if zipfile.is_zipfile(path):
-            source = _weights_of_archive(path)
-        elif not h5py.is_hdf5(path):
-            raise BadWeights(f"{path}: not an HDF5 file; Keras weights (.h5, .weights.h5 or .keras) are required")
-        with h5py.File(source, "r") as file:
-            yield file, _metadata(file)
-    except BadWeights:
-        raise
-    # h5py meets damage with whichever error its parser trips over.
-    except (OSError, KeyError, RuntimeError, ValueError, TypeError, zipfile.BadZipFile) as error:
-        raise BadWeights(f"{path}: damaged or not readable ({' '.join(str(error).split())})") from None
-
-
-def _weights_of_archive(path):
-    with zipfile.ZipFile(path) as archive:
-        if "model.weights.h5" not in archive.namelist():
-            raise BadWeights(f"{path}: an archive without model.weights.h5; a .keras file is required")
-        with archive.open("model.weights.h5") as file:
-            content = file.read(MAX_BYTES + 1)
-    if len(content) > MAX_BYTES:
-        raise BadWeights(f"{path}: unpacks to more than the {MAX_BYTES >> 20} MiB that are read at most")
-    return io.BytesIO(content)
-
-
-def _metadata(file):
-    try:
-        metadata = json.loads(file.attrs[METADATA_ATTRIBUTE])
-    except (KeyError, TypeError, ValueError):
-        return {}
-    return metadata if isinstance(metadata, dict) else {}
-
-
-def _layers(path, file):
-    """The layers of a file that hold weights, in the order of the forward pass, their arrays still on disk."""
-    root = file
-    if "layer_names" not in file.attrs and "layer_names0" not in file.attrs and "model_weights" in file:
-        root = _member(path, file, "model_weights")
-    if "layer_names" in root.attrs or "layer_names0" in root.attrs:
-        layers = _layers_of_keras2(path, root)
-    elif "layers" in file:
-        layers = _layers_of_keras3(path, _member(path, file, "layers"))
-    else:
+def _contents(path, root):
+    """What a file holds: its layers, in the order of the forward pass and not read yet; what they are; its metadata."""
+    metadata = _metadata(root)
+    layers = hdf5.layers(root)
+    if layers is None and "layers" in root:
+        layers = _layers_of_keras3(root.group("layers"))
+    if layers is None:
         raise BadWeights(f"{path}: an HDF5 file, but without the layers of a Keras model in it")
     if not layers:
         raise BadWeights(f"{path}: holds no weights")
-    size = sum(array.nbytes for layer in layers for array in layer.arrays)
-    if size > MAX_BYTES:
-        raise BadWeights(f"{path}: declares {size >> 20} MiB of weights; at most {MAX_BYTES >> 20} MiB are read")
-    return layers
+    description = _identify(path, layers, metadata.pop("image_shape", None))
+    return layers, description, metadata
 
 
-def _layers_of_keras2(path, root):
-    layers = []
-    for name in _names(path, root, "layer_names"):
-        group = _member(path, root, name)
-        arrays = [_array(path, group, weight) for weight in _names(path, group, "weight_names")]
-        if arrays:
-            layers.append(_Layer(name, arrays))
-    return layers
+def _metadata(root):
+    """What this package wrote about a file, of the right types; all else, and all of a damaged one, is left out."""
+
+    def finite(text):
+        if not math.isfinite(float(text)):
+            raise ValueError(text)
+        return float(text)
+
+    try:
+        found = json.loads(root.strings(METADATA_ATTRIBUTE)[0], parse_float=finite, parse_constant=finite)
+        version, training, shape = (found.get(key) for key in ("package_version", "training", "image_shape"))
+        known = {"value_range": [-1, 1]} if found.get("value_range") == [-1, 1] else {}
+    except (hdf5.BadFile, AttributeError, IndexError, RecursionError, TypeError, ValueError):
+        return {}
+    if isinstance(version, str) and re.fullmatch(r"[\w.+-]{1,40}", version, re.ASCII):
+        known["package_version"] = version
+    if isinstance(training, dict):
+        known["training"] = training
+    if isinstance(shape, list):
+        known["image_shape"] = shape
+    return known
 
 
-def _layers_of_keras3(path, root):
+def _layers_of_keras3(root):
     """Keras 3 numbers the layers within each class (conv2d, conv2d_1, ...), which loses their common order.
 
     The order within convolutions and within normalizations is enough, but transposed convolutions, a class of their
@@ -238,9 +208,9 @@ def _layers_of_keras3(path, root):
 
     def of_class(name):
         members = []
-        while (key := name + (f"_{len(members)}" if members else "")) in root and len(members) < MAX_LAYERS:
-            variables = _member(path, root, f"{key}/vars")
-            members.append(_Layer(key, [_array(path, variables, str(i)) for i in range(len(variables))]))
+        while (key := name + (f"_{len(members)}" if members else "")) in root:
+            variables = root.group(f"{key}/vars")
+            members.append(hdf5.Layer(key, [variables.array(str(number)) for number in range(len(variables))]))
         return members
 
     convolutions, transposed = of_class("conv2d"), of_class("conv2d_transpose")
@@ -249,120 +219,112 @@ def _layers_of_keras3(path, root):
     return convolutions + of_class("batch_normalization") + of_class("dense")
 
 
-def _names(path, group, attribute):
-    """A list of names in an attribute; Keras 2 splits long ones into `attribute0`, `attribute1` and so on."""
-    if attribute in group.attrs:
-        pieces = [attribute]
-    else:
-        pieces = []
-        while f"{attribute}{len(pieces)}" in group.attrs:
-            pieces.append(f"{attribute}{len(pieces)}")
-    names = []
-    for piece in pieces:
-        count = math.prod(group.attrs.get_id(piece).shape)
-        if len(names) + count > MAX_LAYERS:
-            raise BadWeights(f"{path}: declares more than {MAX_LAYERS} names in {attribute}")
-        names += [name.decode() if isinstance(name, bytes) else str(name) for name in group.attrs[piece]]
-    return names
+def _identify(source, layers, recorded_shape=None):
+    """Tells from the shapes which network the layers are of, and compares every one of them with that network's.
 
+    Args:
+        source: what messages begin with.
+        layers: list of `Layer`.
+        recorded_shape: a critic's image size, if it is known; it must fit the shapes.
 
-def _member(path, group, name):
-    """What stands at `name` below `group`, refusing links that lead out of the file or around in it."""
-    for part in name.strip("/").split("/"):
-        link = group.get(part, getlink=True) if isinstance(group, h5py.Group) else None
-        if not isinstance(link, h5py.HardLink):
-            found = "nothing" if link is None else "a link"
-            raise BadWeights(f"{path}: {found} at {name!r} where weights are required")
-        group = group[part]
-    return group
-
-
-def _array(path, group, name):
-    array = _member(path, group, name)
-    if not isinstance(array, h5py.Dataset) or array.dtype.kind != "f":
-        raise BadWeights(f"{path}: {name!r} is not an array of floating-point numbers")
-    if array.external or array.is_virtual:
-        raise BadWeights(f"{path}: {name!r} keeps its numbers in another file, which is not read")
-    # Compression may make the stored size smaller; anything else means that numbers are missing.
-    if array.compression is None and array.id.get_storage_size() < array.nbytes:
-        raise BadWeights(f"{path}: {name!r} declares shape {array.shape} but holds fewer numbers")
-    return array
-
-
-def _read(path, layer_name, array):
-    values = np.asarray(array[()], np.float32)
-    if not np.isfinite(values).all():
-        raise BadWeights(f"{path}: layer {layer_name!r} holds numbers that are not finite")
-    return values
-
-
-def _identify(source, layers, metadata):
-    """Tells from the shapes which network the layers are of; the metadata adds only a critic's image size."""
+    Returns:
+        dict, see `describe`.
+    """
     convolutions, norms, dense, other = _by_kind(layers)
     if other:
-        shapes = ", ".join(str(array.shape) for array in other[0].arrays)
+        shapes = ", ".join(str(tuple(array.shape)) for array in other[0].arrays)
         raise BadWeights(
             f"{source}: layer {other[0].name!r} holds arrays {shapes}; "
             "convolutions, batch normalizations and dense layers, each with biases, are required"
         )
     if not convolutions:
         raise BadWeights(f"{source}: holds no convolution; a DeblurGAN generator or critic is required")
-    first = convolutions[0].arrays[0].shape
-    if first[:3] == (7, 7, 3):
+    first = tuple(convolutions[0].arrays[0].shape)
+    if first[:3] == (7, 7, 3) and first[3] > 0:
         if len(convolutions) < 8 or len(convolutions) % 2:
             raise BadWeights(
                 f"{source}: looks like a generator, but has {len(convolutions)} convolutions; 6 and two more "
                 "for each residual block are required"
             )
-        description = {
-            "network": "generator",
-            "architecture": "meudec" if norms else "paper",
-            "ngf": int(first[3]),
-            "n_blocks": (len(convolutions) - 6) // 2,
-        }
-        # Each residual block holds two 3x3 kernels of 4 ngf by 4 ngf channels.
-        at_least = 288 * description["n_blocks"] * description["ngf"] ** 2
-    elif first[:3] == (4, 4, 3):
-        description = {
-            "network": "critic",
-            "architecture": "meudec" if dense else "paper",
-            "ndf": int(first[3]),
-            "image_shape": _critic_image_shape(source, dense, metadata),
-        }
-        # The fifth convolution holds a 4x4 kernel of 4 ndf by 8 ndf channels.
-        at_least = 512 * description["ndf"] ** 2
+        architecture, n_blocks = "meudec" if norms else "paper", (len(convolutions) - 6) // 2
+        description = {"network": "generator", "architecture": architecture, "ngf": first[3], "n_blocks": n_blocks}
+        if n_blocks > MAX_BLOCKS:
+            raise BadWeights(f"{source}: has {n_blocks} residual blocks; at most {MAX_BLOCKS} are read")
+    elif first[:3] == (4, 4, 3) and first[3] > 0:
+        architecture, shape = "meudec" if dense else "paper", [None, None, 3]
+        if dense:
+            shape = _image_shape(source, dense[0].arrays[0].shape[0], recorded_shape)
+        description = {"network": "critic", "architecture": architecture, "ndf": first[3], "image_shape": shape}
     else:
         raise BadWeights(
             f"{source}: its first kernel has shape {first}; a DeblurGAN generator begins with (7, 7, 3, ngf), "
             "a critic with (4, 4, 3, ndf)"
         )
     # Before anything of that size is built.
-    found = sum(array.size for layer in layers for array in layer.arrays)
-    if found < at_least:
-        raise BadWeights(f"{source}: looks like a {_name(description)}, but holds only {found} numbers")
+    _compare(f"{source}: looks like a {_name(description)}, but", (convolutions, norms, dense), _shapes(description))
+    size = sum(math.prod(array.shape) for layer in layers for array in layer.arrays)
+    if size > hdf5.MAX_NUMBERS:
+        raise BadWeights(f"{source}: holds {size} numbers; networks of at most {hdf5.MAX_NUMBERS} are read")
     return description
 
 
+def _compare(complaint, found, required):
+    for kind, layers, shapes in zip(
+        ("convolutions", "batch normalizations", "dense layers"), found, required, strict=True
+    ):
+        if len(layers) != len(shapes):
+            raise BadWeights(f"{complaint} has {len(layers)} {kind} where {len(shapes)} are required")
+        for layer, wanted in zip(layers, shapes, strict=True):
+            for array, shape in zip(layer.arrays, wanted, strict=True):
+                if tuple(array.shape) != shape:
+                    raise BadWeights(
+                        f"{complaint} layer {layer.name!r} has an array of shape {tuple(array.shape)} "
+                        f"where {shape} is required"
+                    )
+
+
+def _shapes(description):
+    """The shapes of a network's arrays: of its convolutions, of its batch normalizations, of its dense layers."""
+    meudec, dense = description["architecture"] == "meudec", []
+    if description["network"] == "generator":
+        n = description["ngf"]
+        kernels = [(7, 7, 3, n), (3, 3, n, 2 * n), (3, 3, 2 * n, 4 * n)]
+        kernels += 2 * description["n_blocks"] * [(3, 3, 4 * n, 4 * n)]
+        widths = [kernel[3] for kernel in kernels] + [2 * n, n, 3]
+        # A transposed convolution keeps its outputs before its inputs.
+        kernels += [(3, 3, 4 * n, 2 * n), (3, 3, 2 * n, n)] if meudec else [(3, 3, 2 * n, 4 * n), (3, 3, n, 2 * n)]
+        kernels.append((7, 7, n, 3))
+        normalized = widths[:-1]
+    else:
+        n = description["ndf"]
+        widths = [n, n, 2 * n, 4 * n, 8 * n, 1] if meudec else [n, 2 * n, 4 * n, 8 * n, 1]
+        kernels = [(4, 4, *channels) for channels in zip([3, *widths], widths, strict=False)]
+        normalized = widths[1:-1]
+        if meudec:
+            height, width, _ = description["image_shape"]
+            dense = [[(-(-height // 16) * -(-width // 16), 1024), (1024,)], [(1024, 1), (1,)]]
+    convolutions = [[kernel, (width,)] for kernel, width in zip(kernels, widths, strict=True)]
+    return convolutions, [4 * [(width,)] for width in normalized] if meudec else [], dense
+
+
 def _by_kind(layers):
+    """The layers that are convolutions, batch normalizations, dense layers, and anything else."""
     convolutions, norms, dense, other = [], [], [], []
     for layer in layers:
-        ranks = [len(array.shape) for array in layer.arrays]
-        kind = {(4, 1): convolutions, (1, 1, 1, 1): norms, (2, 1): dense}.get(tuple(ranks), other)
-        kind.append(layer)
+        ranks = tuple(len(array.shape) for array in layer.arrays)
+        {(4, 1): convolutions, (1, 1, 1, 1): norms, (2, 1): dense}.get(ranks, other).append(layer)
     return convolutions, norms, dense, other
 
 
-def _critic_image_shape(source, dense, metadata):
-    recorded = metadata.get("image_shape")
-    if not dense:
-        return [None, None, 3]
-    inputs = dense[0].arrays[0].shape[0]  # one number for every 16x16 pixels
-    if isinstance(recorded, (list, tuple)) and len(recorded) == 3:
+def _image_shape(source, inputs, recorded):
+    """The image size of a critic whose dense layer takes one number for every 16x16 pixels."""
+    if recorded is not None and len(recorded) == 3:
         height, width = recorded[:2]
-        if isinstance(height, int) and isinstance(width, int) and -(-height // 16) * -(-width // 16) == inputs:
+        fitting = all(type(side) is int and side > 0 for side in (height, width))
+        if fitting and -(-height // 16) * -(-width // 16) == inputs:
             return [height, width, 3]
     side = math.isqrt(inputs)
-    if side * side != inputs:
+    if side * side != inputs or not side:
         raise BadWeights(f"{source}: a meudec critic whose dense layer takes {inputs} numbers, not a square image")
     return [16 * side, 16 * side, 3]
 
@@ -376,28 +338,3 @@ def _build(description, dtype):
     if description["network"] == "generator":
         return generator_model(description["architecture"], description["ngf"], description["n_blocks"], dtype=dtype)
     return critic_model(description["architecture"], description["ndf"], description["image_shape"], dtype=dtype)
-
-
-def _fitted(source, model, layers, description):
-    """Pairs the layers of `model` with those of a file, kind by kind, and refuses what does not fit."""
-    with_weights = [layer for layer in model.layers if layer.weights]
-    pairs = []
-    wanted_kinds = _by_kind([_Layer(layer.name, layer.weights) for layer in with_weights])
-    by_name = {layer.name: layer for layer in with_weights}
-    for kind, wanted, found in zip(
-        ("convolutions", "batch normalizations", "dense layers"), wanted_kinds, _by_kind(layers), strict=False
-    ):
-        if len(wanted) != len(found):
-            raise BadWeights(
-                f"{source}: looks like a {_name(description)}, but has {len(found)} {kind} "
-                f"where {len(wanted)} are required"
-            )
-        for layer, stored in zip(wanted, found, strict=True):
-            for variable, array in zip(layer.arrays, stored.arrays, strict=True):
-                if tuple(variable.shape) != tuple(array.shape):
-                    raise BadWeights(
-                        f"{source}: looks like a {_name(description)}, but layer {stored.name!r} has an array of shape "
-                        f"{tuple(array.shape)} where {layer.name} requires {tuple(variable.shape)}"
-                    )
-            pairs.append((by_name[layer.name], stored))
-    return pairs

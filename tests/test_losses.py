@@ -141,7 +141,7 @@ def test_unusable_weights_are_named_in_one_line(tmp_path, monkeypatch):
         "16.h5": "holds vgg16, not vgg19",
         "short.h5": "block3_conv2",
         "other.h5": "block1_conv1",
-        "text.h5": "not a Keras .h5 file",
+        "text.h5": "not an HDF5 file",
         "empty.h5": "not a Keras .h5 file",
         "missing.h5": "no such file",
     }.items():

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import deblur_gan
-from deblur_gan import weights
+from deblur_gan import hdf5
 from deblur_gan.networks import critic_model, generator_model
 from deblur_gan.weights import BadWeights, describe, load_critic, load_generator, save_critic, save_generator
 
@@ -208,7 +208,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
     def full_disk(self, *arguments, **options):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(keras.Model, "save", full_disk)
+    monkeypatch.setattr(Path, "write_bytes", full_disk)
     with pytest.raises(OSError, match="No space left"):
         save_generator(generator_model("paper", 4, 2), path)
     assert path.read_bytes() == before
@@ -290,7 +290,7 @@ def test_the_layer_and_the_shapes_that_do_not_fit_are_named(path):
     refused(
         path,
         r"looks like a paper generator with ngf=4, n_blocks=1, but layer 'block1_conv2' has an array of shape "
-        r"\(3, 3, 16, 15\) where block1_conv2 requires \(3, 3, 16, 16\)",
+        r"\(3, 3, 16, 15\) where \(3, 3, 16, 16\) is required",
     )
 
 
@@ -306,7 +306,7 @@ def test_numbers_that_are_not_finite(path):
         group[name] = np.full((7, 7, 3, 4), np.nan, np.float32)
 
     replace(path, "stem_conv/kernel", make)
-    refused(path, "'stem_conv' holds numbers that are not finite")
+    refused(path, "'stem_conv/kernel' holds numbers that are not finite")
 
 
 def test_absurd_shape_is_refused_before_it_is_built_or_read(path):
@@ -319,7 +319,7 @@ def test_absurd_width_is_refused_before_it_is_built(path):
         group[name] = np.zeros((7, 7, 3, 100_000), np.float32)
 
     replace(path, "stem_conv/kernel", make)
-    refused(path, "looks like a paper generator with ngf=100000, n_blocks=1, but holds only")
+    refused(path, "looks like a paper generator with ngf=100000, n_blocks=1, but layer 'stem_conv' has an array of")
 
 
 def test_compressed_bomb_is_refused_before_it_is_read(path):
@@ -327,7 +327,7 @@ def test_compressed_bomb_is_refused_before_it_is_read(path):
         group.create_dataset(name, (7, 7, 3, 10**7), np.float32, compression="gzip", chunks=(7, 7, 3, 1000))
 
     replace(path, "stem_conv/kernel", make)
-    refused(path, "declares 5607 MiB of weights; at most 1024 MiB")
+    refused(path, "declares shape .* but holds fewer numbers")
 
 
 def test_links_and_foreign_storage_are_refused(path, tmp_path):
@@ -359,7 +359,7 @@ def test_links_and_foreign_storage_are_refused(path, tmp_path):
         group[name] = "a string"
 
     for make, message in (
-        (external_link, "a link at"),
+        (external_link, "not a group as Keras writes it"),
         (soft_link_to_itself, "a link at"),
         (external_storage, "in another file"),
         (virtual, "in another file"),
@@ -373,11 +373,11 @@ def test_links_and_foreign_storage_are_refused(path, tmp_path):
 
 def test_endless_names_are_refused(path):
     with h5py.File(path, "r+") as file:
-        names = np.array(["stem_conv"] * (weights.MAX_LAYERS + 1), dtype="S9")
+        names = np.array(["stem_conv"] * (hdf5.MAX_LAYERS // 2 + 1), dtype="S9")
         for piece in range(2):
             file["model_weights"].attrs[f"layer_names{piece}"] = names
         del file["model_weights"].attrs["layer_names"]
-    refused(path, "more than 2000 names")
+    refused(path, "declares 2002 names in layer_names; at most 2000")
 
 
 def test_archives_are_bounded(tmp_path, monkeypatch):
@@ -386,7 +386,7 @@ def test_archives_are_bounded(tmp_path, monkeypatch):
     refused(tmp_path / "a.keras", "without model.weights.h5")
     with zipfile.ZipFile(tmp_path / "b.keras", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("model.weights.h5", bytes(2**21))
-    monkeypatch.setattr(weights, "MAX_BYTES", 2**20)
+    monkeypatch.setattr(hdf5, "MAX_NUMBERS", 2**17)
     refused(tmp_path / "b.keras", "more than the 1 MiB")
 
 
