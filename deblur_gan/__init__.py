@@ -4,6 +4,7 @@ The public names load on first use, and Keras with them: importing the package s
 """
 
 import importlib
+from pathlib import Path
 
 import wrapt
 
@@ -22,7 +23,18 @@ _ROOMS = {
     "save_generator": "weights",
 }
 
-__all__ = list(_ROOMS)
+__all__ = [*_ROOMS, "shipped_generator"]
+
+
+def shipped_generator():
+    """The trained generator that comes with the package.
+
+    Returns:
+        Path of `generator.h5`: inside an installed package, in `weights/` beside it in a clone.
+    """
+    package = Path(__file__).resolve().parent
+    installed = package / "shipped" / "generator.h5"
+    return installed if installed.exists() else package.parent / "weights" / "generator.h5"
 
 
 def __getattr__(name):

@@ -11,6 +11,8 @@ from pathlib import Path
 import click
 from PIL import Image, ImageDraw, ImageFont
 
+from deblur_gan import shipped_generator
+
 ROOT = Path(__file__).resolve().parent.parent
 DETAIL, GAP, LABEL = 200, 6, 22
 DETAILS = {"chelsea": (80, 60), "coffee": (210, 100), "rocket": (180, 150), "clock_motion": (130, 50)}
@@ -19,7 +21,7 @@ DETAILS = {"chelsea": (80, 60), "coffee": (210, 100), "rocket": (180, 150), "clo
 @click.command(help=__doc__)
 @click.option(
     "--weight_path",
-    default=ROOT / "weights" / "generator.h5",
+    default=shipped_generator,
     show_default="weights/generator.h5",
     help="Weights of the generator.",
 )

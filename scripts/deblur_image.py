@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from deblur_gan import shipped_generator
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -11,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 @click.option(
     "--weight_path",
     type=click.Path(exists=True, path_type=Path),
-    default=ROOT / "weights" / "generator.h5",
+    default=shipped_generator,
     show_default="weights/generator.h5",
     help="Weights of the generator: .h5, .weights.h5 or .keras, of any DeblurGAN written in Keras.",
 )

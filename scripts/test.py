@@ -5,6 +5,8 @@ from pathlib import Path
 
 import click
 
+from deblur_gan import shipped_generator
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -21,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
     "weight_paths",
     type=click.Path(exists=True, path_type=Path),
     multiple=True,
-    default=[ROOT / "weights" / "generator.h5"],
+    default=lambda: [shipped_generator()],
     show_default="weights/generator.h5",
     help="Weights of a generator; several times for a comparison.",
 )

@@ -1,11 +1,11 @@
 """What comes in the box does what weights/README.md says of it."""
 
 import hashlib
-from pathlib import Path
 
 import numpy as np
 import pytest
 
+from deblur_gan import shipped_generator
 from deblur_gan.metrics import psnr, ssim
 from deblur_gan.pairs import find_pairs
 from deblur_gan.photographs import read_rgb
@@ -13,7 +13,7 @@ from deblur_gan.restoration import deblur
 from deblur_gan.synthesis import write_sample_images
 from deblur_gan.weights import describe, load_generator
 
-WEIGHTS = Path(__file__).parent.parent / "weights"
+WEIGHTS = shipped_generator()
 
 
 @pytest.fixture(scope="module")
@@ -21,16 +21,16 @@ def restored(tmp_path_factory):
     """List of (name, blurred, restored, sharp) of the sample photographs for testing."""
     folder = tmp_path_factory.mktemp("samples")
     write_sample_images(folder)
-    generator = load_generator(WEIGHTS / "generator.h5")
+    generator = load_generator(WEIGHTS)
     pairs, _ = find_pairs(folder / "test")
     images = [(pair.name, read_rgb(pair.blurred), read_rgb(pair.sharp)) for pair in pairs]
     return [(name, blurred, deblur(generator, blurred), sharp) for name, blurred, sharp in images]
 
 
 def test_the_file_is_the_one_described():
-    text = (WEIGHTS / "README.md").read_text(encoding="utf-8")
-    assert hashlib.sha256((WEIGHTS / "generator.h5").read_bytes()).hexdigest() in text
-    description = describe(WEIGHTS / "generator.h5")
+    text = WEIGHTS.with_name("README.md").read_text(encoding="utf-8")
+    assert hashlib.sha256(WEIGHTS.read_bytes()).hexdigest() in text
+    description = describe(WEIGHTS)
     assert description["network"] == "generator" and description["training"]["options"]["n_epochs"]
 
 
