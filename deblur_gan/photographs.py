@@ -4,37 +4,65 @@ Inside this package an image is uint8 `(H, W, 3)` RGB; inside a network it is fl
 between them are here and nowhere else.
 """
 
+import importlib.util
 import io
+import stat
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, UnidentifiedImageError, features
 
-from deblur_gan.files import write_bytes
+from deblur_gan.files import printable, write_bytes
+from deblur_gan.metadata import kept_metadata, reason, upright_exif
 
-IMAGE_EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-
-# Pillow itself refuses from here on; said here so that our own message names the file.
-MAX_PIXELS = 2 * Image.MAX_IMAGE_PIXELS
-
-# TIFF keeps its own layout (strips, sizes) among the tags, so only what describes the photograph is carried over.
-_DESCRIPTIVE_TAGS = (
-    ExifTags.Base.ImageDescription,
-    ExifTags.Base.Make,
-    ExifTags.Base.Model,
-    ExifTags.Base.Software,
-    ExifTags.Base.DateTime,
-    ExifTags.Base.Artist,
-    ExifTags.Base.Copyright,
+# The formats that are read and written, by Pillow's names: what their files end in, and how a copy is written.
+_FORMATS = {
+    "AVIF": ((".avif",), {"quality": 95, "subsampling": "4:4:4"}),
+    "BMP": ((".bmp", ".dib"), {}),
+    "HEIF": ((".heic", ".heif", ".hif"), {"quality": 95, "chroma": 444}),
+    "JPEG": ((".jfif", ".jpe", ".jpeg", ".jpg", ".mpo"), {"quality": 95, "subsampling": 0}),
+    "PNG": ((".png",), {}),
+    "TIFF": ((".tif", ".tiff"), {}),
+    "WEBP": ((".webp",), {"quality": 95}),
+}
+FORMATS_READ = "JPEG, PNG, WebP, TIFF, BMP, AVIF or HEIC"
+IMAGE_EXTENSIONS = frozenset(extension for extensions, _ in _FORMATS.values() for extension in extensions)
+# What looks like a picture and is not read, so that it can be named where a folder holds it.
+_OTHER_EXTENSIONS = frozenset(
+    # cameras' raw files: TIFF inside, many with a thumbnail where the photograph is expected
+    (".3fr", ".arw", ".cr2", ".cr3", ".dng", ".erf", ".iiq", ".nef", ".nrw", ".orf", ".pef", ".raf", ".rw2", ".srw")
+    # formats that Pillow does not read, or in which a restored photograph would lose colours, profile or layers
+    + (".dds", ".eps", ".exr", ".gif", ".hdr", ".ico", ".j2k", ".jp2", ".jpx", ".jxl", ".pbm", ".pcx", ".pgm", ".pnm")
+    + (".ppm", ".psb", ".psd", ".qoi", ".svg", ".tga", ".wmf", ".xcf")
 )
-_EXIF_FOLDERS = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
-_LOSSLESS_TIFF_COMPRESSIONS = ("tiff_lzw", "tiff_adobe_deflate", "tiff_deflate", "packbits")
+PICTURE_EXTENSIONS = IMAGE_EXTENSIONS | _OTHER_EXTENSIONS
+
+_HAS_HEIF = importlib.util.find_spec("pillow_heif") is not None
+if _HAS_HEIF:
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+_READABLE = [name for name in _FORMATS if {"AVIF": features.check("avif"), "HEIF": _HAS_HEIF}.get(name, True)]
+
+MAX_PIXELS = 178_956_970  # as many as Pillow reads unless told otherwise
+# A file of a few kilobytes can claim to hold gigabytes. Up to _FREE_PIXELS it may, as flat pictures do, for then they
+# fit into memory; above, it has to hold a byte for each _PIXELS_PER_BYTE, half of what photographs have at the poorest
+# quality of JPEG.
+_FREE_PIXELS = 50_000_000
+_PIXELS_PER_BYTE = 200
+
+# Pillow's remarks on odd tags and large pictures, of which the reader is told in our own words. Set once and for all:
+# `warnings.catch_warnings` around each file would undo, in threads, what other threads have set.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 class BadImage(ValueError):
-    """A file that cannot be used as a photograph; the message is one line that names it and says why."""
+    """A file that cannot be used as a photograph; the message is one printable line that names it and says why."""
+
+    def __init__(self, message):
+        super().__init__(printable(message))
 
 
 @dataclass
@@ -46,7 +74,9 @@ class Photograph:
         alpha: uint8 `(H, W)`, or None where the file is opaque.
         grey: bool, the file holds luminance alone.
         format: str, Pillow's name of the file format, such as "JPEG".
-        metadata: dict of Pillow's `save` options: `exif`, `icc_profile`, `dpi`, `compression`, where the file has them.
+        metadata: dict of Pillow's `save` options, such as `exif`, `icc_profile`, `dpi`, where the file has them.
+        notes: list of str, what of the file a copy does not keep because it is damaged, such as "its EXIF data cannot
+            be kept (not a TIFF file)".
     """
 
     pixels: np.ndarray
@@ -54,111 +84,150 @@ class Photograph:
     grey: bool = False
     format: str = "PNG"
     metadata: dict = field(default_factory=dict)
+    notes: list = field(default_factory=list)
 
 
 def read_photograph(path):
     """Reads an image file as people have them.
 
-    Grey, palette, transparent, CMYK, 16-bit and EXIF-rotated files all come back as upright 8-bit RGB. 16-bit grey is
-    scaled to 8 bits. CMYK is converted through its embedded profile where it has one.
+    Grey, palette, transparent, CMYK, Lab, 16-bit and EXIF-rotated files all come back as upright 8-bit RGB. 16-bit grey
+    is scaled to 8 bits. CMYK is converted through its embedded profile where it has one. What can be decoded is not
+    refused for damaged metadata: that is left out and noted.
 
     Args:
-        path: str or Path of a JPEG, PNG, WebP, TIFF or BMP file; the content decides, not the extension.
+        path: str or Path of a JPEG, PNG, WebP, TIFF, BMP, AVIF or, where pillow-heif is installed, HEIC file; the
+            content decides, not the extension, but for cameras' raw files.
 
     Returns:
-        `Photograph`.
+        `Photograph`, which `write_photograph` can write in its own format.
 
     Raises:
-        BadImage: if the file is missing, empty, truncated, not an image, animated, larger than `MAX_PIXELS` pixels,
-            or of a pixel type (floating point, 32-bit) that has no agreed conversion to 8 bits.
+        BadImage: if the file is missing, no regular file, empty, truncated, no image of these formats, animated, larger
+            than `MAX_PIXELS` pixels, claims much more pixels than so many bytes can hold, or is of a pixel type
+            (floating point, 32-bit) that has no agreed conversion to 8 bits.
     """
+    path = Path(path)
+    n_bytes = _regular_size(path)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's notes on odd EXIF and TIFF tags and its large-image warning
-            with Image.open(path) as image:
-                frames = getattr(image, "n_frames", 1)
-                # Phones write JPEG with a second, smaller picture behind the photograph; Pillow calls that MPO.
-                if frames > 1 and image.format != "MPO":
-                    raise BadImage(f"{path}: holds {frames} pictures; a file with a single one is required")
-                return _photograph(image, path)
+        with Image.open(path, formats=_READABLE) as image:
+            _check_claims(image, path, n_bytes)
+            return _photograph(image, path)
     except BadImage:
         raise
-    except FileNotFoundError:
-        raise BadImage(f"{path}: no such file") from None
-    except IsADirectoryError:
-        raise BadImage(f"{path}: is a folder; an image file is required") from None
     except PermissionError:
         raise BadImage(f"{path}: not allowed to read it") from None
     except Image.DecompressionBombError:
         raise BadImage(f"{path}: has more than the {MAX_PIXELS} pixels that are read at most") from None
     except UnidentifiedImageError:
-        raise BadImage(f"{path}: not an image that can be read; JPEG, PNG, WebP, TIFF or BMP is required") from None
+        if path.suffix.lower() in _FORMATS["HEIF"][0] and not _HAS_HEIF:
+            raise BadImage(f"{path}: HEIC is read where pillow-heif is installed: pip install pillow-heif") from None
+        raise BadImage(f"{path}: not an image that can be read; {FORMATS_READ} is required") from None
     # Decoders meet broken files with whatever their parser trips over.
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise BadImage(f"{path}: cannot be decoded ({reason})") from None
+        raise BadImage(f"{path}: cannot be decoded ({reason(error)})") from None
+
+
+def _regular_size(path):
+    """The bytes of a regular file: opening a pipe would wait for ever."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        missing = "a link to a file that is missing" if path.is_symlink() else "no such file"
+        raise BadImage(f"{path}: {missing}") from None
+    except OSError as error:
+        raise BadImage(f"{path}: {error.strerror}") from None
+    if stat.S_ISDIR(status.st_mode):
+        raise BadImage(f"{path}: is a folder; an image file is required")
+    if not stat.S_ISREG(status.st_mode):
+        raise BadImage(f"{path}: is a pipe, a socket or a device; an image file is required")
+    return status.st_size
+
+
+def _check_claims(image, path, n_bytes):
+    """Refuses, before memory is taken, what cannot or need not be decoded."""
+    n_pixels = image.width * image.height
+    if n_pixels > MAX_PIXELS:
+        raise BadImage(f"{path}: has more than the {MAX_PIXELS} pixels that are read at most")
+    if n_pixels > max(_FREE_PIXELS, _PIXELS_PER_BYTE * n_bytes):
+        raise BadImage(f"{path}: claims {image.width}x{image.height} pixels, of which {n_bytes} bytes hold too little")
+    if image.format == "TIFF":
+        if path.suffix.lower() in _OTHER_EXTENSIONS:
+            raise BadImage(f"{path}: a camera's raw file; develop it to JPEG, PNG or TIFF first")
+        # Pillow leaves black, without a word, the rows that no strip is given for.
+        covered = sum((right - left) * (bottom - top) for _, (left, top, right, bottom), *_ in image.tile)
+        if covered < n_pixels * (len(image.getbands()) if image.tag_v2.get(284) == 2 else 1):
+            raise BadImage(f"{path}: cannot be decoded (image file is truncated: strips are missing)")
+    # Phones write JPEG with a second, smaller picture behind the photograph; Pillow calls that MPO.
+    if image.format != "MPO" and (frames := getattr(image, "n_frames", 1)) > 1:
+        raise BadImage(f"{path}: holds {frames} pictures; a file with a single one is required")
 
 
 def _photograph(image, path):
-    metadata = {key: image.info[key] for key in ("icc_profile", "dpi") if image.info.get(key)}
-    if image.info.get("compression") in _LOSSLESS_TIFF_COMPRESSIONS:
-        metadata["compression"] = image.info["compression"]
     file_format = "JPEG" if image.format == "MPO" else image.format
-    upright = ImageOps.exif_transpose(image)
-    exif = _exif(image, file_format)
-    if exif:
-        metadata["exif"] = exif
+    notes = []
+    image.load()
+    exif = upright_exif(image, notes)
+    pixels, alpha, grey = _decoded(image, path, notes)
+    metadata = kept_metadata(image, file_format, exif, notes)
+    if file_format == "WEBP" and _is_lossless_webp(path):
+        metadata.update(lossless=True, exact=True, quality=80)
+    return Photograph(pixels, alpha, grey, file_format, metadata, notes)
 
-    mode = upright.mode
+
+def _decoded(image, path, notes):
+    """`(pixels, alpha, grey)` of a loaded image; exchanges its profile where the conversion does."""
+    mode, alpha = image.mode, None
     grey = mode in ("1", "L", "LA", "La") or mode.startswith("I;16")
-    alpha = None
-    if mode == "I" and image.format == "PNG":  # how some Pillow versions open a 16-bit grey PNG
-        mode, grey = "I;16", True
     if mode.startswith("I;16"):
-        wide = np.asarray(upright).astype(np.float32)
-        upright = Image.fromarray(np.round(wide / 257).clip(0, 255).astype(np.uint8))
+        wide = np.asarray(image)
+        image = Image.fromarray(((wide.astype(np.uint32) + 128) // 257).astype(np.uint8))  # nearest, of 65535 / 255
     elif mode in ("I", "F"):
         raise BadImage(f"{path}: its pixels are of type {mode} (32-bit); 8- or 16-bit is required")
-    elif mode == "CMYK":
-        upright = _from_cmyk(upright, metadata)
-    elif upright.has_transparency_data:
-        upright = upright.convert("RGBA")
-        alpha = np.asarray(upright.getchannel("A"))
-    return Photograph(np.asarray(upright.convert("RGB")), alpha, grey, file_format, metadata)
+    elif mode in ("CMYK", "LAB"):
+        image = _through_profile(image, notes)
+    elif image.has_transparency_data:
+        if mode == "La":
+            image = image.convert("LA")
+        image = image.convert("RGBA")
+        alpha = np.asarray(image.getchannel("A"))
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB")), alpha, grey
 
 
-def _exif(image, file_format):
-    """The EXIF block of a copy of the image, which is upright; None if there is nothing to say."""
-    exif = image.getexif()
-    if file_format == "TIFF":
-        described = Image.Exif()
-        described.update({tag: exif[tag] for tag in _DESCRIPTIVE_TAGS if tag in exif})
-        described.update({ifd: exif.get_ifd(ifd) for ifd in _EXIF_FOLDERS if exif.get_ifd(ifd)})
-        exif = described
-    exif.pop(ExifTags.Base.Orientation, None)
-    if exif or any(exif.get_ifd(ifd) for ifd in _EXIF_FOLDERS):
-        return exif.tobytes()
-    return None
-
-
-def _from_cmyk(image, metadata):
-    """CMYK to RGB; the profile of four inks does not fit the result and is replaced by sRGB."""
-    profile = metadata.pop("icc_profile", None)
-    if profile is None:
-        return image.convert("RGB")
+def _through_profile(image, notes):
+    """CMYK or Lab to RGB; a profile of inks or of Lab does not fit the result and is replaced by sRGB."""
+    profile = image.info.pop("icc_profile", None)
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
-    try:
-        image = ImageCms.profileToProfile(image, ImageCms.ImageCmsProfile(io.BytesIO(profile)), srgb, outputMode="RGB")
-    except ImageCms.PyCMSError:
+    if image.mode == "LAB":
+        converted = image.convert("RGB")
+    elif profile is None:
         return image.convert("RGB")
-    metadata["icc_profile"] = srgb.tobytes()
-    return image
+    else:
+        try:
+            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            converted = ImageCms.profileToProfile(image, source, srgb, outputMode="RGB")
+        except (ImageCms.PyCMSError, OSError) as error:
+            notes.append(f"its colour profile cannot be used ({reason(error)})")
+            return image.convert("RGB")
+    image.info["icc_profile"] = srgb.tobytes()
+    return converted
+
+
+def _is_lossless_webp(path):
+    with open(path, "rb") as file:
+        file.seek(12)
+        while len(head := file.read(8)) == 8:
+            if head[:4] in (b"VP8 ", b"VP8L"):
+                return head[:4] == b"VP8L"
+            length = int.from_bytes(head[4:], "little")
+            file.seek(length + length % 2, io.SEEK_CUR)
+    return False
 
 
 def write_photograph(path, photograph):
     """Writes an image file, whole or not at all, in the format and with the metadata of the photograph it came from.
 
-    JPEG is written at quality 95 without chroma subsampling, WebP at quality 95, everything else without loss.
+    JPEG, AVIF and HEIC are written at quality 95 without chroma subsampling, WebP at quality 95 unless it came without
+    loss, everything else without loss.
 
     Args:
         path: str or Path; its folder exists.
@@ -172,11 +241,9 @@ def write_photograph(path, photograph):
         image = image.convert("L")
     if photograph.alpha is not None:
         image.putalpha(Image.fromarray(photograph.alpha))
-    options = dict(photograph.metadata)
-    if photograph.format == "JPEG":
-        options.update(quality=95, subsampling=0)
-    elif photograph.format == "WEBP":
-        options.update(quality=95)
+    options = _FORMATS[photograph.format][1] | photograph.metadata
+    if photograph.grey and photograph.format == "AVIF":
+        del options["subsampling"]  # or it would be stored in colour
     encoded = io.BytesIO()
     image.save(encoded, photograph.format, **options)
     write_bytes(path, encoded.getbuffer())
@@ -204,11 +271,14 @@ def to_uint8(values):
     return np.rint((np.clip(np.asarray(values, np.float32), -1, 1) + 1) * np.float32(127.5)).astype(np.uint8)
 
 
-def find_images(folder):
+def find_images(folder, extensions=IMAGE_EXTENSIONS):
     """The image files of a folder, by extension in any letter case, hidden files apart.
+
+    What cannot be read (a broken link, a pipe) is among them, for `read_photograph` to say so.
 
     Args:
         folder: str or Path; its subfolders are not looked into.
+        extensions: container of str in lower case; those that are read, or `PICTURE_EXTENSIONS`.
 
     Returns:
         Sorted list of Path.
@@ -218,9 +288,9 @@ def find_images(folder):
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise NotADirectoryError(f"{folder}: no such folder")
+        raise NotADirectoryError(f"{printable(folder)}: no such folder")
     return sorted(
         path
         for path in folder.iterdir()
-        if path.suffix.lower() in IMAGE_EXTENSIONS and not path.name.startswith(".") and path.is_file()
+        if path.suffix.lower() in extensions and not path.name.startswith(".") and not path.is_dir()
     )

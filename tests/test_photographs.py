@@ -251,7 +251,7 @@ def bad_file(kind, path):
     [
         ("missing", "no such file"),
         ("empty", "not an image that can be read"),
-        ("text", "not an image that can be read; JPEG, PNG, WebP, TIFF or BMP is required"),
+        ("text", "not an image that can be read; JPEG, PNG, WebP, TIFF, BMP, AVIF or HEIC is required"),
         ("truncated", "cannot be decoded"),
         ("huge", f"more than the {MAX_PIXELS} pixels"),
         ("animated", "holds 2 pictures; a file with a single one is required"),
