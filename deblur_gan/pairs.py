@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from deblur_gan.files import whole_file
+from deblur_gan.files import printable, whole_file
 from deblur_gan.photographs import BadImage, find_images, read_rgb
 
 
@@ -108,7 +108,7 @@ def check_pairs(pairs, unmatched=(), n_workers=4, show_progress=False):
         found = pool.map(_problem, pairs)
         for problem in tqdm(found, total=len(pairs), desc="checking pairs", disable=not show_progress, leave=False):
             problems += problem
-    return problems
+    return [printable(problem) for problem in problems]
 
 
 def _problem(pair):

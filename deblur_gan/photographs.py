@@ -168,6 +168,9 @@ def _photograph(image, path):
     image.load()
     exif = upright_exif(image, notes)
     pixels, alpha, grey = _decoded(image, path, notes)
+    if file_format == "BMP" and alpha is not None:
+        alpha = None
+        notes.append("its transparency cannot be kept (Pillow writes BMP without)")
     metadata = kept_metadata(image, file_format, exif, notes)
     if file_format == "WEBP" and _is_lossless_webp(path):
         metadata.update(lossless=True, exact=True, quality=80)

@@ -8,7 +8,18 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from deblur_gan.photographs import BadImage, find_images, from_uint8, read_photograph, to_uint8, write_photograph
+from deblur_gan.files import printable
+from deblur_gan.metadata import reason
+from deblur_gan.photographs import (
+    FORMATS_READ,
+    PICTURE_EXTENSIONS,
+    BadImage,
+    find_images,
+    from_uint8,
+    read_photograph,
+    to_uint8,
+    write_photograph,
+)
 
 # Two strided convolutions halve the image twice, and the reflection paddings need two pixels after that.
 SIZE_MULTIPLE = 4
@@ -138,7 +149,9 @@ def _restore_tiles(generator, padded, rows, columns, progress):
 def restore_files(generator, source, output_dir, side_by_side=False, tile_size=None, overwrite=False):
     """Restores an image file, or every image file of a folder, into a folder, under the same names.
 
-    A file that fails is named on the screen and does not stop the others.
+    Whatever looks like a picture, by its extension, is restored or named on stderr, with the reason; one that fails
+    does not stop the others. Named too: what a result does not keep of a damaged file, and subfolders. An older file
+    of a result's name is replaced.
 
     Args:
         generator: as `deblur`.
@@ -153,33 +166,48 @@ def restore_files(generator, source, output_dir, side_by_side=False, tile_size=N
 
     Raises:
         BadImage: if `source` does not exist or is a folder without an image in it.
-        ValueError: as `deblur`, for `tile_size`.
         OSError: if `output_dir` cannot be made.
     """
     source, output_dir = Path(source), Path(output_dir)
-    paths = find_images(source) if source.is_dir() else [source]
+    paths = find_images(source, PICTURE_EXTENSIONS) if source.is_dir() else [source]
     if not paths:
-        raise BadImage(f"{source}: no image in this folder; JPEG, PNG, WebP, TIFF or BMP files are required")
+        raise BadImage(f"{source}: no image in this folder; {FORMATS_READ} files are required")
     if not source.exists():
         raise BadImage(f"{source}: no such file or folder")
     output_dir.mkdir(parents=True, exist_ok=True)
 
     restored, failed = [], []
     with tqdm(paths, unit="photo", disable=len(paths) == 1) as bar:
+
+        def say(line):
+            bar.write(printable(line), file=sys.stderr)
+
+        if source.is_dir() and (subfolders := _subfolders(source, output_dir)):
+            say(f"{source}: its subfolders are not looked into: {', '.join(subfolders)}")
         for path in bar:
             target = output_dir / path.name
             try:
+                photograph = read_photograph(path)
                 if target.exists() and target.samefile(path) and not overwrite:
                     raise BadImage(f"{path}: the result would replace it; choose another output folder or allow it")
-                photograph = read_photograph(path)
                 write_photograph(target, _restore(generator, photograph, side_by_side, tile_size))
                 restored.append(target)
+                for note in photograph.notes:
+                    say(f"{path}: restored, but {note}")
             # Whatever one photograph meets (no memory left, a full disk), the next one gets its chance.
             except Exception as error:
-                reason = " ".join(str(error).split()) or type(error).__name__
-                failed.append(reason if isinstance(error, BadImage) else f"{path}: {reason}")
-                bar.write(failed[-1], file=sys.stderr)
+                failed.append(printable(error if isinstance(error, BadImage) else f"{path}: {reason(error)}"))
+                say(failed[-1])
     return restored, failed
+
+
+def _subfolders(source, output_dir):
+    names = sorted(
+        entry.name
+        for entry in source.iterdir()
+        if entry.is_dir() and not entry.name.startswith(".") and not entry.samefile(output_dir)
+    )
+    return names if len(names) <= 5 else [*names[:5], f"and {len(names) - 5} more"]
 
 
 def _restore(generator, photograph, side_by_side, tile_size):

@@ -20,15 +20,15 @@ ROOT = Path(__file__).resolve().parent.parent
 @click.option(
     "--input_dir",
     type=click.Path(exists=True, path_type=Path),
-    help="A folder of photographs, or one photograph (JPEG, PNG, WebP, TIFF, BMP). "
-    "[default: images/test/A, sample photographs that are made where they are missing]",
+    help="A folder of photographs, or one photograph: JPEG, PNG, WebP, TIFF, BMP, AVIF, or, with pillow-heif, HEIC. "
+    "Subfolders are not looked into. [default: images/test/A, sample photographs that are made where they are missing]",
 )
 @click.option(
     "--output_dir",
     type=click.Path(path_type=Path, file_okay=False),
     default=Path("restored"),
     show_default=True,
-    help="Folder for the restored photographs, which keep their names.",
+    help="Folder for the restored photographs, which keep their names. Older files of these names are replaced.",
 )
 @click.option("--side_by_side", is_flag=True, help="Write pictures of blurred | restored instead.")
 @click.option(
@@ -46,6 +46,7 @@ def deblur_image(weight_path, input_dir, output_dir, side_by_side, tile_size, ov
     from deblur_gan.backend import start_backend
 
     start_backend()
+    from deblur_gan.files import printable
     from deblur_gan.photographs import BadImage
     from deblur_gan.restoration import restore_files
     from deblur_gan.synthesis import write_sample_images
@@ -56,12 +57,13 @@ def deblur_image(weight_path, input_dir, output_dir, side_by_side, tile_size, ov
             input_dir = ROOT / "images" / "test" / "A"
             if not input_dir.is_dir():
                 write_sample_images(ROOT / "images")
-            click.echo(f"No --input_dir: restoring the sample photographs in {input_dir}")
+            click.echo(printable(f"No --input_dir: restoring the sample photographs in {input_dir}"))
         generator = load_generator(weight_path)
         restored, failed = restore_files(generator, input_dir, output_dir, side_by_side, tile_size, overwrite)
     except (BadImage, BadWeights, OSError) as error:
         raise click.ClickException(str(error)) from None
-    click.echo(f"Restored {len(restored)} of {len(restored) + len(failed)} photographs into {output_dir}/")
+    n_photographs = len(restored) + len(failed)
+    click.echo(printable(f"Restored {len(restored)} of {n_photographs} photographs into {output_dir}/"))
     if failed:
         raise SystemExit(1)
 

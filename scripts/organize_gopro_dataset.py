@@ -24,14 +24,15 @@ IMAGES = Path(__file__).resolve().parent.parent / "images"
     help="Blurred frames to take: averaged as the camera stored them, or averaged in linear light.",
 )
 def main(dir_in, dir_out, blur):
+    from deblur_gan.files import printable
     from deblur_gan.pairs import organize_gopro
 
     try:
         counts = organize_gopro(dir_in, dir_out, blur, show_progress=True)
     except OSError as error:
-        raise click.ClickException(" ".join(str(error).split())) from None
+        raise click.ClickException(printable(error)) from None
     for part, count in counts.items():
-        click.echo(f"{dir_out / part}: {count} pairs")
+        click.echo(printable(f"{dir_out / part}: {count} pairs"))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
+import errno
+import os
 from pathlib import Path
 
 import pytest
 
-from deblur_gan.pairs import find_pairs
+from deblur_gan.pairs import check_pairs, find_pairs
 
 
 def touch(root, *names):
@@ -44,3 +46,19 @@ def test_a_folder_of_something_else_is_named(tmp_path):
         find_pairs(tmp_path)
     with pytest.raises(NotADirectoryError, match="no such folder"):
         find_pairs(Path("nowhere"))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a system without pipes in folders")
+def test_pipes_and_links_to_nothing_are_named_and_not_waited_for(tmp_path):
+    touch(tmp_path, "A/1.png", "B/2.png", "B/3.png", "B/4.png")
+    os.mkfifo(tmp_path / "B" / "1.png")
+    (tmp_path / "A" / "2.png").symlink_to("2.png")
+    (tmp_path / "A" / "3.png").symlink_to("nowhere")
+    problems = check_pairs(*find_pairs(tmp_path))
+    for name, reason in (
+        ("B/1.png", "is a pipe"),
+        ("A/2.png", os.strerror(errno.ELOOP)),
+        ("A/3.png", "a link to a file that"),
+    ):
+        assert any(problem.startswith(f"{tmp_path / name}: {reason}") for problem in problems)
+    assert any(problem.startswith(f"{tmp_path / 'B/4.png'}: no single counterpart") for problem in problems)

@@ -1,14 +1,21 @@
+import errno
 import io
+import os
 import struct
+import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
-from PIL import ExifTags, Image, ImageCms
+from PIL import ExifTags, Image, ImageCms, features
+from PIL.PngImagePlugin import PngInfo
 
 from deblur_gan.photographs import (
     MAX_PIXELS,
+    PICTURE_EXTENSIONS,
     BadImage,
     find_images,
     from_uint8,
@@ -17,6 +24,11 @@ from deblur_gan.photographs import (
     to_uint8,
     write_photograph,
 )
+
+HOSTILE = Path(__file__).parent / "hostile"
+EXTENSIONS = ["bmp", "jpg", "png", "tif", "webp"] + ["avif"] * features.check("avif")
+# Every way in which a file may hold its pixels, as far as its format has it.
+MODES = ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "I;16"]
 
 
 def noise(*shape):
@@ -32,15 +44,24 @@ def smooth(height, width, channels=3):
 
 def png_16_bit_rgb(path, values):
     """A PNG of 16-bit RGB, which Pillow reads but does not write."""
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    png(path, values.shape[1], values.shape[0], 16, rows)
 
+
+def png(path, width, height, depth, rows):
     def chunk(kind, content):
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
-    height, width = values.shape[:2]
-    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
-    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, depth, 2, 0, 0, 0)
     content = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + content)
+
+
+def copied(path):
+    """A copy as restoring makes it, but for the pixels, opened by Pillow."""
+    copy = path.with_stem("copy")
+    write_photograph(copy, read_photograph(path))
+    return Image.open(copy)
 
 
 # ---- value ranges
@@ -70,8 +91,10 @@ def test_lossless_formats_give_their_pixels(tmp_path, name):
     assert photograph.alpha is None and not photograph.grey
 
 
-@pytest.mark.parametrize("name", ["a.jpg", "a.JPEG", "a.webp"])
+@pytest.mark.parametrize("name", ["a.jpg", "a.JPEG", "a.jfif", "a.webp", "a.avif"])
 def test_lossy_formats_give_nearly_their_pixels(tmp_path, name):
+    if name == "a.avif" and not features.check("avif"):
+        pytest.skip("this Pillow has no AVIF")
     pixels = smooth(40, 48)
     Image.fromarray(pixels).save(tmp_path / name, quality=95)
     assert np.abs(read_rgb(tmp_path / name).astype(int) - pixels).max() <= 8
@@ -219,6 +242,140 @@ def test_a_phones_jpeg_with_a_second_picture_inside_is_its_first(tmp_path):
     assert photograph.format == "JPEG" and photograph.pixels.shape == (24, 40, 3)
 
 
+@pytest.mark.parametrize("extension", EXTENSIONS)
+@pytest.mark.parametrize("mode", MODES)
+def test_what_is_read_is_written_in_its_own_format_and_size(tmp_path, extension, mode):
+    path = tmp_path / f"a.{extension}"
+    try:
+        Image.fromarray(smooth(24, 40)).convert("L" if mode == "I;16" else "RGB").convert(mode).save(path)
+    except (OSError, ValueError):
+        pytest.skip(f"{extension} cannot hold {mode}")
+    original = read_photograph(path)
+    copy = copied(path)
+    assert copy.format == Image.open(path).format and copy.size == (40, 24)
+    again = read_photograph(path.with_stem("copy"))
+    assert (again.grey, again.alpha is None) == (original.grey, original.alpha is None) and not original.notes
+    exact = extension in ("bmp", "png", "tif")
+    assert np.abs(again.pixels.astype(int) - original.pixels).max() <= (0 if exact else 16)
+
+
+@pytest.mark.parametrize(
+    "extra", [{}, {"icc_profile": ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()}]
+)
+def test_lossless_webp_stays_lossless(tmp_path, extra):
+    pixels = noise(24, 40, 4)
+    Image.fromarray(pixels).save(tmp_path / "a.webp", lossless=True, exact=True, **extra)
+    np.testing.assert_array_equal(np.asarray(copied(tmp_path / "a.webp")), pixels)
+
+
+def test_lab_becomes_rgb_with_the_profile_of_rgb(tmp_path):
+    srgb, lab = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
+    image = ImageCms.profileToProfile(Image.fromarray(smooth(24, 40)), srgb, lab, outputMode="LAB")
+    image.save(tmp_path / "a.tif", icc_profile=ImageCms.ImageCmsProfile(lab).tobytes())
+    copy = copied(tmp_path / "a.tif")
+    assert copy.mode == "RGB"
+    assert ImageCms.ImageCmsProfile(io.BytesIO(copy.info["icc_profile"])).profile.xcolor_space == "RGB "
+    expected = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
+    assert np.abs(np.asarray(copy).astype(int) - np.asarray(expected)).max() <= 1
+
+
+def test_transparency_that_bmp_is_not_written_with_is_said(tmp_path):
+    header = struct.pack("<IiiHHIIiiII", 108, 2, 1, 1, 32, 3, 8, 0, 0, 0, 0)
+    masks = struct.pack("<IIII", 0xFF0000, 0xFF00, 0xFF, 0xFF000000) + b"BGRs" + bytes(48)
+    content = header + masks + bytes([3, 2, 1, 128, 6, 5, 4, 0])
+    (tmp_path / "a.bmp").write_bytes(b"BM" + struct.pack("<IHHI", 14 + len(content), 0, 0, 122) + content)
+    photograph = read_photograph(tmp_path / "a.bmp")
+    np.testing.assert_array_equal(photograph.pixels, [[[1, 2, 3], [4, 5, 6]]])
+    assert photograph.alpha is None and "its transparency cannot be kept" in photograph.notes[0]
+
+
+XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><r:D xmlns:r="d" tiff:Orientation="6" label="mine"/></x:xmpmeta>'
+
+
+@pytest.mark.parametrize("extension", [extension for extension in EXTENSIONS if extension != "bmp"])
+def test_xmp_survives_but_for_the_rotation_that_is_applied(tmp_path, extension):
+    path, options = tmp_path / f"a.{extension}", {"xmp": XMP}
+    if extension == "png":
+        options = {"pnginfo": PngInfo()}
+        options["pnginfo"].add_itxt("XML:com.adobe.xmp", XMP.decode())
+    elif extension == "tif":
+        options = {"tiffinfo": {700: XMP}}
+    Image.fromarray(smooth(24, 40)).save(path, **options)
+    copy = copied(path)
+    assert b'label="mine"' in copy.info["xmp"]
+    assert copy.size == read_rgb(path.with_stem("copy")).shape[1::-1] == (24, 40)
+
+
+def test_iptc_comment_and_extended_xmp_of_a_jpeg_survive(tmp_path):
+    caption = b"\x1c\x02\x78\x00\x05Spain\0"
+    iptc = b"Photoshop 3.0\x008BIM\x04\x04\0\0" + struct.pack(">I", 10) + caption[:10]
+    extended = b"http://ns.adobe.com/xmp/extension/\0" + b"0" * 32 + struct.pack(">II", 4, 0) + b"more"
+    segments = [
+        b"\xff" + mark + struct.pack(">H", len(s) + 2) + s for mark, s in ((b"\xed", iptc), (b"\xe1", extended))
+    ]
+    Image.fromarray(smooth(24, 40)).save(tmp_path / "a.jpg", extra=b"".join(segments), comment="Spain", dpi=(300, 300))
+    copy = copied(tmp_path / "a.jpg")
+    assert copy.info["photoshop"][0x0404] == caption[:10] and ("APP1", extended) in copy.applist
+    assert copy.info["comment"] == b"Spain" and copy.info["dpi"] == (300, 300)
+
+
+def test_xmp_that_describes_what_is_not_copied_is_left_out(tmp_path):
+    """A reader would look behind the copy for the gain map or film that stood behind the photograph."""
+    xmp = b"<x:xmpmeta><Container:Directory/></x:xmpmeta>"
+    Image.fromarray(smooth(8, 8)).save(tmp_path / "a.jpg", xmp=xmp)
+    assert "xmp" not in copied(tmp_path / "a.jpg").info
+
+
+def test_texts_of_a_png_survive(tmp_path):
+    texts = PngInfo()
+    texts.add_text("Author", "Großmann")
+    texts.add_itxt("Title", "東京", lang="ja")
+    texts.add_text("parameters", "steps: 20, " * 1000, zip=True)
+    texts.add(b"gAMA", struct.pack(">I", 100_000))
+    Image.fromarray(smooth(8, 8)).save(tmp_path / "a.png", pnginfo=texts)
+    copy = copied(tmp_path / "a.png")
+    assert copy.text == Image.open(tmp_path / "a.png").text and copy.text["Title"].lang == "ja"
+    assert copy.info["gamma"] == 1.0
+
+
+def test_iptc_of_a_tiff_survives(tmp_path):
+    Image.fromarray(smooth(8, 8)).save(tmp_path / "a.tif", tiffinfo={33723: b"\x1c\x02\x78\x00\x05Spain"})
+    assert bytes(copied(tmp_path / "a.tif").tag_v2[33723]) == b"\x1c\x02\x78\x00\x05Spain"
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "note"),
+    [
+        ("bad_exif_header.png", (40, 30), "its EXIF data cannot be kept"),
+        ("exif_header_damaged.jpg", (37, 26), "its EXIF data cannot be kept"),
+        ("exif_not_a_number.jpg", (26, 37), "its EXIF data cannot be kept"),
+        ("cmyk_garbage_icc.jpg", (40, 30), "its colour profile cannot be used"),
+    ],
+)
+def test_damaged_metadata_costs_the_metadata_not_the_picture(tmp_path, name, size, note):
+    photograph = read_photograph(HOSTILE / name)
+    assert photograph.pixels.shape == (*size[::-1], 3)
+    assert len(photograph.notes) == 1 and photograph.notes[0].startswith(note)
+    write_photograph(tmp_path / name, photograph)
+    assert not read_photograph(tmp_path / name).notes
+
+
+def test_metadata_that_cannot_be_written_is_left_out_on_reading(tmp_path):
+    texts = PngInfo()
+    texts.add_text("icc_profile", "Pillow takes this for a profile")
+    Image.fromarray(noise(8, 8, 3)).save(tmp_path / "a.png", pnginfo=texts)
+    photograph = read_photograph(tmp_path / "a.png")
+    assert len(photograph.notes) == 1 and photograph.notes[0].startswith("its colour profile cannot be kept")
+    write_photograph(tmp_path / "b.png", photograph)
+    np.testing.assert_array_equal(read_rgb(tmp_path / "b.png"), noise(8, 8, 3))
+
+
+def test_no_thread_touches_what_other_threads_are_warned_of(monkeypatch):
+    monkeypatch.setattr(warnings, "catch_warnings", lambda **_: pytest.fail("warnings belong to all threads"))
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(read_photograph, [HOSTILE / "exif_not_a_number.jpg"] * 8))
+
+
 def test_tiff_compression_is_kept(tmp_path):
     Image.fromarray(noise(9, 9, 3)).save(tmp_path / "a.tif", compression="tiff_lzw")
     write_photograph(tmp_path / "b.tif", read_photograph(tmp_path / "a.tif"))
@@ -235,8 +392,7 @@ def bad_file(kind, path):
     elif kind == "truncated":
         path.write_bytes(encoded.getvalue()[:1000])
     elif kind == "huge":
-        side = int(MAX_PIXELS**0.5) + 1
-        Image.new("1", (side, side)).save(path, "PNG")
+        png(path, MAX_PIXELS + 1, 1, 8, b"")
     elif kind == "animated":
         frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
         frames[0].save(path, "PNG", save_all=True, append_images=frames[1:])
@@ -267,6 +423,86 @@ def test_bad_files_are_named_in_one_line(tmp_path, kind, message):
     assert str(caught.value).startswith(f"{path}: ") and "\n" not in str(caught.value)
 
 
+def strips_missing(path):
+    """1,000 rows, but strips for the first 10."""
+    Image.fromarray(noise(10, 40, 3)).save(path, "TIFF")
+    content = path.read_bytes()
+    length, rows = struct.pack("<HHII", 257, 4, 1, 10), struct.pack("<HHII", 278, 4, 1, 10)
+    short_length = struct.pack("<HHIHH", 257, 3, 1, 10, 0)
+    assert (content.count(length) + content.count(short_length), content.count(rows[:2])) != (0, 0)
+    content = content.replace(length, struct.pack("<HHII", 257, 4, 1, 1000))
+    path.write_bytes(content.replace(short_length, struct.pack("<HHIHH", 257, 3, 1, 1000, 0)))
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_pictures_that_claim_what_they_do_not_hold_are_refused_before_memory_is_taken(tmp_path, monkeypatch):
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda _: pytest.fail("takes the memory"))
+    for name in ("claims_178_megapixels.png", "claims_155_megapixels.tif"):
+        with pytest.raises(BadImage, match="claims .* pixels, of which .* bytes hold too little"):
+            read_photograph(HOSTILE / name)
+    strips_missing(tmp_path / "a.tif")
+    with pytest.raises(BadImage, match="truncated: strips are missing"):
+        read_photograph(tmp_path / "a.tif")
+
+
+def test_a_flat_picture_of_25_megapixels_is_read(tmp_path):
+    """It compresses as far as PNG can, to a thousandth."""
+    Image.new("L", (5000, 5000), 90).save(tmp_path / "a.png")
+    pixels = read_rgb(tmp_path / "a.png")
+    assert pixels.shape == (5000, 5000, 3) and (pixels == 90).all()
+
+
+def test_postscript_under_another_name_is_not_run():
+    with pytest.raises(BadImage, match="not an image that can be read"):
+        read_photograph(HOSTILE / "eps_named.jpg")
+
+
+def test_a_cameras_raw_file_is_not_taken_for_its_thumbnail(tmp_path):
+    Image.fromarray(noise(8, 8, 3)).save(tmp_path / "a.dng", "TIFF")
+    with pytest.raises(BadImage, match="raw file"):
+        read_photograph(tmp_path / "a.dng")
+
+
+def test_heic_is_read_or_says_what_is_missing(tmp_path):
+    path = tmp_path / "a.heic"
+    try:
+        import pillow_heif  # noqa: F401
+    except ImportError:
+        path.write_bytes(struct.pack(">I", 24) + b"ftypheic\0\0\0\0mif1heic")
+        with pytest.raises(BadImage, match="pip install pillow-heif"):
+            read_photograph(path)
+    else:
+        Image.fromarray(smooth(24, 40)).save(path, quality=95)
+        copy = copied(path)
+        assert copy.format == "HEIF" and copy.size == (40, 24)
+        assert np.abs(np.asarray(copy).astype(int) - smooth(24, 40)).max() <= 12
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a system without pipes in folders")
+def test_what_is_no_file_is_named_and_never_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "broken.png").symlink_to("nowhere.png")
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    (tmp_path / "device.png").symlink_to("/dev/zero")
+    expected = {
+        "broken.png": "a link to a file that is missing",
+        "device.png": "is a pipe, a socket or a device",
+        "loop.png": os.strerror(errno.ELOOP),
+        "pipe.png": "is a pipe, a socket or a device",
+    }
+    paths = find_images(tmp_path)
+    assert [path.name for path in paths] == list(expected)
+    for path in paths:
+        with pytest.raises(BadImage, match=expected[path.name]):
+            read_photograph(path)
+
+
+def test_a_message_is_one_line_whatever_the_name_is(tmp_path):
+    with pytest.raises(BadImage) as caught:
+        read_photograph(tmp_path / "a\nb\x1b[31m\u202egnp.png")
+    assert str(caught.value).isprintable() and "a\\nb\\x1b[31m\\u202egnp.png" in str(caught.value)
+
+
 # ---- folders
 
 
@@ -278,6 +514,9 @@ def touch(root, *names):
 
 def test_find_images_by_extension_without_hidden_files(tmp_path):
     touch(tmp_path, "b.JPG", "a.png", "._a.png", "notes.txt", "Thumbs.db", "deeper/c.png")
+    touch(tmp_path, "c.gif", "d.NEF", "weights.h5")
+    (tmp_path / "folder.png").mkdir()
     assert [path.name for path in find_images(tmp_path)] == ["a.png", "b.JPG"]
+    assert [path.name for path in find_images(tmp_path, PICTURE_EXTENSIONS)] == ["a.png", "b.JPG", "c.gif", "d.NEF"]
     with pytest.raises(NotADirectoryError, match="no such folder"):
         find_images(tmp_path / "missing")

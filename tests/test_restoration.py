@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import numpy as np
@@ -154,6 +155,43 @@ def test_the_input_is_replaced_only_when_told(meudec, tmp_path):
     restored, failed = restore_files(meudec, tmp_path / "a.png", tmp_path, overwrite=True)
     assert not failed
     assert (np.asarray(Image.open(tmp_path / "a.png")) != image).any()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a system without pipes in folders")
+def test_whatever_looks_like_a_picture_is_restored_or_named(identity, tmp_path, capsys):
+    source = tmp_path / "in"
+    for folder in ("holiday", "out", ".hidden"):
+        (source / folder).mkdir(parents=True)
+    for name in ("a.jfif", "b.TIF", "c\nd.png"):
+        Image.fromarray(noise(8, 8, 3)).save(source / name)
+    for name in ("animation.gif", "drawing.svg", "camera.NEF", "phone.jxl"):
+        (source / name).write_bytes(b"something else")
+    os.mkfifo(source / "pipe.png")
+    (source / "broken.jpg").symlink_to("nowhere.jpg")
+    (source / "notes.txt").write_text("not a picture")
+    for _ in range(2):  # the second time, results of the first are replaced
+        restored, failed = restore_files(identity, source, source / "out")
+        said = capsys.readouterr().err
+        assert [path.name for path in restored] == ["a.jfif", "b.TIF", "c\nd.png"]
+        assert len(failed) == 6 and all(message.isprintable() and message in said for message in failed)
+        for name in ("animation.gif", "drawing.svg", "camera.NEF", "phone.jxl", "pipe.png", "broken.jpg"):
+            assert sum(message.startswith(f"{source / name}: ") for message in failed) == 1
+        assert f"{source}: its subfolders are not looked into: holiday\n" in said and "notes.txt" not in said
+    assert sorted(path.name for path in (source / "out").iterdir()) == ["a.jfif", "b.TIF", "c\nd.png"]
+
+
+def test_metadata_that_is_lost_is_said_and_the_picture_restored(identity, tmp_path, capsys):
+    path = Path(__file__).parent / "hostile" / "bad_exif_header.png"
+    restored, failed = restore_files(identity, path, tmp_path)
+    assert (restored, failed) == ([tmp_path / path.name], [])
+    assert f"{path}: restored, but its EXIF data cannot be kept" in capsys.readouterr().err
+    assert Image.open(restored[0]).size == (40, 30)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a system without pipes in folders")
+def test_a_single_pipe_is_named_and_not_waited_for(identity, tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    assert "is a pipe" in restore_files(identity, tmp_path / "pipe.png", tmp_path / "out")[1][0]
 
 
 def test_nothing_to_restore_is_said(identity, tmp_path):
