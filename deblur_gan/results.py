@@ -32,7 +32,6 @@ from deblur_gan.report import Example, Section, thumbnail, write_page
 from deblur_gan.weights import BadWeights, describe, load_generator
 
 CSV_NAME, JSON_NAME, PAGE_NAME = "metrics.csv", "metrics.json", "index.html"
-LABELS = {"blurred": "blurred input", "restored": "restored", "gain": "gain"}
 
 
 class Result(NamedTuple):
@@ -371,91 +370,6 @@ def _by_sequence(rows):
     return {"overall": summarize(rows), "sequences": per_sequence}
 
 
-def format_table(result):
-    """The scores of one weight file as Markdown tables, one for each protocol, that can also be read as they are.
-
-    Args:
-        result: `Result`.
-
-    Returns:
-        str.
-    """
-    parts = []
-    for protocol, summary in result.summaries.items():
-        overall = summary["overall"]
-        parts.append(
-            f"Protocol {protocol}: {PROTOCOLS[protocol].description}\n"
-            f"{overall['n_images']} images, {overall['seconds_per_image']:.3g} s per image (median, deblurring alone)"
-        )
-        parts.append(_markdown(_means(summary), n_text=3, right=(1,)))
-        if overall["n_perfect"]:
-            parts.append(_perfect_note(overall))
-    return "\n\n".join(parts)
-
-
-def _means(summary):
-    """The means of one protocol as lines of cells, the first of them the header."""
-    lines = [["sequence", "images", "", *(metric.label for metric in METRICS.values())]]
-    for sequence, means in [*summary["sequences"].items(), ("all", summary["overall"])]:
-        for kind in KINDS:
-            first = [sequence, str(means["n_images"])] if kind == "blurred" else ["", ""]
-            lines.append([*first, LABELS[kind], *(_shown(name, kind, means) for name in METRICS)])
-    return lines
-
-
-LABELS = {"blurred": "blurred input", "restored": "restored", "gain": "gain"}
-
-
-def _perfect_note(summary):
-    return (
-        f"{summary['n_perfect']} of {summary['n_images']} images equal their sharp version before or after restoring: "
-        "their PSNR is infinite and left out of the means of PSNR."
-    )
-
-
-def format_comparison(results):
-    """One Markdown table of several weight files: a row for each protocol and file, and for the blurred input.
-
-    Args:
-        results: list of `Result` of one call of `evaluate`.
-
-    Returns:
-        str.
-    """
-    lines = [["protocol", "weights", *(metric.label for metric in METRICS.values()), "gain [dB]", "s per image"]]
-    for protocol in results[0].summaries:
-        summaries = [(result.name, result.summaries[protocol]["overall"]) for result in results]
-        scores = [_shown(metric, "blurred", summaries[0][1]) for metric in METRICS]
-        lines.append([protocol, LABELS["blurred"], *scores, "", ""])
-        for name, means in summaries:
-            scores = [_shown(metric, "restored", means) for metric in METRICS]
-            lines.append(["", name, *scores, _shown("psnr", "gain", means), f"{means['seconds_per_image']:.3g}"])
-    return _markdown(lines, n_text=2)
-
-
-def _shown(name, kind, means):
-    value = means[kind][name]
-    if value is None:
-        return "-"
-    return f"{value:{'+' if kind == 'gain' else ''}.{METRICS[name].digits}f}"
-
-
-def _markdown(lines, n_text, right=()):
-    """Cells to a Markdown table with aligned columns; the first `n_text` are text, numbers follow."""
-    lines = [[printable(cell) for cell in line] for line in lines]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    left = [i < n_text and i not in right for i in range(len(widths))]
-
-    def line(cells):
-        padded = [
-            cell.ljust(w) if to_left else cell.rjust(w) for cell, w, to_left in zip(cells, widths, left, strict=True)
-        ]
-        return f"| {' | '.join(padded)} |"
-
-    rule = [f"{'-' * (w + 1)}-" if to_left else f"{'-' * (w + 1)}:" for w, to_left in zip(widths, left, strict=True)]
-    return "\n".join([line(lines[0]), f"|{'|'.join(rule)}|", *map(line, lines[1:])])
-
-
 def _write_comparison(path, results):
     lines = [["weights", "protocol", "n_images", *SCORE_COLUMNS, "seconds"]]
     for result in results:
@@ -488,77 +402,35 @@ def _plain(value, depth=0):
 
 
 def _write_page(result, about, problems, examples, journal):
-    sections = []
-    for protocol, rows in result.rows.items():
-        summary = result.summaries[protocol]
-        overall = summary["overall"]
-        notes = [
-            f"{overall['n_images']} images, {overall['seconds_per_image']:.3g} seconds per image (median, deblurring "
-            "alone). Means count every image the same."
-        ]
-        if overall["n_perfect"]:
-            notes.append(_perfect_note(overall))
-        sections.append(
-            Section(
-                protocol,
-                PROTOCOLS[protocol].description,
-                notes,
-                _means(summary),
-                examples[protocol],
-                COLUMNS_SHOWN,
-                [(journal.thumbnail(row), _cells(row)) for row in rows],
-            )
+    sections = [
+        Section(
+            protocol, result.summaries[protocol], [(row, journal.thumbnail(row)) for row in rows], examples[protocol]
         )
+        for protocol, rows in result.rows.items()
+    ]
+    weights, data, versions = about["weights"], about["data"], about["versions"]
     facts = {
-        "Weights": f"{about['weights']['path']} (sha256 {about['weights']['sha256']})",
-        "Network": ", ".join(f"{key} {about['weights'][key]}" for key in ("architecture", "ngf", "n_blocks")),
-        "Data": f"{about['data']['folder']}, {about['data']['n_pairs']} of {about['data']['n_pairs_found']} pairs "
-        f"(sha256 {about['data']['sha256']})",
+        "Weights": f"{weights['path']} (sha256 {weights['sha256']})",
+        "Network": ", ".join(f"{key} {weights[key]}" for key in ("architecture", "ngf", "n_blocks")),
+        "Data": f"{data['folder']}, {data['n_pairs']} of {data['n_pairs_found']} pairs (sha256 {data['sha256']})",
         "Tiles": f"{about['tile_size']} pixels" if about["tile_size"] else "none asked for",
-        "Measured": f"{about['created']} on {about['device']} with "
-        + ", ".join(f"{name} {version}" for name, version in about["versions"].items()),
+        "Measured": f"{about['created']} on {about['device']} with {', '.join(map(' '.join, versions.items()))}",
         "Command": " ".join(about["command"]),
     }
-    definitions = {metric.label: metric.definition for metric in METRICS.values()}
     with whole_file(result.folder / PAGE_NAME) as temporary:
-        write_page(temporary, f"Deblurring with {result.name}", facts, definitions, sections, problems)
+        write_page(temporary, f"Deblurring with {result.name}", facts, sections, problems)
 
 
 def _examples(rows, generator, data, tile_size):
     """The pairs with the best, the median and the worst gain in PSNR, restored once more to be looked at."""
     ranked = sorted((row for row in rows if not row.perfect), key=lambda row: row.gain["psnr"])
-    places = {"Best gain": len(ranked) - 1, "Median gain": len(ranked) // 2, "Worst gain": 0}
-    examples, shown = [], set()
-    for title, place in places.items():
-        if not ranked or place in shown:
-            continue
-        shown.add(place)
-        row = ranked[place]
-        images = restore_pair(generator, data.pairs[row.pair_id], row.protocol, tile_size)
-        scores = ", ".join(
-            f"{METRICS[metric].label} {row.blurred[metric]:.{METRICS[metric].digits}f} to "
-            f"{row.restored[metric]:.{METRICS[metric].digits}f} ({row.gain[metric]:+.{METRICS[metric].digits}f})"
-            for metric in ("psnr", "ssim")
+    titles = {len(ranked) // 2: "Median gain", 0: "Worst gain", len(ranked) - 1: "Best gain"} if ranked else {}
+    return [
+        Example(
+            titles[n], ranked[n], *restore_pair(generator, data.pairs[ranked[n].pair_id], ranked[n].protocol, tile_size)
         )
-        examples.append(Example(title, f"{_full_name(row)}: {scores}", *images))
-    return examples
-
-
-COLUMNS_SHOWN = ["name", "size", *(f"{METRICS[name].label} {kind}" for name in ("psnr", "ssim") for kind in KINDS)]
-
-
-def _full_name(row):
-    return f"{row.sequence}/{row.name}" if row.sequence else row.name
-
-
-def _cells(row):
-    """The line of an image in the table of the page, under `COLUMNS_SHOWN`: texts, and what to sort them by."""
-    cells = [(_full_name(row), _full_name(row)), (f"{row.width}x{row.height}", row.width * row.height)]
-    for name in ("psnr", "ssim"):
-        for kind in KINDS:
-            value = getattr(row, kind)[name]
-            cells.append((f"{value:{'+' if kind == 'gain' else ''}.{METRICS[name].digits}f}", value))
-    return cells
+        for n in sorted(titles, reverse=True)
+    ]
 
 
 def _versions():

@@ -74,7 +74,8 @@ def test(weight_paths, **options):
     start_backend()
     from deblur_gan.files import printable
     from deblur_gan.photographs import BadImage
-    from deblur_gan.results import evaluate, format_comparison, format_table
+    from deblur_gan.report import format_comparison, format_table
+    from deblur_gan.results import evaluate
     from deblur_gan.weights import BadWeights
 
     try:

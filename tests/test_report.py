@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from deblur_gan.evaluation import Row, summarize
+from deblur_gan.metrics import METRICS
 from deblur_gan.report import WINDOW, Example, Section, error_map, most_changed, thumbnail, write_page
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -20,12 +22,20 @@ FLAGS = (
     "--disable-component-update --disable-sync --disable-dev-shm-usage --window-size=1200,900 --remote-debugging-pipe"
 )
 GAINS = [0.5, -1.25, 10.0, float("nan"), 9.5, float("inf")]
+GAIN = 5  # its column in the table of images
 
 
 def picture(height=240, width=320):
     """Every pixel tells where it is: red grows to the right, green downwards."""
     y, x = np.mgrid[:height, :width]
     return np.stack([x * 255 // width, y * 255 // height, np.full_like(x, 128)], axis=-1).astype(np.uint8)
+
+
+def row(name, gain, sequence="street"):
+    """Scores with this gain in PSNR; not a number between two infinities."""
+    blurred, restored = (20.0, 20.0 + gain) if gain == gain else (float("inf"), float("inf"))
+    scores = [dict.fromkeys(METRICS, 0.5) | {"psnr": psnr} for psnr in (blurred, restored)]
+    return Row("full", sequence, name, 240, 320, *scores, seconds=1.0)
 
 
 @pytest.fixture(scope="module")
@@ -36,19 +46,13 @@ def page(tmp_path_factory):
     blurred = np.clip(sharp.astype(int) + 20, 0, 255).astype(np.uint8)
     restored = blurred.copy()
     restored[100:140, 200:240] = sharp[100:140, 200:240]
-    cells = [[(f"image {n}", f"image {n}"), (f"{gain:+.2f}", gain)] for n, gain in enumerate(GAINS)]
-    section = Section(
-        "full",
-        "native size",
-        ["6 images"],
-        [["sequence", "images", "", "PSNR"], ["all", "6", "gain", "+1.00"]],
-        [Example("Best gain", "image 2: 20.00 to 21.00", sharp, blurred, restored)],
-        ["name", "gain"],
-        [(folder / "small.jpg", line) for line in cells],
-    )
+    rows = [row(f"image {n}", gain) for n, gain in enumerate(GAINS)]
+    example = Example("Best gain", rows[2], sharp, blurred, restored)
+    summary = {"overall": summarize(rows), "sequences": {"<b>street": summarize(rows[:2])}}
+    section = Section("full", summary, [(shown, folder / "small.jpg") for shown in rows], [example])
     path = folder / "index.html"
-    facts = {"Data": "images/test"}
-    write_page(path, "Deblurring with <weights> & co", facts, {"PSNR": "peak 255"}, [section], ["x.png"])
+    facts = {"Data": "images/test\u202e"}
+    write_page(path, "Deblurring with <weights> & co", facts, [section], ["x\x1b.png"])
     return path
 
 
@@ -151,24 +155,24 @@ def column(browser, number):
 
 def test_click_on_a_heading_sorts(page, browser):
     browser.open(page.as_uri())
-    as_written = column(browser, 2)
+    as_written = column(browser, GAIN)
     assert as_written == ["+0.50", "-1.25", "+10.00", "+nan", "+9.50", "+inf"]
-    browser.click(".images th:nth-child(3) button")
-    assert column(browser, 2) == ["-1.25", "+0.50", "+9.50", "+10.00", "+inf", "+nan"]
-    assert browser.value("document.querySelector('.images th:nth-child(3)').ariaSort") == "ascending"
-    browser.click(".images th:nth-child(3) button")
-    assert column(browser, 2) == ["+inf", "+10.00", "+9.50", "+0.50", "-1.25", "+nan"]
-    assert column(browser, 1)[1] == "image 2"  # lines stay whole
+    browser.click(f".images th:nth-child({GAIN + 1}) button")
+    assert column(browser, GAIN) == ["-1.25", "+0.50", "+9.50", "+10.00", "+inf", "+nan"]
+    assert browser.value(f"document.querySelector('.images th:nth-child({GAIN + 1})').ariaSort") == "ascending"
+    browser.click(f".images th:nth-child({GAIN + 1}) button")
+    assert column(browser, GAIN) == ["+inf", "+10.00", "+9.50", "+0.50", "-1.25", "+nan"]
+    assert column(browser, 1)[1] == "street/image 2"  # lines stay whole
     browser.click(".images th:nth-child(2) button")
-    assert column(browser, 2) == as_written
+    assert column(browser, GAIN) == as_written
     assert browser.value("document.querySelectorAll('[aria-sort]').length") == 1
 
 
 def test_heading_sorts_by_keyboard(page, browser):
     browser.open(page.as_uri())
-    browser.value("document.querySelector('.images th:nth-child(3) button').focus()")
+    browser.value(f"document.querySelector('.images th:nth-child({GAIN + 1}) button').focus()")
     browser.press("Enter", text="\r")
-    assert column(browser, 2)[0] == "-1.25"
+    assert column(browser, GAIN)[0] == "-1.25"
 
 
 def frame(browser):
@@ -264,7 +268,9 @@ def test_page_names_nothing_outside_itself(page):
     assert set(re.findall(r"https?://[^\s\"'<]*", text)) == set()
     assert all(source.startswith("data:image/jpeg;base64,") for source in re.findall(r'src="([^"]*)"', text))
     assert "Deblurring with &lt;weights&gt; &amp; co" in text and "<weights>" not in text
-    assert "1 files left out" in text and "x.png" in text
+    assert "&lt;b&gt;street" in text and "<b>street" not in text
+    assert "1 files left out" in text and "x\\x1b.png" in text and "images/test\\u202e" in text
+    assert text.replace("\n", "").isprintable()
 
 
 def test_error_map_is_black_where_nothing_differs_and_white_where_much_does():
@@ -294,9 +300,9 @@ def test_large_pictures_are_cropped_and_the_page_stays_bounded(tmp_path):
     sharp = np.asarray(Image.fromarray(random.integers(0, 256, (200, 300, 3), dtype=np.uint8)).resize((1500, 1400)))
     spoiled = sharp.copy()
     spoiled[1350:, 1450:] = 0
-    example = Example("Best gain", "large", sharp, spoiled, sharp)
-    section = Section("full", "", [], [["a", "b", ""], ["", "", "gain"]], [example], [], [])
-    write_page(tmp_path / "index.html", "title", {}, {}, [section], [])
+    summary = {"overall": summarize([row("large", 1.0)]), "sequences": {}}
+    section = Section("full", summary, [], [Example("Best gain", row("large", 1.0), sharp, spoiled, sharp)])
+    write_page(tmp_path / "index.html", "title", {}, [section], [])
     text = (tmp_path / "index.html").read_text()
     assert 'width="1280" height="1280"' in text and "(a part of the 1500x1400 picture)" in text
     x, y = (int(re.search(rf'data-{axis}="(\d+)"', text).group(1)) for axis in "xy")

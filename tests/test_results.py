@@ -23,7 +23,8 @@ from deblur_gan.evaluation import METRICS, PROTOCOLS
 from deblur_gan.files import locked
 from deblur_gan.networks import critic_model, generator_model
 from deblur_gan.photographs import BadImage
-from deblur_gan.results import evaluate, format_comparison, format_table
+from deblur_gan.report import format_comparison, format_table
+from deblur_gan.results import evaluate
 from deblur_gan.weights import BadWeights, load_generator, save_critic, save_generator
 
 SCRIPT = Path(__file__).parent.parent / "scripts" / "test.py"
