@@ -1,0 +1,217 @@
+"""Every option of a training run, once: its default, what it may be, what it does."""
+
+import dataclasses
+import math
+import numbers
+import os
+import types
+from dataclasses import dataclass
+
+# The data where no other is named, as make_sample_images.py and organize_gopro_dataset.py lay it out.
+DATA_DIR = os.path.join("images", "train")
+
+
+class BadOption(ValueError):
+    """An option that is not what it must be; the message is one line that begins with its flag."""
+
+
+def _option(default, text, **rules):
+    """A field of `Options`.
+
+    Args:
+        default: the value where none is given.
+        text: str, what it does: its help text.
+        **rules: `at_least`, `above`, `at_most`, `below` (bounds), `choices` (tuple of str), `words` (tuple of str that
+            stand beside paths), `shown` (str, the default as the help shows it), `may_change` (True if a run may go on
+            with another value: it changes how long or how fast it learns, or where things lie, and not what it
+            learns from).
+    """
+    return dataclasses.field(default=default, metadata={"help": text, **rules})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What makes a training run.
+
+    Relative paths are taken from the working directory and become absolute. Numbers of NumPy become Python's.
+
+    Raises:
+        BadOption: if a value is not of its type, out of its bounds or none of its choices, or if values do not go
+            together.
+    """
+
+    n_epochs: int = _option(200, "Epochs to train for, those before --resume counted.", at_least=1, may_change=True)
+    data_dir: tuple = _option(
+        (),
+        "Folder with pairs: A/ (blurred) and B/ (sharp), or blur/ and sharp/, or the sequences of GOPRO_Large/train. "
+        "May be given several times.",
+        shown="images/train, unless --synthetic is given",
+        may_change=True,
+    )
+    synthetic: tuple = _option(
+        (),
+        "Folder with sharp photographs, blurred on the fly by a random camera shake. With --data_dir, two of three "
+        "samples are these, as for the paper's best model. May be given several times.",
+        may_change=True,
+    )
+    val_dir: tuple = _option(
+        (),
+        "Folder with pairs to validate with after every epoch; the best generator is chosen by them. Not the test "
+        "set: a file must not be chosen on its exam. May be given several times.",
+        shown="val/ beside a train/; without one, a tenth of the training scenes is set aside",
+        may_change=True,
+    )
+    blur: str = _option(
+        "blur",
+        "Blurred frames of GOPRO_Large: averaged as the camera stored them, or averaged in linear light.",
+        choices=("blur", "blur_gamma"),
+    )
+    n_images: int | None = _option(
+        None, "Train on so many pairs (and photographs) only, drawn by --seed.", at_least=1, shown="all"
+    )
+    n_val_images: int = _option(32, "Validate with at most this many, evenly spread. 0: do not validate.", at_least=0)
+    crop_size: int = _option(256, "Height and width of a sample, in pixels.", at_least=16)
+    scale: float = _option(
+        0.5,
+        "Factor to both sides of the images of the pairs before cropping, the paper's 0.5 for those of 1280x720. "
+        "Images are never made smaller than a crop; smaller ones are enlarged to it.",
+        above=0,
+        at_most=4,
+    )
+    resize_or_crop: str = _option(
+        "crop",
+        "A random crop (the paper), or the whole image squeezed into --crop_size (Meudec).",
+        choices=("crop", "resize"),
+    )
+    batch_size: int = _option(
+        4,
+        "Samples in a batch (the paper: 1, Meudec: 16). At full size a sample of 256x256 takes 0.6 to 0.8 GiB beside "
+        "1 GiB for the networks (measured with TensorFlow on a CPU, float32); 4 leave a GPU of 12 GB some room.",
+        at_least=1,
+    )
+    steps_per_epoch: int | None = _option(None, "Batches in an epoch.", at_least=1, shown="each pair once")
+    cache: str | None = _option(
+        None,
+        "Keep decoded images: 'memory', or a folder for them on disk. GOPRO_Large takes 3 GB at --scale 0.5.",
+        words=("memory",),
+        may_change=True,
+    )
+    n_workers: int = _option(4, "Threads that prepare batches.", at_least=1, may_change=True)
+    generator: str = _option("meudec", "Architecture of the generator.", choices=("meudec", "paper"))
+    critic: str = _option("paper", "Architecture of the critic.", choices=("paper", "meudec"))
+    ngf: int = _option(64, "Channels after the generator's first convolution.", at_least=1)
+    n_blocks: int = _option(9, "Residual blocks of the generator.", at_least=1)
+    ndf: int = _option(64, "Channels after the critic's first convolution.", at_least=1)
+    dropout: float = _option(
+        0.5, "Share of activations dropped in each residual block while training.", at_least=0, below=1
+    )
+    init_from: str | None = _option(None, "Weights of a generator to start from, for fine-tuning.", words=())
+    vgg: str = _option("vgg16", "Network of the perceptual loss.", choices=("vgg16", "vgg19"))
+    vgg_weights: str = _option(
+        "imagenet", "Its weights: a Keras .h5 file, or 'imagenet' to download them once.", words=("imagenet",)
+    )
+    critic_updates: int = _option(
+        5,
+        "Steps of the critic for each of the generator. 0: the generator learns alone, without adversarial loss.",
+        at_least=0,
+    )
+    penalty_weight: float = _option(10.0, "Weight of the gradient penalty.", at_least=0)
+    perceptual_weight: float = _option(100.0, "Weight of the perceptual loss.", at_least=0)
+    pixel_weight: float = _option(0.0, "Weight of the pixel loss.", at_least=0)
+    pixel_loss: str = _option(
+        "l1",
+        "Error of the pixels, in [-1, 1]: l1, the mean absolute one, which changes little where it is unsure, or l2, "
+        "the mean squared one, which PSNR measures.",
+        choices=("l1", "l2"),
+    )
+    learning_rate: float = _option(1e-4, "Of Adam, for both networks.", above=0, may_change=True)
+    schedule: str = _option(
+        "linear",
+        "Learning rate over the epochs: constant for the first half, then linearly to zero (the paper), or constant "
+        "(Meudec).",
+        choices=("linear", "constant"),
+        may_change=True,
+    )
+    ema: float = _option(
+        0.0,
+        "Validate and save a moving average of the generator, with this momentum, such as 0.999. 0: do not.",
+        at_least=0,
+        below=1,
+    )
+    mixed_precision: str | None = _option(
+        None,
+        "Compute in half precision where it is safe; weights stay float32.",
+        choices=("bfloat16", "float16"),
+    )
+    multi_gpu: bool = _option(False, "Share every batch among all GPUs (TensorFlow and JAX).")
+    seed: int = _option(0, "For initial weights, dropout, samples, what is set aside.", at_least=0)
+    log_dir: str = _option(
+        "weights", "Folder in which the run makes a folder of its own, named by date and time.", words=()
+    )
+    save_every: int = _option(10, "Epochs between two saved generators and critics.", at_least=1, may_change=True)
+    checkpoint_minutes: float = _option(
+        10.0,
+        "Save the state to go on from after this many minutes, beside every end of an epoch.",
+        at_least=0,
+        may_change=True,
+    )
+
+    def __post_init__(self):
+        if not self.data_dir and not self.synthetic:
+            object.__setattr__(self, "data_dir", (DATA_DIR,))
+        for field in dataclasses.fields(self):
+            object.__setattr__(self, field.name, _checked(field, getattr(self, field.name)))
+        multiple = 16 if self.critic == "meudec" else 4
+        if self.crop_size % multiple:
+            raise BadOption(f"--crop_size {self.crop_size}: must be a multiple of {multiple}")
+        if not (self.perceptual_weight or self.pixel_weight or self.critic_updates):
+            raise BadOption(
+                "--critic_updates 0 without --perceptual_weight or --pixel_weight leaves nothing to learn from"
+            )
+
+
+MAY_CHANGE = tuple(field.name for field in dataclasses.fields(Options) if "may_change" in field.metadata)
+
+
+def kind(field):
+    """The type of one value of an option: int, float, bool or str, tuple for a list of paths."""
+    return field.type.__args__[0] if isinstance(field.type, types.UnionType) else field.type
+
+
+def is_path(field):
+    """Whether an option is a path, or a list of them."""
+    return kind(field) is tuple or "words" in field.metadata
+
+
+def _checked(field, value):
+    """The value of an option as it is stored, or `BadOption`."""
+    rules, wanted = field.metadata, kind(field)
+    if value is None and isinstance(field.type, types.UnionType):
+        return None
+    if wanted is tuple:
+        several = (value,) if isinstance(value, str | os.PathLike) else value
+        if not isinstance(several, tuple | list) or not all(isinstance(path, str | os.PathLike) for path in several):
+            raise BadOption(f"--{field.name} {value!r}: must be a list of folders")
+        return tuple(os.path.abspath(path) for path in several)
+    if is_path(field):
+        if not isinstance(value, str | os.PathLike) or not os.fspath(value) or "\0" in os.fspath(value):
+            raise BadOption(f"--{field.name} {value!r}: must be a path")
+        return value if value in rules["words"] else os.path.abspath(value)
+    of_kind = {int: numbers.Integral, float: numbers.Real, bool: bool, str: str}[wanted]
+    if not isinstance(value, of_kind) or (wanted is not bool and isinstance(value, bool)):
+        raise BadOption(f"--{field.name} {value!r}: must be of type {wanted.__name__}")
+    value = wanted(value)
+    if "choices" in rules and value not in rules["choices"]:
+        raise BadOption(f"--{field.name} {value}: must be one of {', '.join(rules['choices'])}")
+    if wanted is float and not math.isfinite(value):
+        raise BadOption(f"--{field.name} {value}: must be finite")
+    bounds = {
+        "at_least": (lambda bound: value >= bound, "at least"),
+        "above": (lambda bound: value > bound, "above"),
+        "at_most": (lambda bound: value <= bound, "at most"),
+        "below": (lambda bound: value < bound, "below"),
+    }
+    for rule, (holds, words) in bounds.items():
+        if rule in rules and not holds(rules[rule]):
+            raise BadOption(f"--{field.name} {value}: must be {words} {rules[rule]}")
+    return value

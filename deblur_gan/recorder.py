@@ -1,0 +1,219 @@
+"""What happens beside the steps of a run: rates, the progress bar, validation, checkpoints."""
+
+import sys
+import threading
+import time
+
+import keras
+import numpy as np
+from tqdm import tqdm
+
+from deblur_gan import gradients
+from deblur_gan.metrics import psnr, ssim
+from deblur_gan.restoration import deblur
+from deblur_gan.run_data import evenly
+from deblur_gan.run_folder import LOSSES, OF_BLURRED, SCORES
+
+# Pixels each way of what a picture shows of an image.
+PICTURE_SIZE = 256
+
+
+class Recorder(keras.callbacks.Callback):
+    """Sets the learning rate, shows how it goes, validates, and lets the folder keep what the run leaves behind.
+
+    Args:
+        folder: `RunFolder`.
+        progress: `Progress` from which the run goes on; it is kept up to date.
+        gan: compiled `DeblurGAN`.
+        product: generator that is validated and saved: `gan.averaged_generator`, or a float32 one on one device.
+        validation: list of `(name, blurred, sharp)`, uint8 `(H, W, 3)`; may be empty.
+        pictured: such a list, not empty, three of which are pictured after every epoch.
+        steps_per_epoch: int.
+        rates: list of float, the learning rate of every epoch.
+        save_every, checkpoint_minutes: as in `options.Options`.
+        trained_by: dict, the options to be told in the weight files.
+        interruption: entered `Interruption`.
+
+    Attributes:
+        failure: str, why the run must end early; None as long as it need not.
+        saved: str, the epoch and the step of what `state.npz` holds.
+    """
+
+    # `on_train_batch_end` may run in a thread beside the next step, which then does not wait for it.
+    async_safe = True
+
+    def __init__(
+        self,
+        folder,
+        progress,
+        gan,
+        product,
+        validation,
+        *,
+        pictured,
+        steps_per_epoch,
+        rates,
+        save_every,
+        checkpoint_minutes,
+        trained_by,
+        interruption,
+    ):
+        super().__init__()
+        self.folder = folder
+        self.progress = progress
+        self.product = product
+        self.validation = validation
+        self.pictured = evenly(pictured, 3)
+        self.steps_per_epoch = steps_per_epoch
+        self.rates = rates
+        self.save_every = save_every
+        self.checkpoint_minutes = checkpoint_minutes
+        self.trained_by = trained_by
+        self.interruption = interruption
+        # `fit` sets the means of an epoch to zero when it begins, also of one that was interrupted.
+        self.means = [np.asarray(variable) for variable in gan.metrics_variables]
+        self.failure = None
+        self.saved = str(progress)
+        self.bar = None
+        self.lock = threading.Lock()
+        scores = [(psnr(sharp, blurred), ssim(sharp, blurred)) for _, blurred, sharp in validation]
+        self.of_blurred = _means(OF_BLURRED, scores)
+        folder.prepare(progress)
+
+    def close(self):
+        """Takes the progress bar off the screen."""
+        if self.bar is not None:
+            self.bar.close()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.model.optimizer.learning_rate = self.rates[epoch]
+        self.first_step = self.progress.step
+        self.began = time.monotonic() - self.progress.seconds
+        self.saved_at = time.monotonic()
+        if self.first_step:
+            for variable, value in zip(self.model.metrics_variables, self.means, strict=True):
+                variable.assign(value)
+
+    def on_train_batch_begin(self, batch, logs=None):
+        interrupted = self.interruption.signal_number
+        if interrupted or time.monotonic() - self.saved_at > 60 * self.checkpoint_minutes:
+            if hasattr(self.model, "jax_state_sync"):
+                self.model.jax_state_sync()
+            self.progress.step = self.first_step + batch
+            self.progress.seconds = time.monotonic() - self.began
+            self._save_state()
+        if interrupted:
+            raise KeyboardInterrupt
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self._finite(logs):
+            with self.lock:
+                self._count(batch, logs)
+
+    def on_epoch_end(self, epoch, logs=None):
+        if not self._finite(logs):
+            return
+        seconds = time.monotonic() - self.began
+        self.folder.require_fit(self.model)
+        scores, picture = self._validate()
+        row = {"epoch": epoch + 1, **{name: logs[name] for name in LOSSES}, **scores, **self.of_blurred}
+        row |= {"learning_rate": self.rates[epoch], "seconds": round(seconds, 1)}
+        self.folder.append(row, picture)
+        best = self.progress.best_psnr
+        is_best = row["val_psnr"] is not None and (best is None or row["val_psnr"] > best)
+        is_kept = (epoch + 1) % self.save_every == 0 or epoch + 1 == len(self.rates)
+        training = {name: row[name] for name in ("epoch", *LOSSES, *SCORES)} | {"options": self.trained_by}
+        self.folder.save_networks(self.product, self.model.critic, row, training, is_kept, is_best)
+        if is_best:
+            self.progress.best_psnr = row["val_psnr"]
+        self.progress.epoch, self.progress.step, self.progress.seconds = epoch + 1, 0, 0.0
+        self._save_state()
+        tqdm.write(_summary(row, len(self.rates)))
+
+    def _count(self, batch, logs):
+        """Moves the progress bar; it appears after the first step, which is compiled and would spoil the time left."""
+        done = self.progress.epoch * self.steps_per_epoch + self.first_step + batch + 1
+        if self.bar is None:
+            self.bar = tqdm(
+                total=len(self.rates) * self.steps_per_epoch,
+                initial=done,
+                unit="step",
+                smoothing=0,  # the mean over all steps, because validation comes seldom
+                dynamic_ncols=True,
+                # A log file needs fewer lines than a terminal needs pictures.
+                mininterval=0.5 if sys.stderr.isatty() else 60,
+                bar_format="{desc}: {percentage:3.0f}%|{bar:10}| {n_fmt}/{total_fmt} "
+                "[{remaining} left, {rate_fmt}{postfix}]",
+            )
+        self.bar.set_description_str(f"epoch {self.progress.epoch + 1}/{len(self.rates)}", refresh=False)
+        self.bar.set_postfix_str(
+            f"critic {logs['critic_loss']:.4g}, penalty {logs['gradient_penalty']:.4g}, "
+            f"generator {logs['generator_loss']:.4g}, perceptual {logs['perceptual_loss']:.4g}",
+            refresh=False,
+        )
+        self.bar.update(max(0, done - self.bar.n))  # threads may come in another order than steps
+
+    def _finite(self, logs):
+        broken = [name for name in LOSSES if not np.isfinite(logs[name])]
+        if broken:
+            self.failure = f"Stopped in epoch {self.progress.epoch + 1}: {broken[0]} is no longer finite"
+            self.model.stop_training = True
+        return not broken
+
+    def _validate(self):
+        """Restores as `deblur` does for users.
+
+        Returns:
+            `(scores, picture)`: dict of the means over the validation images, None where there are none; uint8
+            `(H, W, 3)`.
+        """
+        if self.product is not self.model.averaged_generator:
+            self.product.set_weights(self.model.averaged_generator.get_weights())
+        with gradients.devices(shared=False):
+            scores = []
+            for _, blurred, sharp in self.validation:
+                restored = deblur(self.product, blurred)
+                scores.append((psnr(sharp, restored), ssim(sharp, restored)))
+            rows = []
+            for _, blurred, sharp in self.pictured:
+                blurred, sharp = (_middle(image, PICTURE_SIZE) for image in (blurred, sharp))
+                rows.append((blurred, deblur(self.product, blurred), sharp))
+        return _means(SCORES, scores), _table(rows)
+
+    def _save_state(self):
+        self.folder.save_state(self.model, self.progress)
+        self.saved = str(self.progress)
+        self.saved_at = time.monotonic()
+
+
+def _means(names, scores):
+    """The mean of each score, None where there are no images to score."""
+    return dict(zip(names, np.mean(scores, axis=0).tolist() if scores else [None] * len(names), strict=True))
+
+
+def _middle(image, size):
+    top, left = (max(0, (side - size) // 2) for side in image.shape[:2])
+    return image[top : top + size, left : left + size]
+
+
+def _table(rows, gap=4):
+    """Pictures side by side and below each other, with white between them."""
+
+    def padded(image, right, below):
+        return np.pad(image, ((0, below), (0, right), (0, 0)), constant_values=255)
+
+    rows = [np.hstack([padded(image, gap, gap) for image in row]) for row in rows]
+    width = max(row.shape[1] for row in rows)
+    rows = [padded(row, width - row.shape[1], 0) for row in rows]
+    return np.vstack(rows)[:-gap, :-gap]
+
+
+def _summary(row, n_epochs):
+    scores = ""
+    if row["val_psnr"] is not None:
+        scores = (
+            f", val_psnr {row['val_psnr']:.2f} dB (blurred {row['blurred_psnr']:.2f}), "
+            f"val_ssim {row['val_ssim']:.4f} (blurred {row['blurred_ssim']:.4f})"
+        )
+    losses = ", ".join(f"{name} {row[name]:.4g}" for name in LOSSES)
+    return f"epoch {row['epoch']}/{n_epochs}: {losses}{scores} ({row['seconds']:.0f} s)"
