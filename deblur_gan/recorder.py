@@ -9,7 +9,7 @@ import numpy as np
 from tqdm import tqdm
 
 from deblur_gan import gradients
-from deblur_gan.metrics import psnr, ssim
+from deblur_gan.evaluation import measure, summarize
 from deblur_gan.restoration import deblur
 from deblur_gan.run_data import evenly
 from deblur_gan.run_folder import LOSSES, OF_BLURRED, SCORES
@@ -76,8 +76,7 @@ class Recorder(keras.callbacks.Callback):
         self.saved = str(progress)
         self.bar = None
         self.lock = threading.Lock()
-        scores = [(psnr(sharp, blurred), ssim(sharp, blurred)) for _, blurred, sharp in validation]
-        self.of_blurred = _means(OF_BLURRED, scores)
+        self.blurred_scores = {}
         folder.prepare(progress)
 
     def close(self):
@@ -115,8 +114,8 @@ class Recorder(keras.callbacks.Callback):
             return
         seconds = time.monotonic() - self.began
         self.folder.require_fit(self.model)
-        scores, picture = self._validate()
-        row = {"epoch": epoch + 1, **{name: logs[name] for name in LOSSES}, **scores, **self.of_blurred}
+        scores, n_perfect, picture = self._validate()
+        row = {"epoch": epoch + 1, **{name: logs[name] for name in LOSSES}, **scores}
         row |= {"learning_rate": self.rates[epoch], "seconds": round(seconds, 1)}
         self.folder.append(row, picture)
         best = self.progress.best_psnr
@@ -128,7 +127,7 @@ class Recorder(keras.callbacks.Callback):
             self.progress.best_psnr = row["val_psnr"]
         self.progress.epoch, self.progress.step, self.progress.seconds = epoch + 1, 0, 0.0
         self._save_state()
-        tqdm.write(_summary(row, len(self.rates)))
+        tqdm.write(_summary(row, len(self.rates), n_perfect))
 
     def _count(self, batch, logs):
         """Moves the progress bar; it appears after the first step, which is compiled and would spoil the time left."""
@@ -164,31 +163,31 @@ class Recorder(keras.callbacks.Callback):
         """Restores as `deblur` does for users.
 
         Returns:
-            `(scores, picture)`: dict of the means over the validation images, None where there are none; uint8
-            `(H, W, 3)`.
+            `(scores, n_perfect, picture)`: dict of the means over the validation images, None where none counts; the
+            number of those that no PSNR can be given for, see `evaluation.summarize`; uint8 `(H, W, 3)`.
         """
         if self.product is not self.model.averaged_generator:
             self.product.set_weights(self.model.averaged_generator.get_weights())
+        scores, n_perfect, rows = dict.fromkeys((*SCORES, *OF_BLURRED.values())), 0, []
         with gradients.devices(shared=False):
-            scores = []
-            for _, blurred, sharp in self.validation:
-                restored = deblur(self.product, blurred)
-                scores.append((psnr(sharp, restored), ssim(sharp, restored)))
-            rows = []
+            if self.validation:
+                measured = measure(
+                    self.product, self.validation, metrics=("psnr", "ssim"), blurred_scores=self.blurred_scores
+                )
+                summary = summarize(list(measured))
+                n_perfect = summary["n_perfect"]
+                for name in SCORES:
+                    metric = name.removeprefix("val_")
+                    scores[name], scores[OF_BLURRED[name]] = (summary[kind][metric] for kind in ("restored", "blurred"))
             for _, blurred, sharp in self.pictured:
                 blurred, sharp = (_middle(image, PICTURE_SIZE) for image in (blurred, sharp))
                 rows.append((blurred, deblur(self.product, blurred), sharp))
-        return _means(SCORES, scores), _table(rows)
+        return scores, n_perfect, _table(rows)
 
     def _save_state(self):
         self.folder.save_state(self.model, self.progress)
         self.saved = str(self.progress)
         self.saved_at = time.monotonic()
-
-
-def _means(names, scores):
-    """The mean of each score, None where there are no images to score."""
-    return dict(zip(names, np.mean(scores, axis=0).tolist() if scores else [None] * len(names), strict=True))
 
 
 def _middle(image, size):
@@ -208,12 +207,13 @@ def _table(rows, gap=4):
     return np.vstack(rows)[:-gap, :-gap]
 
 
-def _summary(row, n_epochs):
-    scores = ""
+def _summary(row, n_epochs, n_perfect):
+    """The line that is printed after an epoch."""
+    parts = [f"{name} {row[name]:.4g}" for name in LOSSES]
     if row["val_psnr"] is not None:
-        scores = (
-            f", val_psnr {row['val_psnr']:.2f} dB (blurred {row['blurred_psnr']:.2f}), "
-            f"val_ssim {row['val_ssim']:.4f} (blurred {row['blurred_ssim']:.4f})"
-        )
-    losses = ", ".join(f"{name} {row[name]:.4g}" for name in LOSSES)
-    return f"epoch {row['epoch']}/{n_epochs}: {losses}{scores} ({row['seconds']:.0f} s)"
+        parts.append(f"val_psnr {row['val_psnr']:.2f} dB (blurred {row['blurred_psnr']:.2f})")
+    if row["val_ssim"] is not None:
+        parts.append(f"val_ssim {row['val_ssim']:.4f} (blurred {row['blurred_ssim']:.4f})")
+    if n_perfect:
+        parts.append(f"{n_perfect} validation images without PSNR, being equal to the sharp ones")
+    return f"epoch {row['epoch']}/{n_epochs}: {', '.join(parts)} ({row['seconds']:.0f} s)"

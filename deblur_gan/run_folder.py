@@ -29,16 +29,11 @@ from deblur_gan.checkpoint import BadRun
 from deblur_gan.files import UNFINISHED, write_bytes
 from deblur_gan.weights import save_critic, save_generator
 
-try:
-    import fcntl
-except ImportError:  # Windows: no lock on a run, and no folder that could be written through to the disk
-    fcntl = None
-
 # What every epoch is judged by, in the order of log.csv and of the curves.
 LOSSES = ("critic_loss", "gradient_penalty", "generator_loss", "adversarial_loss", "perceptual_loss", "pixel_loss")
 SCORES = ("val_psnr", "val_ssim")
-OF_BLURRED = ("blurred_psnr", "blurred_ssim")
-COLUMNS = ("epoch", *LOSSES, *SCORES, *OF_BLURRED, "learning_rate", "seconds")
+OF_BLURRED = {"val_psnr": "blurred_psnr", "val_ssim": "blurred_ssim"}  # the same of the untouched blurred images
+COLUMNS = ("epoch", *LOSSES, *SCORES, *OF_BLURRED.values(), "learning_rate", "seconds")
 
 # No options.json of a run comes near this.
 _LARGEST_OPTIONS = 2**20
@@ -141,26 +136,6 @@ class RunFolder:
             content["devices"] = keras.distribution.list_devices()
         write_bytes(self.path / "options.json", json.dumps(content, indent=2).encode())
 
-    @contextlib.contextmanager
-    def lock(self):
-        """Keeps other processes from the run, for as long as this one lives; a kill leaves nothing behind.
-
-        Raises:
-            BadRun: if another process has the lock.
-        """
-        if fcntl is None:
-            yield
-            return
-        folder = os.open(self.path, os.O_RDONLY)
-        try:
-            try:
-                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise BadRun(f"{self.path}: another process is training this run") from None
-            yield
-        finally:
-            os.close(folder)
-
     def prepare(self, progress):
         """Puts the folder into the state of a checkpoint: removes what a kill left, cuts off what came after it."""
         (self.path / "pictures").mkdir(exist_ok=True)
@@ -179,7 +154,7 @@ class RunFolder:
         """Adds an epoch to `log.csv`, `tensorboard/`, `pictures/` and `curves.png`.
 
         Args:
-            row: dict with a value for each of `COLUMNS`; None for a score where there are no images.
+            row: dict with a value for each of `COLUMNS`; None for a score that no image has.
             picture: uint8 `(H, W, 3)`.
         """
         png = _png(picture)
@@ -299,9 +274,9 @@ def _curves(log):
         points = [(int(row["epoch"]), float(row[name])) for row in rows if row[name]]
         if points:
             axes.plot(*zip(*points, strict=True), marker="." if len(points) < 50 else None)
-        if name in SCORES and points:
-            blurred = float(rows[-1][OF_BLURRED[SCORES.index(name)]])
-            axes.axhline(blurred, linestyle="--", color="grey", label="blurred")
+        blurred = [float(row[OF_BLURRED[name]]) for row in rows if name in OF_BLURRED and row[OF_BLURRED[name]]]
+        if blurred:
+            axes.axhline(blurred[-1], linestyle="--", color="grey", label="blurred")
             axes.legend()
         axes.set_title(name)
         axes.set_xlabel("epoch")

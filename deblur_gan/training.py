@@ -10,6 +10,7 @@ import numpy as np
 from deblur_gan import checkpoint, gradients
 from deblur_gan.blur import random_blur
 from deblur_gan.checkpoint import BadRun, Progress
+from deblur_gan.files import locked
 from deblur_gan.gan import DeblurGAN
 from deblur_gan.interruption import Interruption
 from deblur_gan.losses import PerceptualLoss
@@ -63,7 +64,7 @@ def train(options):
         f"{len(validation)} images to validate with",
         flush=True,
     )
-    with folder.lock():
+    with locked(folder.path):
         return _fit(options, folder, training_set, validation, gan, Progress())
 
 
@@ -84,7 +85,8 @@ def resume(run_dir, **changes):
     Raises:
         BadOption: if a change is not what it must be.
         BadRun: if the folder is not that of a run, its options or its state are damaged, another option than those of
-            `MAY_CHANGE` or the data has changed, all epochs are done, or another process is at it.
+            `MAY_CHANGE` or the data has changed, or all epochs are done.
+        BlockingIOError: if another process trains this run.
         Stopped: as `train`.
     """
     folder = RunFolder.open(run_dir)
@@ -99,7 +101,7 @@ def resume(run_dir, **changes):
                 f"--{name} {getattr(options, name)}: {folder.path} was begun with {getattr(begun_with, name)}; "
                 f"only {', '.join(f'--{free}' for free in MAY_CHANGE)} may change when a run goes on"
             )
-    with folder.lock():
+    with locked(folder.path):
         progress = checkpoint.read_progress(folder.state)
         if progress.epoch >= options.n_epochs:
             raise BadRun(f"{folder.path}: all its {progress.epoch} epochs are done; a larger --n_epochs goes on")
@@ -174,9 +176,9 @@ def _pictures(options, data):
         cache=options.cache if options.cache in (None, "memory") else Path(options.cache),
         n_workers=options.n_workers,
     )
-    validation = [(pair.name, *training_set.whole(pair)) for pair in data.validation_pairs]
+    validation = [(str(pair.blurred), *training_set.whole(pair)) for pair in data.validation_pairs]
     for number, path in enumerate(data.validation_photographs):
-        validation.append((path.stem, *training_set.blurred_whole(path, number)))
+        validation.append((str(path), *training_set.blurred_whole(path, number)))
     return training_set, validation
 
 
