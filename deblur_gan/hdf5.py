@@ -237,19 +237,20 @@ class Array:
             file.refuse(f"{name!r} is stored in a way that Keras does not use")
         body = messages[_LAYOUT][2:]
         self._filters = _filters(file, messages[_FILTERS]) if _FILTERS in messages else []
-        self._chunks, self._content, self.stored = None, None, 0
+        self._chunks = self._content = None
         if layout == 2:
             self._chunk_shape, self._chunks = self._index(body)
             self.stored = sum(stored for _, _, stored, _ in self._chunks)
-        elif layout == 1:
+            return
+        if layout == 1:
             self._address, self.stored = struct.unpack_from("<QQ", body)
-            if self._address == _UNDEFINED:
-                self.stored = 0
         else:
             (size,) = struct.unpack_from("<H", body)
             self._content = body[2 : 2 + size]
-        held = len(self._content) if layout == 0 else self.stored
-        if layout != 2 and held < self.size * self._dtype.itemsize:
+            self._address, self.stored = None, len(self._content)
+        if not self.size:
+            self._content = b""
+        elif self.stored < self.size * self._dtype.itemsize or self._address == _UNDEFINED:
             self._hollow()
 
     def read(self):
@@ -276,7 +277,7 @@ class Array:
                 inside = tuple(slice(side) for side in values[place].shape)
                 values[place] = self._chunk(self._file.content(address, stored), skipped)[inside]
         with np.errstate(over="ignore"):
-            values = values.astype(np.float32)
+            values = values.astype(np.float32, copy=False)
         if not np.isfinite(values).all():
             self._file.refuse(f"{self._name!r} holds numbers that are not finite")
         return values
@@ -504,6 +505,6 @@ def _filters(file, body):
         kind, name, values = struct.unpack_from("<HH2xH", body, at)
         found.append(kind)
         at += 8 + -(-name // 8) * 8 + 4 * (values + values % 2)
-    if set(found) - {_GZIP, _SHUFFLE}:
-        file.refuse(f"compressed with filter {max(found)}; gzip and shuffle are read")
+    if sorted(found) not in ([], [_GZIP], [_SHUFFLE], [_GZIP, _SHUFFLE]):
+        file.refuse(f"packed with the filters {found}; gzip ({_GZIP}) and shuffle ({_SHUFFLE}) are read, each once")
     return found

@@ -1,0 +1,390 @@
+"""Damages files at random and loads each: whatever a file holds, it loads or is refused in one line.
+
+    python tests/fuzz.py --kind weights --n 2000 --seed 0
+
+Loads run in a process of their own, so that a hang or a crash is an escape like any other. Every damage depends only
+on the file, the seed and a number, which an escape is named with: `--first NUMBER --n 1 --keep FOLDER` makes it again.
+"""
+
+import contextlib
+import json
+import multiprocessing
+import os
+import random
+import re
+import shutil
+import struct
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import click
+from tqdm import tqdm
+
+GOLDEN = Path(__file__).parent / "golden"
+SECONDS, MEGABYTES = 10, 1024
+
+
+class Outcome(NamedTuple):
+    """What a load came to: the reason of a refusal, or of an escape, or neither; seconds; megabytes at its peak."""
+
+    refused: str | None
+    escaped: str | None
+    seconds: float
+    megabytes: float
+
+
+# ---- the kinds of files: each function writes whole files into a folder and returns a pair: the function that loads
+# such a file, with the exceptions that it declares, and the paths of those to damage
+
+
+def weights(folder):
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    import keras
+
+    from deblur_gan import networks
+    from deblur_gan import weights as room
+
+    keras.utils.set_random_seed(0)
+    paths = [folder / name for name in ("keras213_generator.h5", "keras213_discriminator.h5")]
+    for path in paths:
+        shutil.copy(GOLDEN / path.name, path)
+    meudec, paper = (networks.generator_model(name, 2, 1) for name in networks.ARCHITECTURES)
+    room.save_generator(paper, folder / "generator.h5", training={"epoch": 3})
+    room.save_critic(networks.critic_model("paper", 2), folder / "critic.h5")
+    paper.save(folder / "whole.keras")
+    meudec.save(folder / "whole.h5")
+    meudec.save_weights(folder / "generator.weights.h5")
+    paths += [folder / f"{name}.h5" for name in ("generator", "critic", "whole", "generator.weights")]
+
+    # Damage cannot make another network of a file, all of whose shapes would have to change together. To build each
+    # network once saves nine tenths of the time.
+    for name in ("generator_model", "critic_model"):
+        setattr(room, name, _once(getattr(networks, name)))
+
+    def load(path):
+        critic = "critic" in path.name or "discriminator" in path.name
+        (room.load_critic if critic else room.load_generator)(path)
+
+    return load, (room.BadWeights,), [*paths, _packed(folder), folder / "whole.keras"]
+
+
+def _once(build):
+    built = {}
+
+    def built_once(*args, **kwargs):
+        key = str((args, kwargs))
+        if key not in built:
+            built[key] = build(*args, **kwargs)
+        return built[key]
+
+    return built_once
+
+
+def _packed(folder):
+    """A generator compressed as h5py does on request, which Keras never does."""
+    import h5py
+
+    path = folder / "packed.h5"
+    with h5py.File(GOLDEN / "keras213_generator.h5") as source, h5py.File(path, "w") as target:
+        target.attrs.update(source.attrs)
+
+        def pack(name, item):
+            if isinstance(item, h5py.Dataset):
+                target.create_dataset(name, data=item[()], chunks=True, compression="gzip", shuffle=True)
+            target.require_group(name).attrs.update(item.attrs) if isinstance(item, h5py.Group) else None
+
+        source.visititems(pack)
+    return path
+
+
+def vgg(folder):
+    """Weights of a perceptual network; only what is read of them, since a network of their size is slow to fill."""
+    import h5py
+    import numpy as np
+
+    from deblur_gan import hdf5
+
+    with h5py.File(folder / "vgg.h5", "w") as file:
+        names = [f"block{number}_conv1" for number in range(1, 30)]
+        file.attrs["layer_names"] = [name.encode() for name in names]
+        for name in names:
+            group = file.create_group(name)
+            group.attrs["weight_names"] = [f"{name}_W_1:0".encode()]
+            group[f"{name}_W_1:0"] = np.ones((3, 3, 2, 4), np.float32)
+
+    def load(path):
+        with hdf5.opened(path) as root:
+            for layer in hdf5.layers(root) or []:
+                for array in layer.arrays:
+                    array.read()
+
+    return load, (hdf5.BadFile,), [folder / "vgg.h5"]
+
+
+def photographs(folder):
+    import numpy as np
+    from PIL import Image
+
+    from deblur_gan.photographs import BadImage, read_photograph
+
+    rng = np.random.default_rng(0)
+    grey = np.add.outer(np.arange(40), np.arange(56)).astype(np.uint8) * 2 + rng.integers(0, 9, (40, 56), np.uint8)
+    pictures = {"L": Image.fromarray(grey), "I;16": Image.fromarray(grey.astype(np.uint16) * 257)}
+    pictures |= {mode: pictures["L"].convert("RGB").convert(mode) for mode in ("RGB", "RGBA", "CMYK", "P", "LAB", "1")}
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010E] = 6, "a photograph"
+    paths = []
+    for extension, modes in {
+        "jpg": ("RGB", "L", "CMYK"),
+        "png": ("RGB", "RGBA", "L", "I;16", "P", "1"),
+        "webp": ("RGB", "RGBA"),
+        "tif": ("RGB", "RGBA", "L", "I;16", "CMYK", "LAB", "1"),
+        "bmp": ("RGB", "L", "P"),
+        "gif": ("P",),
+    }.items():
+        for mode in modes:
+            path = folder / f"{mode.replace(';', '')}.{extension}"
+            options = {"exif": exif} if extension in ("jpg", "png", "webp", "tif") else {}
+            pictures[mode].save(path, **options)
+            paths.append(path)
+    for compression in ("tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg"):
+        path = folder / f"{compression}.tif"
+        pictures["RGB"].save(path, compression=compression)
+        paths.append(path)
+    return read_photograph, (BadImage,), paths
+
+
+def states(folder):
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    import numpy as np
+    from PIL import Image
+
+    from deblur_gan import training
+
+    data = folder / "data"
+    for side in "AB":
+        (data / side).mkdir(parents=True)
+        for number in range(3):
+            pixels = np.random.default_rng(number).integers(0, 256, (48, 48, 3), np.uint8)
+            Image.fromarray(pixels).save(data / side / f"{number}.png")
+    options = {"crop_size": 16, "ngf": 2, "n_blocks": 1, "ndf": 2, "n_epochs": 1, "perceptual_weight": 0.0}
+    with contextlib.redirect_stdout(sys.stderr):
+        run = training.train(training.Options(data_dir=(str(data),), log_dir=str(folder / "runs"), **options))
+    training._run = lambda run_dir, *rest: run_dir  # all of going on but the steps
+
+    def load(path):
+        whole = (run / path.name).read_bytes()
+        shutil.copy(path, run / path.name)
+        try:
+            training.resume(run, {"n_epochs": 2})
+        finally:
+            (run / path.name).write_bytes(whole)
+
+    sources = [folder / name for name in ("state.npz", "options.json")]
+    for source in sources:
+        shutil.copy(run / source.name, source)
+    return load, (training.BadRun,), sources
+
+
+KINDS = {"weights": weights, "vgg": vgg, "photographs": photographs, "states": states}
+
+
+# ---- damages
+
+
+def damaged(content, seed):
+    """Damages bytes in one to three ways and places.
+
+    Args:
+        content: bytes.
+        seed: what the damage depends on, beside the content.
+
+    Returns:
+        bytes, of any length.
+    """
+    rng = random.Random(seed)
+    content = bytearray(content)
+    for _ in range(rng.choice([1, 1, 2, 3])):
+        if not content:
+            break
+        size = len(content)
+        # Structure is where files begin, and what the rest is aligned to.
+        at = rng.randrange(rng.choice([min(size, 256), min(size, 4096), size]))
+        length = rng.choice([1, 2, 4, 8, 16, 64, 512, size // 4 + 1])
+        other = rng.randrange(size)
+        match rng.choice([0, 0, 0, 1, 1, 1, 2, 2, 3, 3, 4, 4, 5, 6, 7, 7]):
+            case 0:
+                for place in [at, *(rng.randrange(size) for _ in range(rng.randint(0, 7)))]:
+                    content[place] ^= 1 << rng.randrange(8)
+            case 1:  # a number that is zero, huge, negative, or an address in the file
+                number = rng.choice([0, 1, 2**16 - 1, 2**31, 2**32 - 1, 2**40, 2**63, 2**64 - 1, size, other])
+                content[at // 8 * 8 : at // 8 * 8 + 8] = struct.pack("<Q", number)
+            case 2:  # text: another digit or letter
+                digits = [match.start() for match in re.finditer(rb"[0-9]", content[at : at + 4096])]
+                if digits:
+                    content[at + rng.choice(digits)] = ord(rng.choice('0123456789-.eN"[{'))
+            case 3:
+                content[at : at + length] = rng.randbytes(min(length, size - at))
+            case 4:
+                content[at : at + length] = bytes([rng.choice([0, 255])]) * min(length, size - at)
+            case 5:  # a cut
+                del content[rng.choice([at, other]) :]
+            case 6:  # a splice: something is lost, or stands twice
+                content[at : at + rng.choice([0, length])] = content[other : other + rng.choice([0, length])]
+            case 7:  # a chunk over another
+                content[at : at + length] = content[other : other + length]
+    return bytes(content)
+
+
+# ---- loading, and what it came to
+
+
+def outcome(load, declared, path):
+    """Loads a file; returns `Outcome`."""
+    peak, start = _peak(), time.monotonic()
+    refused = escaped = None
+    try:
+        load(path)
+    except declared as error:
+        refused = str(error)
+        if len(refused.splitlines()) != 1 or not refused.isprintable():
+            escaped = f"a message that is not one line: {refused!r}"
+    except Exception as error:
+        escaped = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    seconds, grown = time.monotonic() - start, max(0.0, _peak(reset=False) - peak)
+    if seconds > SECONDS:
+        escaped = f"{seconds:.0f} s"
+    elif grown > MEGABYTES:
+        escaped = f"+{grown:.0f} MB"
+    return Outcome(refused, escaped, seconds, grown)
+
+
+def _peak(reset=True):
+    """The largest memory of this process in megabytes, on Linux since the last reset, elsewhere since it began."""
+    with contextlib.suppress(OSError):
+        if reset:
+            Path("/proc/self/clear_refs").write_text("5")
+        return int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 1024
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def _work(kind, folder, connection):
+    """The process that loads: receives paths, sends outcomes."""
+    folder = Path(folder)
+    load, declared, paths = KINDS[kind](folder)
+    connection.send([str(path) for path in paths])
+    with contextlib.suppress(ImportError, ValueError):
+        import resource
+
+        mapped = int(re.search(r"VmSize:\s+(\d+)", Path("/proc/self/status").read_text())[1]) * 1024
+        # So that what this looks for does not take the machine down.
+        resource.setrlimit(resource.RLIMIT_AS, (mapped + 4 * MEGABYTES * 2**20,) * 2)
+    with contextlib.suppress(EOFError):
+        while True:
+            connection.send(outcome(load, declared, Path(connection.recv())))
+
+
+class Loader:
+    """A process that loads files of a kind; one that hangs or crashes is replaced.
+
+    Attributes:
+        paths: list of Path, the whole files of the kind.
+    """
+
+    def __init__(self, kind, folder):
+        self._kind, self._folder = kind, folder
+        self._start()
+
+    def _start(self):
+        context = multiprocessing.get_context("spawn")
+        self._connection, theirs = context.Pipe()
+        folder = tempfile.mkdtemp(dir=self._folder)
+        self._process = context.Process(target=_work, args=(self._kind, folder, theirs), daemon=True)
+        self._process.start()
+        theirs.close()
+        self.paths = [Path(path) for path in self._connection.recv()]
+
+    def __call__(self, path):
+        """Loads a file; returns `Outcome`."""
+        start = time.monotonic()
+        try:
+            self._connection.send(str(path))
+            if self._connection.poll(3 * SECONDS):
+                return self._connection.recv()
+            escaped = f"hangs for more than {3 * SECONDS} s"
+        except (EOFError, ConnectionError):
+            self._process.join()
+            escaped = f"ends the process with code {self._process.exitcode}"
+        self.close()
+        self._start()
+        return Outcome(None, escaped, time.monotonic() - start, 0.0)
+
+    def close(self):
+        self._process.kill()
+        self._process.join()
+
+
+def fuzz(kind, n, seed, first=0, keep=None, load=None):
+    """Damages each file of a kind `n` times and loads what comes of it.
+
+    Args:
+        kind: str, of `KINDS`.
+        n: int, damages of each file.
+        seed: int.
+        first: int, number of the first damage.
+        keep: Path of a folder for the files that escaped, or None.
+
+    Yields:
+        (name of the whole file, number of the damage, `Outcome`).
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        loader = Loader(kind, folder)
+        try:
+            for source in loader.paths:
+                content = source.read_bytes()
+                path = Path(folder) / source.name
+                for number in range(first, first + n):
+                    path.write_bytes(damaged(content, f"{source.name} {seed} {number}"))
+                    found = loader(path)
+                    if found.escaped and keep:
+                        shutil.copy(path, keep / f"{seed}_{number}_{source.name}")
+                    yield source.name, number, found
+        finally:
+            loader.close()
+
+
+@click.command(context_settings={"show_default": True}, help=__doc__.split("\n\n")[0])
+@click.option("--kind", type=click.Choice(KINDS), required=True, help="What is damaged.")
+@click.option("--n", type=click.IntRange(min=1), default=2000, help="Damages of each file.")
+@click.option("--seed", type=int, default=0, help="Another seed makes other damages.")
+@click.option("--first", type=click.IntRange(min=0), default=0, help="Number of the first damage.")
+@click.option(
+    "--keep",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Existing folder in which files that escape are kept; without it they are only named.",
+)
+def main(kind, n, seed, first, keep):
+    rows, escapes = {}, 0
+    for name, number, found in tqdm(fuzz(kind, n, seed, first, keep), unit=" files", mininterval=5):
+        row = rows.setdefault(name, {"damaged": 0, "refused": 0, "loaded": 0, "escaped": 0, "s": 0.0, "MB": 0.0})
+        what = "escaped" if found.escaped else "loaded" if found.refused is None else "refused"
+        row["damaged"] += 1
+        row[what] += 1
+        row["s"], row["MB"] = max(row["s"], round(found.seconds, 2)), max(row["MB"], round(found.megabytes))
+        if found.escaped:
+            escapes += 1
+            tqdm.write(f"{name}, --seed {seed}, number {number}: {found.escaped}", file=sys.stdout)
+    for name, row in rows.items():
+        print(json.dumps({"file": name, **row}))
+    print(f"{escapes} escaped")
+    sys.exit(bool(escapes))
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parent.parent))
+    main()

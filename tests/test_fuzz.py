@@ -1,0 +1,21 @@
+"""A few of the damages that `fuzz.py` makes by the thousand."""
+
+import fuzz
+import pytest
+
+from deblur_gan import weights
+
+
+@pytest.mark.parametrize(("kind", "n"), [("weights", 25), ("vgg", 25), ("photographs", 8)])
+def test_a_damaged_file_loads_or_is_refused_in_one_line(tmp_path, monkeypatch, kind, n):
+    for name in ("generator_model", "critic_model"):  # which the kind replaces
+        monkeypatch.setattr(weights, name, getattr(weights, name))
+    load, declared, sources = fuzz.KINDS[kind](tmp_path)
+    for source in sources:
+        whole = source.read_bytes()
+        assert fuzz.outcome(load, declared, source).escaped is None
+        load(source)
+        for number in range(n):
+            source.write_bytes(fuzz.damaged(whole, f"{source.name} suite {number}"))
+            found = fuzz.outcome(load, declared, source)
+            assert found.escaped is None, f"{source.name}, damage {number}: {found.escaped}"
