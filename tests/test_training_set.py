@@ -8,23 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import ROOT, noise, save
 from PIL import Image
 
 from deblur_gan.pairs import Pair, check_pairs, find_pairs, organize_gopro, set_aside
 from deblur_gan.photographs import BadImage, from_uint8
 from deblur_gan.training_set import TrainingSet
-
-ROOT = Path(__file__).parent.parent
-
-
-def noise(seed, height=40, width=48):
-    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-
-
-def save(path, pixels):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path)
-    return path
 
 
 def negatives(folder, n_pairs, **size):

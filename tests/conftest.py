@@ -1,0 +1,54 @@
+"""What several test files stand on: pictures and folders of pairs, made from a seed; JAX that compiles quickly."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.ndimage import gaussian_filter
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# What a test compiles it runs once or twice: optimized machine code costs more than it saves, above all on JAX.
+QUICK_TO_COMPILE = "--xla_backend_optimization_level=0"
+if os.environ.get("KERAS_BACKEND") == "jax":
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK_TO_COMPILE}"
+
+
+def noise(seed, height=40, width=48):
+    """A picture of which each pixel is another: uint8 `(height, width, 3)`."""
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def photograph(seed, height=40, width=48):
+    """Areas of many colours with edges between them: uint8 `(height, width, 3)`."""
+    areas = gaussian_filter(np.random.default_rng(seed).normal(size=(height, width, 3)), (2, 2, 0))
+    return (127.5 + 127.5 * np.tanh(15 * areas)).astype(np.uint8)
+
+
+def blur(image, width=2):
+    """Blurs horizontally with a Gaussian of `width` pixels."""
+    return gaussian_filter(image.astype(float), (0, width, 0)).astype(np.uint8)
+
+
+def save(path, pixels):
+    """Writes a picture, with the folders it needs, and returns its path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def write_pairs(folder, names, kinds=("blur", "sharp"), first=0, **size):
+    """Writes `folder/<kind>/<name>.png` for each name, the photographs of the seeds from `first` on."""
+    for seed, name in enumerate(names, first):
+        sharp = photograph(seed, **size)
+        save(folder / kinds[0] / f"{name}.png", blur(sharp))
+        save(folder / kinds[1] / f"{name}.png", sharp)
+    return folder
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    """A folder of nine pairs of 40x48 pixels, called `train`."""
+    return write_pairs(tmp_path / "images" / "train", range(9))
