@@ -221,20 +221,24 @@ def devices(shared, building=False):
         shared: bool, whether every batch is shared among all GPUs (among all CPU devices where there are none).
         building: bool, whether models and optimizers are built in it; `fit` runs in one that does not build.
 
+    Yields:
+        int, the devices that share a batch.
+
     Raises:
         ValueError: if `shared` is asked of PyTorch.
     """
+    if shared and _BACKEND == "torch":
+        raise ValueError("--multi_gpu: several GPUs need KERAS_BACKEND=tensorflow or jax")
+    n_devices = len(keras.distribution.list_devices()) if shared else 1
     if _BACKEND == "jax":
         before = keras.distribution.distribution()
         keras.distribution.set_distribution(keras.distribution.DataParallel() if shared else None)
         try:
-            yield
+            yield n_devices
         finally:
             keras.distribution.set_distribution(before)
-    elif shared and _BACKEND == "torch":
-        raise ValueError("--multi_gpu: several GPUs need KERAS_BACKEND=tensorflow or jax")
     elif shared and building:
         with tf.distribute.MirroredStrategy().scope():
-            yield
+            yield n_devices
     else:
-        yield
+        yield n_devices

@@ -2,13 +2,11 @@
 
 import dataclasses
 import random
-from pathlib import Path
 
 import keras
 import numpy as np
 
 from deblur_gan import checkpoint, gradients
-from deblur_gan.blur import random_blur
 from deblur_gan.checkpoint import BadRun, Progress
 from deblur_gan.files import locked
 from deblur_gan.gan import DeblurGAN
@@ -165,15 +163,13 @@ def _pictures(options, data):
     training_set = TrainingSet(
         data.pairs,
         data.photographs,
-        # Turning the camera as well takes several times as long as a kernel for the whole crop.
-        blur=lambda image, rng: random_blur(image, rng, rotation=(0, 0), gamma=rng.uniform(1.0, 2.2))[0],
         batch_size=options.batch_size,
         crop_size=options.crop_size,
         scale=options.scale,
         resize_or_crop=options.resize_or_crop,
         seed=options.seed,
         steps_per_epoch=options.steps_per_epoch,
-        cache=options.cache if options.cache in (None, "memory") else Path(options.cache),
+        cache=options.cache,
         n_workers=options.n_workers,
     )
     validation = [(str(pair.blurred), *training_set.whole(pair)) for pair in data.validation_pairs]
@@ -198,10 +194,11 @@ def build_gan(options):
     # Keras draws its seeds from here; `keras.utils.set_random_seed` would import TensorFlow whatever the backend.
     random.seed(options.seed)
     policy = f"mixed_{options.mixed_precision}" if options.mixed_precision else "float32"
-    if options.multi_gpu and options.batch_size % len(keras.distribution.list_devices()):
-        n_devices = len(keras.distribution.list_devices())
-        raise BadRun(f"--batch_size {options.batch_size}: must be a multiple of the {n_devices} GPUs of --multi_gpu")
-    with gradients.devices(options.multi_gpu, building=True):
+    with gradients.devices(options.multi_gpu, building=True) as n_devices:
+        if options.batch_size % n_devices:
+            raise BadRun(
+                f"--batch_size {options.batch_size}: must be a multiple of the {n_devices} GPUs of --multi_gpu"
+            )
         generator = generator_model(
             options.generator, options.ngf, options.n_blocks, dtype=policy, dropout=options.dropout
         )

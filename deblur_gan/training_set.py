@@ -2,6 +2,8 @@
 
 import functools
 import hashlib
+import io
+import itertools
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,7 +11,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from deblur_gan.files import whole_file
+from deblur_gan.blur import random_blur
+from deblur_gan.files import write_bytes
 from deblur_gan.photographs import BadImage, from_uint8, read_rgb
 
 
@@ -27,7 +30,7 @@ class TrainingSet:
         pairs: list of `Pair`, may be empty if there are photographs.
         photographs: list of Path of sharp images to blur on the fly.
         blur: function that takes uint8 `(H, W, 3)` and a `numpy.random.Generator` and returns a blurred copy of the
-            same shape and dtype; required with photographs.
+            same shape and dtype; None for `camera_shake`.
         batch_size: int, samples in a batch.
         crop_size: int, height and width of a sample in pixels.
         scale: float above 0, factor to both sides of the images of `pairs`.
@@ -35,8 +38,13 @@ class TrainingSet:
         seed: int.
         steps_per_epoch: int, batches that make an epoch; None for each pair once (with the photographs it takes two
             thirds of the epoch), or, without pairs, each photograph once.
-        cache: None, "memory" or a Path of a folder: where decoded, reduced images are kept as uint8.
+        cache: None, "memory" or a folder, which is made where it is missing: where decoded, reduced images are kept as
+            uint8. A file in it that is cut off or not an image is made anew.
         n_workers: int, threads that prepare batches ahead.
+
+    Raises:
+        OSError: if the folder of `cache` cannot be made or written to, here and from whatever reads images. It has the
+            name of the file that cannot be written and the reason as `filename` and `strerror`.
 
     Reference: https://arxiv.org/abs/1711.07064, section 5
     """
@@ -45,6 +53,7 @@ class TrainingSet:
         self,
         pairs,
         photographs=(),
+        *,
         blur=None,
         batch_size=1,
         crop_size=256,
@@ -57,20 +66,26 @@ class TrainingSet:
     ):
         self.pairs = list(pairs)
         self.photographs = list(photographs)
-        self.blur = blur
+        self.blur = blur or camera_shake
         self.batch_size = batch_size
         self.crop_size = crop_size
         self.scale = scale
         self.resize_or_crop = resize_or_crop
         self.seed = seed
-        self.cache = cache
+        self.cache = cache if cache in (None, "memory") else Path(cache)
+        if isinstance(self.cache, Path):
+            self.cache.mkdir(parents=True, exist_ok=True)
         self.n_workers = n_workers
         self._in_memory = {}
         n_samples = len(self.pairs) * (3 if self.photographs else 1) or len(self.photographs)
         self.steps_per_epoch = steps_per_epoch or max(1, n_samples // batch_size)
 
-    def batches(self, first, last):
+    def batches(self, first=0, last=None):
         """Yields the batches `first` to `last - 1` of the run, in order, a few prepared ahead by threads.
+
+        Args:
+            first: int, counted from 0 over all epochs.
+            last: int, or None for batches without end.
 
         Yields:
             `(blurred, sharp)`: float32 `(batch_size, crop_size, crop_size, 3)` in [-1, 1].
@@ -81,7 +96,7 @@ class TrainingSet:
         with ThreadPoolExecutor(self.n_workers, thread_name_prefix="batches") as pool:
             ahead = deque()
             try:
-                for step in range(first, last):
+                for step in itertools.count(first) if last is None else range(first, last):
                     ahead.append(pool.submit(self.batch, step))
                     if len(ahead) > 2 * self.n_workers:
                         yield ahead.popleft().result()
@@ -171,15 +186,27 @@ class TrainingSet:
             if key not in self._in_memory:
                 self._in_memory[key] = self._decoded(path, scale)
             return self._in_memory[key]
-        status = path.stat()
+        try:
+            status = path.stat()
+        except OSError as error:
+            raise BadImage(f"{path}: {error.strerror}") from None
         size = self.crop_size, scale, self.resize_or_crop
         key = repr((str(path.resolve()), status.st_size, status.st_mtime_ns, size))
-        stored = Path(self.cache) / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npy"
-        if not stored.exists():
+        stored = self.cache / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npy"
+        pixels = self._mapped(stored)
+        if pixels is None:
             pixels = self._decoded(path, scale)
-            with whole_file(stored) as temporary:
-                np.save(temporary, pixels)
-        return np.load(stored, mmap_mode="r")
+            _store(pixels, stored)
+        return pixels
+
+    def _mapped(self, stored):
+        """The pixels in a file of the cache, read as they are needed; None where there are none that could be used."""
+        try:
+            pixels = np.lib.format.open_memmap(stored, mode="r")
+        except Exception:  # a damaged header raises whatever its parser does
+            return None
+        fits = pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3
+        return pixels if fits and min(pixels.shape[:2]) >= self.crop_size else None
 
     def _decoded(self, path, scale):
         pixels = read_rgb(path)
@@ -192,6 +219,31 @@ class TrainingSet:
         if size == (width, height):
             return pixels
         return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC))
+
+
+def camera_shake(image, rng):
+    """Blurs a photograph as training on photographs does by default, by the paper's random paths of a camera.
+
+    The camera does not turn: that takes several times as long as one kernel for the whole crop. Light adds up with a
+    gamma between 1 and 2.2, as different cameras have it.
+
+    Args:
+        image: uint8 `(H, W, 3)`.
+        rng: `numpy.random.Generator`.
+
+    Returns:
+        uint8 `(H, W, 3)`.
+    """
+    return random_blur(image, rng, rotation=(0, 0), gamma=rng.uniform(1.0, 2.2))[0]
+
+
+def _store(pixels, path):
+    content = io.BytesIO()
+    np.save(content, pixels)
+    try:
+        write_bytes(path, content.getbuffer())
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
 
 
 @functools.lru_cache(maxsize=8)

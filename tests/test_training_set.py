@@ -1,5 +1,7 @@
 import errno
+import io
 import os
+import resource
 import subprocess
 import sys
 import tracemalloc
@@ -69,14 +71,15 @@ def test_samples_depend_on_seed_epoch_and_index_alone(tmp_path):
     expected = TrainingSet(pairs, n_workers=1, **options)
     steps = 3 * expected.steps_per_epoch
     batches = [expected.batch(step) for step in range(steps)]
-    (tmp_path / "cache").mkdir()
-    for cache in (None, "memory", tmp_path / "cache", tmp_path / "cache"):
+    for cache in (None, "memory", tmp_path / "new" / "cache", str(tmp_path / "new" / "cache")):
         for first in (0, 3):
             again = TrainingSet(pairs, n_workers=3, cache=cache, **options).batches(first, steps)
             for batch, other in zip(batches[first:], again, strict=True):
                 np.testing.assert_array_equal(batch, other)
     other = TrainingSet(pairs, seed=1, **options).batch(0)
     assert not np.array_equal(batches[0], other)
+    for batch, endless in zip(batches[1:], expected.batches(1), strict=False):
+        np.testing.assert_array_equal(batch, endless)
     assert len({blurred.tobytes() for blurred, _ in batches}) == steps  # no two batches are the same
 
 
@@ -135,7 +138,7 @@ def test_photographs_are_blurred_on_the_fly(tmp_path):
         handed.append(image.shape)
         return 255 - image
 
-    training = TrainingSet([], [path], blur, crop_size=32)
+    training = TrainingSet([], [path], blur=blur, crop_size=32)
     for index in range(10):
         blurred, sharp = training.sample(0, index)
         assert len(places(photograph, sharp)) == 1
@@ -144,10 +147,23 @@ def test_photographs_are_blurred_on_the_fly(tmp_path):
     assert max(handed) == (40, 40, 3) and min(handed) >= (36, 32, 3)
 
 
+def test_the_default_blur_averages(tmp_path):
+    """A path of 5 px or more averages pixels that have nothing to do with each other: their variance falls."""
+    path = save(tmp_path / "photograph.png", noise(0, 64, 64))
+    training = TrainingSet([], [path], crop_size=32)
+    for index in range(10):
+        blurred, sharp = training.sample(0, index)
+        assert len(places(noise(0, 64, 64), sharp)) == 1
+        assert blurred.std() < 0.9 * sharp.std()
+    blurred, sharp = training.blurred_whole(path, 0)
+    assert blurred.shape == sharp.shape and blurred.std() < 0.9 * sharp.std()
+
+
 def test_pairs_and_photographs_are_mixed_one_to_two(tmp_path):
     pairs = negatives(tmp_path / "pairs", 4)
     photographs = [save(tmp_path / f"{i}.png", noise(100 + i)) for i in range(5)]
-    training = TrainingSet(pairs, photographs, lambda image, rng: image, batch_size=3, crop_size=16, scale=1)
+    options = {"batch_size": 3, "crop_size": 16, "scale": 1}
+    training = TrainingSet(pairs, photographs, blur=lambda image, rng: image, **options)
     assert training.steps_per_epoch == 4
     kinds = [np.array_equal(*training.sample(0, index)) for index in range(12)]
     assert sum(kinds) == 8
@@ -175,7 +191,6 @@ def test_memory_does_not_grow_with_the_number_of_pairs(tmp_path):
 def test_cached_images_are_not_decoded_again(tmp_path):
     pairs = negatives(tmp_path, 1)
     cache = tmp_path / "cache"
-    cache.mkdir()
     sample = TrainingSet(pairs, crop_size=16, cache=cache).sample(0, 0)
     status = pairs[0].sharp.stat()
     pairs[0].sharp.write_bytes(bytes(status.st_size))
@@ -184,6 +199,59 @@ def test_cached_images_are_not_decoded_again(tmp_path):
     os.utime(pairs[0].sharp)  # a changed file is read anew
     with pytest.raises(BadImage, match=r"0\.png"):
         TrainingSet(pairs, crop_size=16, cache=cache).sample(0, 0)
+    pairs[0].sharp.unlink()
+    with pytest.raises(BadImage, match=r"0\.png: No such file"):
+        TrainingSet(pairs, crop_size=16, cache=cache).sample(0, 0)
+
+
+def test_a_file_of_the_cache_that_is_no_image_is_made_anew(tmp_path):
+    pairs = negatives(tmp_path, 1)
+    training = TrainingSet(pairs, crop_size=16, cache=tmp_path / "cache")
+    sample = training.sample(0, 0)
+    stored = sorted(training.cache.iterdir())
+    contents = [path.read_bytes() for path in stored]
+    assert len(contents) == 2
+
+    def npy(array):
+        file = io.BytesIO()
+        np.save(file, array)
+        return file.getvalue()
+
+    zipped = io.BytesIO()
+    np.savez(zipped, np.zeros((40, 48, 3), np.uint8))
+    for damaged in (
+        b"",
+        b"text",
+        contents[0][:60],
+        contents[0][:-1],
+        contents[0].replace(b"(", b"[", 1),
+        zipped.getvalue(),
+        npy(np.zeros((40, 48, 3))),
+        npy(np.zeros((40, 48), np.uint8)),
+        npy(np.zeros((8, 48, 3), np.uint8)),
+    ):
+        stored[0].write_bytes(damaged)
+        np.testing.assert_array_equal(training.sample(0, 0), sample)
+        assert stored[0].read_bytes() == contents[0]
+
+
+def test_a_cache_that_cannot_be_written_is_named(tmp_path):
+    pairs = negatives(tmp_path, 1)
+    file = tmp_path / "file"
+    file.touch()
+    with pytest.raises(OSError, match="file"):
+        TrainingSet(pairs, crop_size=16, cache=file)
+    training = TrainingSet(pairs, crop_size=16, cache=tmp_path / "cache")
+    # No file may grow beyond this, as on a disk that fills up while it is written.
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(OSError) as caught:
+            list(training.batches(0, 1))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert Path(caught.value.filename).parent == training.cache and caught.value.strerror == "File too large"
+    assert not list(training.cache.iterdir())
 
 
 def test_an_unreadable_file_is_named(tmp_path):
