@@ -18,9 +18,10 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 from skimage.metrics import peak_signal_noise_ratio
 
-from deblur_gan import evaluation, restoration, results
+from deblur_gan import evaluation, journal, restoration, results
 from deblur_gan.evaluation import METRICS, PROTOCOLS
 from deblur_gan.files import locked
+from deblur_gan.journal import sha256_of
 from deblur_gan.networks import critic_model, generator_model
 from deblur_gan.photographs import BadImage
 from deblur_gan.report import format_comparison, format_table
@@ -181,7 +182,7 @@ def test_files_agree_with_each_other(weights, gopro, tmp_path, quick):
     assert abs(overall["gain"]["psnr"]) > 0.01
     assert overall["n_images"] == len(rows) == sum(SEQUENCES.values())
     assert content["command"] == command
-    assert content["weights"]["sha256"] == results._sha256(weights["paper"]) == rows[0]["weights"]
+    assert content["weights"]["sha256"] == sha256_of(weights["paper"]) == rows[0]["weights"]
     assert content["weights"]["architecture"] == "paper"
     assert content["protocols"]["half"]["description"] == PROTOCOLS["half"].description
     assert content["versions"]["keras"] == keras.__version__
@@ -288,7 +289,7 @@ def test_only_what_is_not_measured_yet_is_measured(weights, tmp_path, measured, 
 def test_rows_of_other_versions_are_measured_again(weights, tmp_path, measured, monkeypatch, quick):
     folder = write_pairs(tmp_path / "data", ["a"])
     evaluate([weights["paper"]], folder, tmp_path / "results")
-    monkeypatch.setattr(results, "DEFINITIONS", results.DEFINITIONS + 1)
+    monkeypatch.setattr(journal, "DEFINITIONS", journal.DEFINITIONS + 1)
     evaluate([weights["paper"]], folder, tmp_path / "results")
     assert len(measured) == 2
 
@@ -362,7 +363,7 @@ def test_other_weights_of_one_name_get_a_folder_of_their_own(weights, gopro, tmp
     def run(*weight_paths):
         return [result.name for result in evaluate(weight_paths, gopro, tmp_path / "results", n_images=1)[0]]
 
-    suffix = results._sha256(paths[2])[:8]
+    suffix = sha256_of(paths[2])[:8]
     for _ in range(2):  # the second time, each finds its own results again
         assert run(paths[0]) == ["generator_best"]
         assert run(paths[1]) == ["second_generator_best"]
@@ -407,17 +408,27 @@ def test_every_weight_file_is_looked_at_before_anything_is_measured(weights, gop
 
 def test_what_a_weight_file_says_of_itself_does_not_pass_for_what_was_found(weights, gopro, tmp_path, quick):
     path = tmp_path / "forged.h5"
-    training = {"val_psnr": float("inf"), "nan": [float("nan")], "note": "<script>alert(1)</script>\x1b[2J"}
-    save_generator(load_generator(weights["paper"]), path, training)
+    shutil.copy(weights["paper"], path)
     forged = {"path": "official.h5", "sha256": "0000", "package_version": "<script>alert(2)</script>"}
+    forged["training"] = {"val_psnr": float("inf"), "x": [float("nan")], "note": "<script>alert(1)</script>\x1b[2J"}
     with h5py.File(path, "r+") as file:
         file.attrs["deblur_gan"] = json.dumps(json.loads(file.attrs["deblur_gan"]) | forged)
     [result], _ = evaluate([path], gopro, tmp_path / "results", n_images=1)
     content = read_json(result.folder)["weights"]
-    assert content["path"] == str(path) and content["sha256"] == results._sha256(path)
+    assert content["path"] == str(path) and content["sha256"] == sha256_of(path)
     page = (result.folder / "index.html").read_text(encoding="utf-8")
     assert f"{path} (sha256 {content['sha256']})" in page
     assert "official.h5" not in page and "alert(" not in page
+
+
+def test_a_weight_file_that_nests_its_notes_deeply_costs_no_scores(weights, gopro, tmp_path, quick, monkeypatch):
+    deep = []
+    for _ in range(5000):
+        deep = [deep]
+    describe = results.describe
+    monkeypatch.setattr(results, "describe", lambda path: {**describe(path), "training": {"deep": deep}})
+    [result], _ = evaluate([weights["paper"]], gopro, tmp_path, n_images=1)
+    assert read_json(result.folder)["weights"]["training"] == "nested too deeply"
 
 
 @pytest.mark.parametrize(
