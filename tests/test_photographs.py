@@ -28,7 +28,7 @@ from deblur_gan.photographs import (
 HOSTILE = Path(__file__).parent / "hostile"
 EXTENSIONS = ["bmp", "jpg", "png", "tif", "webp"] + ["avif"] * features.check("avif")
 # Every way in which a file may hold its pixels, as far as its format has it.
-MODES = ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "I;16"]
+MODES = ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "LAB", "I;16"]
 
 
 def noise(*shape):
