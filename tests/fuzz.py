@@ -17,6 +17,7 @@ import struct
 import sys
 import tempfile
 import time
+import zlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -125,36 +126,72 @@ def vgg(folder):
 
 
 def photographs(folder):
+    """Photographs with all the metadata that a copy keeps; each is read, and written again."""
     import numpy as np
-    from PIL import Image
+    import tifffile
+    from PIL import Image, ImageCms, features
+    from PIL.PngImagePlugin import PngInfo
 
-    from deblur_gan.photographs import BadImage, read_photograph
+    from deblur_gan.photographs import BadImage, read_photograph, write_photograph
 
     rng = np.random.default_rng(0)
     grey = np.add.outer(np.arange(40), np.arange(56)).astype(np.uint8) * 2 + rng.integers(0, 9, (40, 56), np.uint8)
     pictures = {"L": Image.fromarray(grey), "I;16": Image.fromarray(grey.astype(np.uint16) * 257)}
     pictures |= {mode: pictures["L"].convert("RGB").convert(mode) for mode in ("RGB", "RGBA", "CMYK", "P", "LAB", "1")}
-    exif = Image.Exif()
+    exif, texts = Image.Exif(), PngInfo()
     exif[0x0112], exif[0x010E] = 6, "a photograph"
+    exif.get_ifd(0x8769)[0x829A] = 0.5
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><d tiff:Orientation="6" label="mine"/></x:xmpmeta>'
+    texts.add_text("Author", "someone", zip=True)
+    texts.add_itxt("XML:com.adobe.xmp", xmp.decode())
+    iptc = b"Photoshop 3.0\x008BIM\x04\x04\0\0\0\0\0\x0a\x1c\x02\x78\0\5Spain"
+    rich = {"exif": exif, "xmp": xmp, "icc_profile": ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()}
+    sources = {
+        ".jpg": (("RGB", "L", "CMYK"), {"comment": "Spain", "extra": b"\xff\xed\0\x24" + iptc}),
+        ".png": (("RGB", "RGBA", "L", "I;16", "P", "1"), {"pnginfo": texts}),
+        ".webp": (("RGB", "RGBA"), {}),
+        "_lossless.webp": (("RGB", "RGBA"), {"lossless": True}),
+        ".tif": (("RGB", "RGBA", "L", "I;16", "CMYK", "LAB", "1"), {}),
+        ".bmp": (("RGB", "RGBA", "L", "P"), {}),
+    }
+    sources |= {f"_{name}.tif": (("RGB",), {"compression": name}) for name in ("tiff_lzw", "packbits", "jpeg")}
+    sources |= {".avif": (("RGB", "RGBA", "L"), {"speed": 10})} if features.check("avif") else {}
     paths = []
-    for extension, modes in {
-        "jpg": ("RGB", "L", "CMYK"),
-        "png": ("RGB", "RGBA", "L", "I;16", "P", "1"),
-        "webp": ("RGB", "RGBA"),
-        "tif": ("RGB", "RGBA", "L", "I;16", "CMYK", "LAB", "1"),
-        "bmp": ("RGB", "L", "P"),
-        "gif": ("P",),
-    }.items():
+    for ending, (modes, options) in sources.items():
         for mode in modes:
-            path = folder / f"{mode.replace(';', '')}.{extension}"
-            options = {"exif": exif} if extension in ("jpg", "png", "webp", "tif") else {}
-            pictures[mode].save(path, **options)
-            paths.append(path)
-    for compression in ("tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg"):
-        path = folder / f"{compression}.tif"
-        pictures["RGB"].save(path, compression=compression)
-        paths.append(path)
-    return read_photograph, (BadImage,), paths
+            paths.append(folder / f"{mode.replace(';', '')}{ending}")
+            pictures[mode].save(paths[-1], **rich, **options)
+            paths.append(folder / f"plain_{mode.replace(';', '')}{ending}")
+            pictures[mode].save(paths[-1], **{key: options[key] for key in options if key != "pnginfo"})
+
+    for name, options in (
+        ("tiles", {"tile": (16, 16), "photometric": "rgb"}),
+        ("planes", {"planarconfig": "separate", "photometric": "rgb"}),
+    ):
+        paths.append(folder / f"{name}.tif")
+        pixels = np.asarray(pictures["RGB"])
+        tifffile.imwrite(paths[-1], np.moveaxis(pixels, 2, 0) if name == "planes" else pixels, **options)
+    # Half of the PNG files are damaged before their check sums are made, which would give nearly all damage away.
+    for path in [path for path in paths if path.suffix == ".png"]:
+        paths.append(path.with_name(f"summed_{path.name}"))
+        shutil.copy(path, paths[-1])
+
+    def load(path):
+        if path.name.startswith("summed_"):
+            path.write_bytes(_with_check_sums(path.read_bytes()))
+        write_photograph(path.with_name(f"copy{path.suffix}"), read_photograph(path))
+
+    return load, (BadImage,), paths
+
+
+def _with_check_sums(png):
+    """A PNG file in which the check sum of each chunk is right, as far as there are chunks."""
+    png, at = bytearray(png), 8
+    while at + 12 <= len(png):
+        end = at + 8 + int.from_bytes(png[at : at + 4], "big")
+        png[end : end + 4] = zlib.crc32(png[at + 4 : end]).to_bytes(4, "big")
+        at = end + 4
+    return bytes(png)
 
 
 def states(folder):
