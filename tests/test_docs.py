@@ -14,6 +14,7 @@ import pytest
 
 import deblur_gan
 from deblur_gan.networks import generator_model
+from deblur_gan.options import MAY_CHANGE
 from deblur_gan.photographs import read_rgb
 from deblur_gan.synthesis import write_sample_images
 from deblur_gan.weights import load_generator, save_generator
@@ -132,6 +133,11 @@ def test_defaults_in_the_table_of_flags_are_those_of_train():
     for name, printed in rows:
         default = {(): "none", None: "none"}.get(defaults[name], f"`{defaults[name]}`")
         assert printed == {"data_dir": "`images/train`"}.get(name, default), name
+
+
+def test_the_flags_that_may_change_are_those_of_resume():
+    sentence = re.search(r"may change when a run is resumed:(.*?)\.", TEXTS["docs/training.md"], re.DOTALL)[1]
+    assert sorted(re.findall(r"`--(\w+)`", sentence)) == sorted(MAY_CHANGE)
 
 
 # ---- links and names
