@@ -156,7 +156,7 @@ class Group:
 
     def array(self, path):
         """Returns the `Array` at `path` below this group; raises `BadFile` if there is none that can be used."""
-        *groups, name = _parts(path)
+        *groups, name = _parts(path) or self._file.refuse(f"nothing at {path!r} where weights are required")
         group = self.group("/".join(groups))
         return self._file.array(path, group._address(name, path))
 

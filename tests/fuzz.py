@@ -197,33 +197,38 @@ def _with_check_sums(png):
 def states(folder):
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import numpy as np
-    from PIL import Image
+    from PIL import Image, ImageFilter
 
     from deblur_gan import training
+    from deblur_gan.checkpoint import BadRun
+    from deblur_gan.options import BadOption, Options
 
     data = folder / "data"
     for side in "AB":
         (data / side).mkdir(parents=True)
-        for number in range(3):
-            pixels = np.random.default_rng(number).integers(0, 256, (48, 48, 3), np.uint8)
-            Image.fromarray(pixels).save(data / side / f"{number}.png")
-    options = {"crop_size": 16, "ngf": 2, "n_blocks": 1, "ndf": 2, "n_epochs": 1, "perceptual_weight": 0.0}
+    for number in range(3):
+        sharp = Image.fromarray(np.random.default_rng(number).integers(0, 256, (48, 48, 3), np.uint8))
+        sharp.save(data / "B" / f"{number}.png")
+        sharp.filter(ImageFilter.BoxBlur(1)).save(data / "A" / f"{number}.png")
+    shrunk = {"crop_size": 16, "ngf": 2, "n_blocks": 1, "ndf": 2, "critic_updates": 1, "perceptual_weight": 0.0}
+    shrunk |= {"pixel_weight": 1.0, "n_epochs": 1, "steps_per_epoch": 1, "n_workers": 1, "n_val_images": 0}
     with contextlib.redirect_stdout(sys.stderr):
-        run = training.train(training.Options(data_dir=(str(data),), log_dir=str(folder / "runs"), **options))
-    training._run = lambda run_dir, *rest: run_dir  # all of going on but the steps
+        run = training.train(Options(data_dir=(str(data),), log_dir=str(folder / "runs"), **shrunk))
+    training._fit = lambda options, run_folder, *rest: run_folder.path  # all of going on but the steps
 
     def load(path):
         whole = (run / path.name).read_bytes()
         shutil.copy(path, run / path.name)
         try:
-            training.resume(run, {"n_epochs": 2})
+            with contextlib.redirect_stdout(sys.stderr):
+                training.resume(run, n_epochs=2)
         finally:
             (run / path.name).write_bytes(whole)
 
     sources = [folder / name for name in ("state.npz", "options.json")]
     for source in sources:
         shutil.copy(run / source.name, source)
-    return load, (training.BadRun,), sources
+    return load, (BadRun, BadOption), sources
 
 
 KINDS = {"weights": weights, "vgg": vgg, "photographs": photographs, "states": states}

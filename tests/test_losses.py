@@ -134,6 +134,15 @@ def test_unusable_weights_are_named_in_one_line(tmp_path, monkeypatch):
     write_vgg(tmp_path / "16.h5", [*SHAPES, (256, 512)])
     write_vgg(tmp_path / "short.h5", SHAPES[:5])
     write_vgg(tmp_path / "other.h5", [(3, 8), (8, 3)])
+    write_vgg(tmp_path / "nan.h5", SHAPES)
+    with h5py.File(tmp_path / "nan.h5", "r+") as file:
+        file["layer_6/W:0"][2, 2, 255, 255] = np.nan
+    write_vgg(tmp_path / "claims.h5", SHAPES)
+    write_vgg(tmp_path / "link.h5", SHAPES)
+    with h5py.File(tmp_path / "claims.h5", "r+") as file, h5py.File(tmp_path / "link.h5", "r+") as linked:
+        del file["layer_2/W:0"], linked["layer_2/W:0"]
+        file.create_dataset("layer_2/W:0", (3, 3, 64, 2**36), "float32")
+        linked["layer_2/W:0"] = h5py.ExternalLink(tmp_path / "16.h5", "layer_2/W:0")
     (tmp_path / "text.h5").write_text("no weights")
     with h5py.File(tmp_path / "empty.h5", "w"):
         pass
@@ -141,6 +150,9 @@ def test_unusable_weights_are_named_in_one_line(tmp_path, monkeypatch):
         "16.h5": "holds vgg16, not vgg19",
         "short.h5": "block3_conv2",
         "other.h5": "block1_conv1",
+        "nan.h5": "'W:0' holds numbers that are not finite",
+        "claims.h5": "holds fewer numbers",
+        "link.h5": "not a group as Keras writes it",
         "text.h5": "not an HDF5 file",
         "empty.h5": "not a Keras .h5 file",
         "missing.h5": "no such file",

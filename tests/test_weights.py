@@ -1,6 +1,8 @@
+import contextlib
 import json
 import pickle
 import re
+import time
 import zipfile
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import numpy as np
 import pytest
 
 import deblur_gan
-from deblur_gan import hdf5
+from deblur_gan import hdf5, weights
 from deblur_gan.networks import critic_model, generator_model
 from deblur_gan.weights import BadWeights, describe, load_critic, load_generator, save_critic, save_generator
 
@@ -200,19 +202,27 @@ def test_half_precision_files_are_read(tmp_path):
 # ---- writing
 
 
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
+def test_a_full_disk_is_an_oserror_and_leaves_the_old_file_and_nothing_else(tmp_path):
+    resource = pytest.importorskip("resource")
     path = tmp_path / "g.h5"
     save_generator(generator_model("paper", 4, 1), path)
     before = path.read_bytes()
-
-    def full_disk(self, *arguments, **options):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Path, "write_bytes", full_disk)
-    with pytest.raises(OSError, match="No space left"):
-        save_generator(generator_model("paper", 4, 2), path)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # The kernel refuses to let any file of this process grow further, as it does on a full disk.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, limits[1]))
+    try:
+        with pytest.raises(OSError):
+            save_generator(generator_model("paper", 4, 2), path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_metadata_holds_only_what_json_can_hold(tmp_path):
+    with pytest.raises(ValueError, match="JSON"):
+        save_generator(generator_model("paper", 4, 1), tmp_path / "g.h5", training={"val_psnr": np.inf})
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", ["g.weights.h5", "g.keras", "g"])
@@ -256,6 +266,7 @@ def refused(path, message):
 
 def test_missing_file(tmp_path):
     refused(tmp_path / "nothing.h5", "no such file")
+    refused(tmp_path, "is a folder")
 
 
 def test_text_file_named_h5(tmp_path):
@@ -314,12 +325,69 @@ def test_absurd_shape_is_refused_before_it_is_built_or_read(path):
     refused(path, "declares shape")
 
 
-def test_absurd_width_is_refused_before_it_is_built(path):
+def test_absurd_width_is_refused_before_it_is_built(path, monkeypatch):
     def make(group, name):
         group[name] = np.zeros((7, 7, 3, 100_000), np.float32)
 
     replace(path, "stem_conv/kernel", make)
+    monkeypatch.setattr(weights, "generator_model", lambda *args, **kwargs: pytest.fail("was built"))
     refused(path, "looks like a paper generator with ngf=100000, n_blocks=1, but layer 'stem_conv' has an array of")
+
+
+def written(path, *kernels):
+    """A file of layers that hold these kernels, of zeros, and their biases."""
+    layers = [
+        hdf5.Layer(f"c{number}", [("k", np.zeros(shape, np.float32)), ("b", np.zeros(shape[-1], np.float32))])
+        for number, shape in enumerate(kernels)
+    ]
+    path.write_bytes(hdf5.file_of(layers, {"keras_version": "3", "backend": "jax"}))
+
+
+@pytest.mark.parametrize("dense", [(1024 * 1024, 1), (64, 1024), (0, 1024), (15, 1024)])
+def test_a_critic_of_another_shape_is_refused_before_it_is_built(tmp_path, monkeypatch, dense):
+    channels = zip([3, 1, 1, 2, 4, 8], [1, 1, 2, 4, 8, 1], strict=True)
+    written(tmp_path / "c.h5", *((4, 4, *pair) for pair in channels), dense, (1024, 1))
+    monkeypatch.setattr(weights, "critic_model", lambda *args, **kwargs: pytest.fail("was built"))
+    with pytest.raises(BadWeights, match=r"batch normalizations where 4 are required|not a square image"):
+        load_critic(tmp_path / "c.h5")
+
+
+@pytest.mark.parametrize("n_blocks", [64, 65])
+def test_the_number_of_blocks_is_bounded(tmp_path, n_blocks):
+    blocks = 2 * n_blocks * [(3, 3, 4, 4)]
+    written(
+        tmp_path / "g.h5", (7, 7, 3, 1), (3, 3, 1, 2), (3, 3, 2, 4), *blocks, (3, 3, 2, 4), (3, 3, 1, 2), (7, 7, 1, 3)
+    )
+    if n_blocks == 64:
+        with pytest.raises(BadWeights, match=r"layer 'c131' has an array of shape \(4,\) where \(2,\) is required"):
+            describe(tmp_path / "g.h5")
+    else:
+        with pytest.raises(BadWeights, match="has 65 residual blocks; at most 64 are read"):
+            describe(tmp_path / "g.h5")
+
+
+def test_the_size_of_a_network_is_bounded(path, monkeypatch):
+    n_numbers = load_generator(path).count_params()
+    monkeypatch.setattr(hdf5, "MAX_NUMBERS", n_numbers - 1)
+    refused(path, f"holds {n_numbers} numbers; networks of at most {n_numbers - 1} are read")
+
+
+def test_a_negative_variance_is_refused(tmp_path):
+    generator = generator_model("meudec", 4, 1)
+    generator.get_layer("down1_norm").moving_variance.assign([-1, *np.ones(7)])
+    save_generator(generator, tmp_path / "g.h5")
+    refused(tmp_path / "g.h5", "layer 'down1_norm' holds a negative variance")
+
+
+@pytest.mark.parametrize("hostile", sorted((Path(__file__).parent / "hostile").glob("*.[hk]*")), ids=lambda p: p.name)
+def test_hostile_files_are_refused_in_one_line_at_once(hostile):
+    for load in (load_generator, load_critic, describe):
+        start = time.monotonic()
+        with contextlib.suppress(BadWeights):
+            load(hostile)
+            assert hostile.name == "stream_6GiB_twice.h5" and load is describe, "shapes alone are as they should be"
+        assert time.monotonic() - start < 10
+    refused(hostile, ".")
 
 
 def test_compressed_bomb_is_refused_before_it_is_read(path):
@@ -390,9 +458,39 @@ def test_archives_are_bounded(tmp_path, monkeypatch):
     refused(tmp_path / "b.keras", "more than the 1 MiB")
 
 
-@pytest.mark.parametrize("metadata", ["not JSON", "[1, 2]", json.dumps({"ngf": "huge", "architecture": 7})])
-def test_metadata_never_decides_what_is_built(path, metadata):
+@pytest.mark.parametrize(
+    ("metadata", "kept"),
+    [
+        ("not JSON", {}),
+        ("[1, 2]", {}),
+        ("[" * 100_000, {}),
+        ('{"ngf": "huge", "architecture": 7}', {}),
+        (
+            '{"path": "official.h5", "sha256": "0", "network": "x", "training": {"epoch": 9}}',
+            {"training": {"epoch": 9}},
+        ),
+        ('{"package_version": "<script>", "training": "much", "value_range": [0, 255], "image_shape": 3}', {}),
+        ('{"package_version": "0.1.0", "training": {"val_psnr": Infinity}}', {}),
+        ('{"package_version": "0.1.0", "training": {"val_psnr": 1e999}}', {}),
+        ('{"package_version": "0.1.0", "value_range": [-1, 1]}', {"package_version": "0.1.0", "value_range": [-1, 1]}),
+    ],
+)
+def test_metadata_never_decides_what_is_built_or_said_of_a_file(path, metadata, kept):
     with h5py.File(path, "r+") as file:
         file.attrs["deblur_gan"] = metadata
     assert load_generator(path).count_params() == generator_model("paper", 4, 1).count_params()
-    assert describe(path)["ngf"] == 4
+    assert describe(path) == {"network": "generator", "architecture": "paper", "ngf": 4, "n_blocks": 1, **kept}
+
+
+@pytest.mark.parametrize(
+    "shape", [[32, 64, 3], [True, 64, 3], [-32, -64, 3], [32, "64", 3], [32], [1e3, 2, 3], [32, 80, 3]]
+)
+def test_a_recorded_image_size_must_fit_the_dense_layer(tmp_path, shape):
+    save_critic(critic_model("meudec", 2, (64, 32, 3)), tmp_path / "c.h5")
+    with h5py.File(tmp_path / "c.h5", "r+") as file:
+        file.attrs["deblur_gan"] = json.dumps({"image_shape": shape})
+    if shape == [32, 64, 3]:
+        assert describe(tmp_path / "c.h5")["image_shape"] == shape
+    else:
+        with pytest.raises(BadWeights, match="takes 8 numbers, not a square image"):
+            describe(tmp_path / "c.h5")
