@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from deblur_gan.files import printable
 from deblur_gan.metadata import reason
+from deblur_gan.networks import InstanceNormalization
 from deblur_gan.photographs import (
     FORMATS_READ,
     PICTURE_EXTENSIONS,
@@ -24,6 +25,11 @@ from deblur_gan.photographs import (
 # Two strided convolutions halve the image twice, and the reflection paddings need two pixels after that.
 SIZE_MULTIPLE = 4
 SMALLEST_SIDE = 8
+# Smaller photographs are padded to this: means and variances over fewer pixels are no photograph's.
+SMALLEST_WHOLE_SIDE = 64
+
+# Standard deviation of the grey levels below which the change that instance normalization brings is scaled down.
+FULL_CONTRAST = 32.0
 
 # Above this many pixels an image is restored in tiles unless told otherwise: on TensorFlow and a CPU the full-size
 # generator takes about 1.7 kB per pixel, so that an image of this size stays below 3.5 GB and a tile below 2.5 GB.
@@ -35,10 +41,15 @@ LARGEST_DEFAULT_OVERLAP = 64
 def deblur(generator, image, tile_size=None, tile_overlap=None, progress=None):
     """Restores a photograph at its own size.
 
-    The image is padded by reflection to the multiple of 4 that the networks take and cropped back. Tiles overlap and
-    are blended linearly across the overlap. A generator with instance normalization takes its statistics from each
-    tile, so that tiles give slightly other pixels than the whole image; with batch normalization they agree up to
-    what lies beyond the tile.
+    The image is padded by reflection to the multiple of 4 that the networks take, small ones to 64 pixels, and
+    cropped back. Tiles overlap and are blended linearly across the overlap. A generator with instance normalization
+    takes its statistics from each tile, so that tiles give slightly other pixels than the whole image; with batch
+    normalization they agree up to what lies beyond the tile.
+
+    Instance normalization divides contrast away: such a generator adds the same grey levels to a photograph and to a
+    faded copy of it, and finds blur where there is nothing at all. Its change is therefore multiplied by the contrast
+    of the image or tile, the standard deviation of its grey levels, over `FULL_CONTRAST`, where that is below 1. A
+    picture of one colour comes back as it is.
 
     Args:
         generator: `keras.Model` from `generator_model` or `load_generator`.
@@ -73,14 +84,11 @@ def deblur(generator, image, tile_size=None, tile_overlap=None, progress=None):
     if not 0 <= tile_overlap < tile_size:
         raise ValueError(f"tile_overlap={tile_overlap}: must be at least 0 and less than tile_size={tile_size}")
 
-    padded = _pad(image)
     tile_size = _next_multiple(tile_size)
-    rows = _windows(padded.shape[1], tile_size, tile_overlap)
-    columns = _windows(padded.shape[2], tile_size, tile_overlap)
-    if len(rows) == len(columns) == 1:
-        restored = to_uint8(_predict(generator, padded))
+    if max(height, width) <= tile_size:
+        restored = to_uint8(_predict(generator, _pad(image, SMALLEST_WHOLE_SIDE)))
     else:
-        restored = _restore_tiles(generator, padded, rows, columns, progress or list)
+        restored = _restore_tiles(generator, _pad(image, SMALLEST_SIDE), tile_size, tile_overlap, progress or list)
     return restored[:, :height, :width]
 
 
@@ -88,9 +96,8 @@ def _next_multiple(side):
     return max(SMALLEST_SIDE, math.ceil(side / SIZE_MULTIPLE) * SIZE_MULTIPLE)
 
 
-def _pad(image):
-    height, width = image.shape[1:3]
-    below, right = _next_multiple(height) - height, _next_multiple(width) - width
+def _pad(image, smallest_side):
+    below, right = (_next_multiple(max(side, smallest_side)) - side for side in image.shape[1:3])
     return np.pad(image, ((0, 0), (0, below), (0, right), (0, 0)), mode="reflect")
 
 
@@ -128,13 +135,20 @@ def _windows(length, tile_size, overlap):
 
 
 def _predict(generator, pixels):
-    values = generator.predict_on_batch(from_uint8(pixels))
-    if not np.isfinite(values).all():
+    values = from_uint8(pixels)
+    restored = generator.predict_on_batch(values)
+    if not np.isfinite(restored).all():
         raise FloatingPointError("the generator answered with numbers that are not finite; its weights are unfit")
-    return values
+    if any(isinstance(layer, InstanceNormalization) for layer in generator.layers):
+        contrast = 127.5 * np.sqrt(values.var(axis=(1, 2)).mean(axis=-1))
+        share = (contrast / FULL_CONTRAST)[:, None, None, None]
+        if (share < 1).any():
+            restored = np.where(share < 1, values + share * (restored - values), restored)
+    return restored
 
 
-def _restore_tiles(generator, padded, rows, columns, progress):
+def _restore_tiles(generator, padded, tile_size, tile_overlap, progress):
+    rows, columns = (_windows(length, tile_size, tile_overlap) for length in padded.shape[1:3])
     blended = np.zeros(padded.shape, np.float32)
     tiles = [(row, column) for row in rows for column in columns]
     for (row, row_weights), (column, column_weights) in progress(tiles):

@@ -1,12 +1,13 @@
 import os
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 from PIL import Image
 
 from deblur_gan.networks import generator_model
-from deblur_gan.photographs import BadImage
+from deblur_gan.photographs import BadImage, from_uint8, to_uint8
 from deblur_gan.restoration import TILE_SIZE, _windows, deblur, restore_files
 from deblur_gan.weights import load_generator
 
@@ -69,6 +70,58 @@ def test_padding_is_out_of_sight(meudec):
     image = noise(96, 96, 3)
     large, small = deblur(meudec, image), deblur(meudec, image[:61, :63])
     assert np.abs(large[:16, :16].astype(int) - small[:16, :16]).max() <= 1
+
+
+@pytest.fixture(scope="module")
+def inventive():
+    """A generator with instance normalization whose change is large everywhere, and nowhere beyond black or white."""
+    keras.utils.set_random_seed(0)
+    generator = generator_model("paper", 4, 1)
+    head = generator.get_layer("head_conv")
+    head.set_weights([0.3 * head.get_weights()[0], np.full(3, 0.1, np.float32)])
+    return generator
+
+
+@pytest.mark.parametrize(
+    ("shape", "tile_size"), [((256, 256), None), ((8, 8), None), ((1, 1), None), ((70, 9), 16), ((256, 256), 128)]
+)
+def test_where_nothing_is_there_nothing_is_invented(inventive, shape, tile_size):
+    flat = np.full((*shape, 3), (200, 30, 128), np.uint8)
+    np.testing.assert_array_equal(deblur(inventive, flat, tile_size), flat)
+
+
+def test_a_tile_without_contrast_stays_so_beside_one_with_contrast(inventive):
+    image = noise(64, 192, 3)
+    image[:, 64:] = 90
+    restored = deblur(inventive, image, tile_size=64, tile_overlap=0)
+    np.testing.assert_array_equal(restored[:, 64:], image[:, 64:])
+    assert (restored[:, :64] != image[:, :64]).mean() > 0.9
+
+
+def test_the_change_fades_with_the_photograph(inventive):
+    """Below `FULL_CONTRAST`, a copy with a quarter of the contrast gets a quarter of the change, rounded."""
+    photograph = 128 + 24 * np.random.default_rng(0).choice([-1, 1], (64, 64, 3))
+    change, faded_change = (
+        deblur(inventive, image.astype(np.uint8)).astype(int) - image
+        for image in (photograph, 128 + (photograph - 128) // 4)
+    )
+    assert np.abs(change).mean() > 4
+    # Both are rounded to whole levels; 1 % for the epsilon of the normalization beside the variance of the faded copy.
+    assert np.abs(change / 4 - faded_change).max() <= 0.5 + 0.5 / 4 + 0.01 * np.abs(change).max() / 4
+
+
+def test_photographs_of_full_contrast_get_the_whole_change(inventive):
+    image = noise(64, 64, 3)
+    np.testing.assert_array_equal(
+        deblur(inventive, image), to_uint8(inventive.predict_on_batch(from_uint8(image[None])))[0]
+    )
+
+
+def test_a_small_photograph_is_restored_as_its_reflection(meudec):
+    """Within a picture of at least 64 pixels, made by mirroring it."""
+    small = noise(12, 20, 3)
+    mirrored = np.pad(small, ((0, 52), (0, 44), (0, 0)), mode="reflect")
+    np.testing.assert_array_equal(deblur(meudec, small), deblur(meudec, mirrored)[:12, :20])
 
 
 @pytest.mark.parametrize("length", [8, 12, 100, 256, 1000])
