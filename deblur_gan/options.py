@@ -144,7 +144,7 @@ class Options:
         choices=("bfloat16", "float16"),
     )
     multi_gpu: bool = _option(False, "Share every batch among all GPUs (TensorFlow and JAX).")
-    seed: int = _option(0, "For initial weights, dropout, samples, what is set aside.", at_least=0)
+    seed: int = _option(0, "For initial weights, dropout, samples, what is set aside.", at_least=0, at_most=2**32 - 1)
     log_dir: str = _option(
         "weights", "Folder in which the run makes a folder of its own, named by date and time.", words=()
     )
@@ -157,10 +157,10 @@ class Options:
     )
 
     def __post_init__(self):
-        if not self.data_dir and not self.synthetic:
-            object.__setattr__(self, "data_dir", (DATA_DIR,))
         for field in dataclasses.fields(self):
             object.__setattr__(self, field.name, _checked(field, getattr(self, field.name)))
+        if not self.data_dir and not self.synthetic:
+            object.__setattr__(self, "data_dir", (os.path.abspath(DATA_DIR),))
         multiple = 16 if self.critic == "meudec" else 4
         if self.crop_size % multiple:
             raise BadOption(f"--crop_size {self.crop_size}: must be a multiple of {multiple}")
@@ -189,14 +189,10 @@ def _checked(field, value):
     if value is None and isinstance(field.type, types.UnionType):
         return None
     if wanted is tuple:
-        several = (value,) if isinstance(value, str | os.PathLike) else value
-        if not isinstance(several, tuple | list) or not all(isinstance(path, str | os.PathLike) for path in several):
-            raise BadOption(f"--{field.name} {value!r}: must be a list of folders")
-        return tuple(os.path.abspath(path) for path in several)
+        several = value if isinstance(value, tuple | list) else (value,)
+        return tuple(_path(field.name, path) for path in several)
     if is_path(field):
-        if not isinstance(value, str | os.PathLike) or not os.fspath(value) or "\0" in os.fspath(value):
-            raise BadOption(f"--{field.name} {value!r}: must be a path")
-        return value if value in rules["words"] else os.path.abspath(value)
+        return value if isinstance(value, str) and value in rules["words"] else _path(field.name, value)
     of_kind = {int: numbers.Integral, float: numbers.Real, bool: bool, str: str}[wanted]
     if not isinstance(value, of_kind) or (wanted is not bool and isinstance(value, bool)):
         raise BadOption(f"--{field.name} {value!r}: must be of type {wanted.__name__}")
@@ -215,3 +211,9 @@ def _checked(field, value):
         if rule in rules and not holds(rules[rule]):
             raise BadOption(f"--{field.name} {value}: must be {words} {rules[rule]}")
     return value
+
+
+def _path(name, value):
+    if not isinstance(value, str | os.PathLike) or not os.fspath(value) or "\0" in os.fspath(value):
+        raise BadOption(f"--{name} {value!r}: must be a path")
+    return os.path.abspath(value)

@@ -26,10 +26,11 @@ class Recorder(keras.callbacks.Callback):
         progress: `Progress` from which the run goes on; it is kept up to date.
         gan: compiled `DeblurGAN`.
         product: generator that is validated and saved: `gan.averaged_generator`, or a float32 one on one device.
-        validation: list of `(name, blurred, sharp)`, uint8 `(H, W, 3)`; may be empty.
+        validation: list of `(blurred, sharp)`, uint8 `(H, W, 3)`; may be empty.
         pictured: such a list, not empty, three of which are pictured after every epoch.
         steps_per_epoch: int.
-        rates: list of float, the learning rate of every epoch.
+        n_epochs: int.
+        rate_of: function from an epoch, counted from 0, to its learning rate.
         save_every, checkpoint_minutes: as in `options.Options`.
         trained_by: dict, the options to be told in the weight files.
         interruption: entered `Interruption`.
@@ -52,7 +53,8 @@ class Recorder(keras.callbacks.Callback):
         *,
         pictured,
         steps_per_epoch,
-        rates,
+        n_epochs,
+        rate_of,
         save_every,
         checkpoint_minutes,
         trained_by,
@@ -62,10 +64,11 @@ class Recorder(keras.callbacks.Callback):
         self.folder = folder
         self.progress = progress
         self.product = product
-        self.validation = validation
+        self.validation = [(str(number), *images) for number, images in enumerate(validation)]
         self.pictured = evenly(pictured, 3)
         self.steps_per_epoch = steps_per_epoch
-        self.rates = rates
+        self.n_epochs = n_epochs
+        self.rate_of = rate_of
         self.save_every = save_every
         self.checkpoint_minutes = checkpoint_minutes
         self.trained_by = trained_by
@@ -85,7 +88,7 @@ class Recorder(keras.callbacks.Callback):
             self.bar.close()
 
     def on_epoch_begin(self, epoch, logs=None):
-        self.model.optimizer.learning_rate = self.rates[epoch]
+        self.model.optimizer.learning_rate = self.rate_of(epoch)
         self.first_step = self.progress.step
         self.began = time.monotonic() - self.progress.seconds
         self.saved_at = time.monotonic()
@@ -116,25 +119,25 @@ class Recorder(keras.callbacks.Callback):
         self.folder.require_fit(self.model)
         scores, n_perfect, picture = self._validate()
         row = {"epoch": epoch + 1, **{name: logs[name] for name in LOSSES}, **scores}
-        row |= {"learning_rate": self.rates[epoch], "seconds": round(seconds, 1)}
+        row |= {"learning_rate": self.rate_of(epoch), "seconds": round(seconds, 1)}
         self.folder.append(row, picture)
         best = self.progress.best_psnr
         is_best = row["val_psnr"] is not None and (best is None or row["val_psnr"] > best)
-        is_kept = (epoch + 1) % self.save_every == 0 or epoch + 1 == len(self.rates)
+        is_kept = (epoch + 1) % self.save_every == 0 or epoch + 1 == self.n_epochs
         training = {name: row[name] for name in ("epoch", *LOSSES, *SCORES)} | {"options": self.trained_by}
         self.folder.save_networks(self.product, self.model.critic, row, training, is_kept, is_best)
         if is_best:
             self.progress.best_psnr = row["val_psnr"]
         self.progress.epoch, self.progress.step, self.progress.seconds = epoch + 1, 0, 0.0
         self._save_state()
-        tqdm.write(_summary(row, len(self.rates), n_perfect))
+        tqdm.write(_summary(row, self.n_epochs, n_perfect))
 
     def _count(self, batch, logs):
         """Moves the progress bar; it appears after the first step, which is compiled and would spoil the time left."""
         done = self.progress.epoch * self.steps_per_epoch + self.first_step + batch + 1
         if self.bar is None:
             self.bar = tqdm(
-                total=len(self.rates) * self.steps_per_epoch,
+                total=self.n_epochs * self.steps_per_epoch,
                 initial=done,
                 unit="step",
                 smoothing=0,  # the mean over all steps, because validation comes seldom
@@ -144,7 +147,7 @@ class Recorder(keras.callbacks.Callback):
                 bar_format="{desc}: {percentage:3.0f}%|{bar:10}| {n_fmt}/{total_fmt} "
                 "[{remaining} left, {rate_fmt}{postfix}]",
             )
-        self.bar.set_description_str(f"epoch {self.progress.epoch + 1}/{len(self.rates)}", refresh=False)
+        self.bar.set_description_str(f"epoch {self.progress.epoch + 1}/{self.n_epochs}", refresh=False)
         self.bar.set_postfix_str(
             f"critic {logs['critic_loss']:.4g}, penalty {logs['gradient_penalty']:.4g}, "
             f"generator {logs['generator_loss']:.4g}, perceptual {logs['perceptual_loss']:.4g}",
@@ -179,7 +182,7 @@ class Recorder(keras.callbacks.Callback):
                 for name in SCORES:
                     metric = name.removeprefix("val_")
                     scores[name], scores[OF_BLURRED[name]] = (summary[kind][metric] for kind in ("restored", "blurred"))
-            for _, blurred, sharp in self.pictured:
+            for blurred, sharp in self.pictured:
                 blurred, sharp = (_middle(image, PICTURE_SIZE) for image in (blurred, sharp))
                 rows.append((blurred, deblur(self.product, blurred), sharp))
         return scores, n_perfect, _table(rows)

@@ -1,6 +1,7 @@
 """One training run, in order of time: data, networks, epochs, and going on after an interruption."""
 
 import dataclasses
+import functools
 import random
 
 import keras
@@ -159,7 +160,7 @@ def _require_same(folder, found):
 
 
 def _pictures(options, data):
-    """What is trained on, and list of `(name, blurred, sharp)` to validate with, of the size that is trained on."""
+    """What is trained on, and list of `(blurred, sharp)` to validate with, of the size that is trained on."""
     training_set = TrainingSet(
         data.pairs,
         data.photographs,
@@ -172,9 +173,9 @@ def _pictures(options, data):
         cache=options.cache,
         n_workers=options.n_workers,
     )
-    validation = [(str(pair.blurred), *training_set.whole(pair)) for pair in data.validation_pairs]
+    validation = [training_set.whole(pair) for pair in data.validation_pairs]
     for number, path in enumerate(data.validation_photographs):
-        validation.append((str(path), *training_set.blurred_whole(path, number)))
+        validation.append(training_set.blurred_whole(path, number))
     return training_set, validation
 
 
@@ -255,7 +256,6 @@ def _fit(options, folder, training_set, validation, gan, progress):
         # What is saved is float32 and on one device.
         with gradients.devices(shared=False):
             product = generator_model(options.generator, options.ngf, options.n_blocks)
-    epochs = range(options.n_epochs)
     steps = training_set.steps_per_epoch
     unreadable = []
     with Interruption() as interruption:
@@ -265,9 +265,10 @@ def _fit(options, folder, training_set, validation, gan, progress):
             gan,
             product,
             validation,
-            pictured=validation or [("", *training_set.sample(0, index)) for index in range(3)],
+            pictured=validation or [training_set.sample(0, index) for index in range(3)],
             steps_per_epoch=steps,
-            rates=[learning_rate(options.learning_rate, options.schedule, len(epochs), epoch) for epoch in epochs],
+            n_epochs=options.n_epochs,
+            rate_of=functools.partial(learning_rate, options.learning_rate, options.schedule, options.n_epochs),
             save_every=options.save_every,
             checkpoint_minutes=options.checkpoint_minutes,
             trained_by={

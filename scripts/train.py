@@ -88,6 +88,9 @@ def train(context, resume, **flags):
     except training.Stopped as error:
         click.echo(f"Error: {error}", err=True)
         context.exit(128 + error.signal_number if error.signal_number else 1)
+    except KeyboardInterrupt:  # while the data was checked or the networks were built
+        click.echo("Error: interrupted before the first step", err=True)
+        context.exit(130)
     # BadRun, BadImage, BadWeights, OSError: each is one line.
     except (OSError, ValueError) as error:
         raise click.ClickException(" ".join(str(error).split())) from None

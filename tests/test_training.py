@@ -2,12 +2,14 @@
 
 import csv
 import dataclasses
+import errno
 import functools
-import importlib.util
 import json
 import os
 import resource
 import shutil
+import signal
+import time
 from pathlib import Path
 
 import keras
@@ -16,8 +18,9 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 from scipy.ndimage import gaussian_filter
+from test_options import script
 
-from deblur_gan import files, run_data, training
+from deblur_gan import files, run_data, run_folder, training
 from deblur_gan.checkpoint import BadRun, variables_of
 from deblur_gan.gan import DeblurGAN
 from deblur_gan.networks import generator_model
@@ -25,20 +28,10 @@ from deblur_gan.options import Options
 from deblur_gan.recorder import Recorder
 from deblur_gan.run_folder import RunFolder
 from deblur_gan.training import Stopped, learning_rate, resume, train
-from deblur_gan.weights import load_critic, load_generator, save_generator
-
-ROOT = Path(__file__).parent.parent
+from deblur_gan.weights import describe, load_critic, load_generator, save_generator
 
 # JAX compiles for half a minute; these do not depend on the backend.
 on_tensorflow = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="does not depend on the backend")
-
-
-def script():
-    """The command of `scripts/train.py`, to be called without starting a process."""
-    spec = importlib.util.spec_from_file_location("train_script", ROOT / "scripts" / "train.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.train
 
 
 def small(**changes):
@@ -53,21 +46,40 @@ def photograph(seed):
     return (127.5 + 127.5 * np.tanh(15 * noise)).astype(np.uint8)
 
 
-@pytest.fixture
-def pairs(tmp_path):
-    folder = tmp_path / "images" / "train"
+def write_pairs(folder):
     for number in range(9):
         sharp = photograph(number)
         for kind, pixels in (("sharp", sharp), ("blur", gaussian_filter(sharp.astype(float), (0, 2, 0)))):
             (folder / kind).mkdir(parents=True, exist_ok=True)
             Image.fromarray(pixels.astype(np.uint8)).save(folder / kind / f"{number}.png")
-    return folder
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    write_pairs(tmp_path / "images" / "train")
+    return tmp_path / "images" / "train"
 
 
 @pytest.fixture
 def eager(monkeypatch):
-    """Compiling takes longer than the few steps that are taken here."""
+    """Compiling, and drawing curves, take longer than the few steps that are taken here."""
+    monkeypatch.setattr(run_folder, "_curves", lambda log: b"")
     monkeypatch.setattr(training.DeblurGAN, "compile", functools.partialmethod(DeblurGAN.compile, run_eagerly=True))
+
+
+def signalled(monkeypatch, number, epoch, batch):
+    """Lets a signal come while step `batch` (counted from where the run began) is about to begin."""
+    begin = Recorder.on_train_batch_begin
+
+    def begin_with_signal(self, current, logs=None):
+        if (self.progress.epoch, current) == (epoch, batch):
+            signal.raise_signal(number)
+            deadline = time.monotonic() + 20
+            while self.interruption.signal_number is None and time.monotonic() < deadline:
+                time.sleep(0.001)
+        begin(self, current, logs)
+
+    monkeypatch.setattr(Recorder, "on_train_batch_begin", begin_with_signal)
 
 
 def log_of(run_dir):
@@ -89,7 +101,7 @@ def test_learning_rate_is_constant_then_falls_linearly_towards_zero():
 
 @on_tensorflow
 def test_what_stops_a_run_loses_nothing_and_it_goes_on(pairs, tmp_path, eager):
-    run_dir = train(small(data_dir=(str(pairs),), n_epochs=1, save_every=1, log_dir=str(tmp_path / "weights")))
+    run_dir = train(small(data_dir=pairs, n_epochs=1, save_every=1, log_dir=tmp_path / "weights"))
     assert RunFolder.last(tmp_path / "weights").path == run_dir
     after_one = content_of(run_dir)
 
@@ -116,7 +128,17 @@ def test_what_stops_a_run_loses_nothing_and_it_goes_on(pairs, tmp_path, eager):
     assert content_of(run_dir)[run_dir / "state.npz"] == after_one[run_dir / "state.npz"]
     assert [row["epoch"] for row in log_of(run_dir)] == ["1"]
 
-    assert resume(run_dir, n_epochs=2, learning_rate=1e-4) == run_dir
+    moved = tmp_path / "elsewhere" / "train"
+    shutil.copytree(pairs, moved)
+    for path in moved.glob("sharp/*"):
+        Image.fromarray(photograph(100)).save(path)
+    with pytest.raises(BadRun, match="its training pairs are not those that the run began with"):
+        resume(run_dir, n_epochs=2, data_dir=moved)
+    shutil.rmtree(moved)
+    shutil.copytree(pairs, moved)
+    shutil.rmtree(pairs)
+    pairs = moved
+    assert resume(run_dir, n_epochs=2, learning_rate=1e-4, data_dir=moved) == run_dir
     assert [row["epoch"] for row in log_of(run_dir)] == ["1", "2"]
     assert log_of(run_dir)[0] == list(csv.DictReader(after_one[run_dir / "log.csv"].decode().splitlines()))[0]
     with pytest.raises(BadRun, match="all its 2 epochs are done"):
@@ -156,7 +178,7 @@ def test_a_file_that_becomes_unreadable_is_named(pairs, tmp_path, eager, monkeyp
     broken = pairs / "blur" / "3.png"
     broken.write_bytes(broken.read_bytes()[:100])
     with pytest.raises(Stopped, match=r"3\.png: cannot be decoded .* goes on from there") as stopped:
-        train(small(data_dir=(str(pairs),), n_val_images=0, log_dir=str(tmp_path / "weights")))
+        train(small(data_dir=pairs, n_val_images=0, log_dir=tmp_path / "weights"))
     assert "\n" not in str(stopped.value)
 
 
@@ -166,7 +188,7 @@ def test_a_run_begins_from_a_file_and_saves_float32_averages(pairs, tmp_path, ea
     generator = generator_model("paper", 2, 1)
     save_generator(generator, tmp_path / "start.h5")
     options = small(
-        synthetic=(str(pairs / "sharp"),),
+        synthetic=pairs / "sharp",
         generator="paper",
         init_from=str(tmp_path / "start.h5"),
         mixed_precision="float16",
@@ -174,7 +196,7 @@ def test_a_run_begins_from_a_file_and_saves_float32_averages(pairs, tmp_path, ea
         learning_rate=1e-30,
         n_epochs=1,
         n_val_images=0,
-        log_dir=str(tmp_path / "weights"),
+        log_dir=tmp_path / "weights",
     )
     with pytest.raises(BadRun, match="give --generator paper --ngf 2 --n_blocks 1 with it"):
         train(dataclasses.replace(options, ngf=4))
@@ -190,12 +212,12 @@ def test_a_run_begins_from_a_file_and_saves_float32_averages(pairs, tmp_path, ea
 @on_tensorflow
 def test_a_paper_generator_begins_as_the_identity(pairs, tmp_path, eager):
     options = small(
-        data_dir=(str(pairs),),
+        data_dir=pairs,
         generator="paper",
         critic_updates=0,
         learning_rate=1e-30,
         n_epochs=1,
-        log_dir=str(tmp_path / "weights"),
+        log_dir=tmp_path / "weights",
     )
     (row,) = log_of(train(options))
     assert row["val_psnr"] == row["blurred_psnr"]
@@ -203,7 +225,7 @@ def test_a_paper_generator_begins_as_the_identity(pairs, tmp_path, eager):
 
 @on_tensorflow
 def test_only_one_process_trains_a_run(pairs, tmp_path, eager, monkeypatch):
-    options = small(data_dir=(str(pairs),), n_val_images=0, n_epochs=1, log_dir=str(tmp_path / "weights"))
+    options = small(data_dir=pairs, n_val_images=0, n_epochs=1, log_dir=tmp_path / "weights")
     begin, refused = Recorder.on_epoch_begin, []
 
     def resumed_meanwhile(self, epoch, logs=None):
@@ -226,7 +248,7 @@ def test_a_run_needs_nothing_that_windows_lacks(pairs, tmp_path, eager, monkeypa
     monkeypatch.setattr(files, "fcntl", None)
     monkeypatch.delattr(os, "fsync")
     monkeypatch.delattr(os, "O_DIRECTORY")
-    run_dir = train(small(data_dir=(str(pairs),), n_val_images=0, n_epochs=1, log_dir=str(tmp_path / "weights")))
+    run_dir = train(small(data_dir=pairs, n_val_images=0, n_epochs=1, log_dir=tmp_path / "weights"))
     assert len(log_of(resume(run_dir, n_epochs=2))) == 2
 
 
@@ -235,7 +257,7 @@ def test_dropout_is_that_of_the_options_also_from_a_file(pairs, tmp_path):
     save_generator(generator_model("meudec", 2, 1), tmp_path / "start.h5")
     for init_from in (None, str(tmp_path / "start.h5")):
         for dropout in (0.0, 0.25):
-            options = small(data_dir=(str(pairs),), dropout=dropout, init_from=init_from)
+            options = small(data_dir=pairs, dropout=dropout, init_from=init_from)
             gan = training.build_gan(options)
             assert gan.generator.get_layer("block1_dropout").rate == dropout
             noise = keras.random.uniform((1, 16, 16, 3), seed=0)
@@ -245,7 +267,7 @@ def test_dropout_is_that_of_the_options_also_from_a_file(pairs, tmp_path):
 
 @on_tensorflow
 def test_without_critic_updates_the_generator_learns_alone(pairs, tmp_path, eager):
-    options = small(data_dir=(str(pairs),), critic_updates=0, n_epochs=1, log_dir=str(tmp_path / "weights"))
+    options = small(data_dir=pairs, critic_updates=0, n_epochs=1, log_dir=tmp_path / "weights")
     run_dir = train(options)
     untouched = training.build_gan(options).critic  # the same seed gives the same initial weights
     for start, end in zip(untouched.weights, load_critic(run_dir / "critic_001.h5").weights, strict=True):
@@ -258,29 +280,24 @@ def test_without_critic_updates_the_generator_learns_alone(pairs, tmp_path, eage
 @pytest.mark.skipif(keras.backend.backend() == "torch", reason="PyTorch keeps its random state to itself")
 def test_interrupted_within_an_epoch_equals_uninterrupted(pairs, tmp_path, monkeypatch):
     """The means in the log too; after the second of four steps of the second epoch."""
-    options = small(data_dir=(str(pairs),), n_epochs=2, checkpoint_minutes=0.0, log_dir=str(tmp_path / "weights"))
+    options = small(data_dir=pairs, n_epochs=2, log_dir=tmp_path / "weights")
     gan = training.build_gan(options)
     initial = [np.asarray(variable) for variable in variables_of(gan).values()]
 
     def build_again(options):
         """Compiled once for the three runs."""
-        variables = [variable for variable in variables_of(gan).values()]
-        for variable, value in zip(variables, initial, strict=True):
+        for variable, value in zip(variables_of(gan).values(), initial, strict=True):
             variable.assign(value)
         return gan
 
     monkeypatch.setattr(training, "build_gan", build_again)
-    begin = Recorder.on_train_batch_begin
-
-    def interrupted(self, batch, logs=None):
-        begin(self, batch, logs)
-        if self.progress.epoch == 1 and batch == 2:
-            raise KeyboardInterrupt
-
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     with monkeypatch.context() as patch:
-        patch.setattr(Recorder, "on_train_batch_begin", interrupted)
-        with pytest.raises(Stopped, match="interrupted; saved up to epoch 1, step 2"):
+        signalled(patch, signal.SIGINT, epoch=1, batch=2)
+        with pytest.raises(Stopped, match=r"interrupted; saved up to epoch 1, step 2, --resume .* goes on") as stopped:
             train(options)
+    assert stopped.value.signal_number == signal.SIGINT
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
     resumed = resume(RunFolder.last(tmp_path / "weights").path)
     expected = train(options)
     with np.load(resumed / "state.npz") as found, np.load(expected / "state.npz") as wanted:
@@ -288,6 +305,133 @@ def test_interrupted_within_an_epoch_equals_uninterrupted(pairs, tmp_path, monke
             np.testing.assert_array_equal(found[name], wanted[name], err_msg=name)
     for row, other in zip(log_of(resumed), log_of(expected), strict=True):
         assert {**row, "seconds": ""} == {**other, "seconds": ""}
+
+
+@on_tensorflow
+def test_signals_end_the_command_with_a_state_and_their_exit_codes(pairs, tmp_path, eager, monkeypatch):
+    flags = f"--data_dir {pairs} --log_dir {tmp_path / 'weights'} --n_val_images 0 --n_epochs 1 --crop_size 16 --ngf 2"
+    flags += " --n_blocks 1 --ndf 2 --batch_size 2 --critic_updates 1 --perceptual_weight 0"
+    resumed = ["--resume", "--log_dir", str(tmp_path / "weights")]
+    for arguments, number, batch in ((flags.split(), signal.SIGTERM, 1), (resumed, signal.SIGINT, 2)):
+        with monkeypatch.context() as patch:
+            signalled(patch, number, epoch=0, batch=batch)
+            result = CliRunner().invoke(script(), arguments)
+        assert result.exit_code == 128 + number
+        step = 1 if batch == 1 else 3  # the second run begins at step 1
+        last_line = result.stderr.splitlines()[-1]
+        assert f"interrupted; saved up to epoch 0, step {step}, --resume " in last_line
+    result = CliRunner().invoke(script(), resumed)
+    assert result.exit_code == 0 and "going on after epoch 0, step 3" in result.output
+    assert len(log_of(RunFolder.last(tmp_path / "weights").path)) == 1
+
+
+@on_tensorflow
+def test_weights_that_explode_behind_finite_losses_stop_a_run(pairs, tmp_path, eager):
+    """The losses of a step are those of the weights before it."""
+    exploding = {"critic_updates": 0, "learning_rate": 1e30, "steps_per_epoch": 1, "n_epochs": 1}
+    options = small(data_dir=pairs, log_dir=tmp_path / "weights", **exploding)
+    with pytest.raises(Stopped, match=r"^Stopped in epoch 1: .*not finite.*; saved up to epoch 0, step 0"):
+        train(options)
+    run_dir = RunFolder.last(tmp_path / "weights").path
+    assert not list(run_dir.glob("*.h5")) and not (run_dir / "state.npz").exists() and not log_of(run_dir)
+
+
+@on_tensorflow
+def test_perfect_validation_images_are_left_out_of_psnr(pairs, tmp_path, eager, monkeypatch, capsys):
+    """A generator that begins as the identity, and hardly learns, restores a pair of equal pictures perfectly."""
+    monkeypatch.setattr(run_data, "check_pairs", lambda *_, **__: [])
+    validation = tmp_path / "validation"
+    for kind in ("blur", "sharp"):
+        (validation / kind).mkdir(parents=True)
+        shutil.copy(pairs / "sharp" / "0.png", validation / kind / "0.png")
+    frozen = {"generator": "paper", "critic_updates": 0, "learning_rate": 1e-30, "steps_per_epoch": 1, "n_epochs": 1}
+    options = small(data_dir=pairs, val_dir=validation, log_dir=tmp_path / "weights", **frozen)
+    run_dir = train(options)
+    (row,) = log_of(run_dir)
+    assert row["val_psnr"] == row["blurred_psnr"] == "" and float(row["val_ssim"]) == 1
+    assert not (run_dir / "generator_best.h5").exists()
+    assert "1 validation images without PSNR" in capsys.readouterr().out
+    for kind in ("blur", "sharp"):
+        shutil.copy(pairs / kind / "1.png", validation / kind / "1.png")
+    run_dir = train(options)
+    (row,) = log_of(run_dir)
+    blurred, sharp = (np.asarray(Image.open(validation / kind / "1.png"), float) for kind in ("blur", "sharp"))
+    psnr = 10 * np.log10(255**2 / np.mean((blurred - sharp) ** 2))
+    assert float(row["val_psnr"]) == pytest.approx(psnr) == float(row["blurred_psnr"])
+    assert describe(run_dir / "generator_best.h5")["training"]["val_psnr"] == pytest.approx(psnr)
+
+
+@on_tensorflow
+def test_both_optimizers_have_the_rate_of_the_epoch(pairs, tmp_path, eager, monkeypatch):
+    rates = []
+
+    def noted(self, batch, logs=None):
+        optimizers = self.model.generator_optimizer, self.model.critic_optimizer
+        rates.append([float(np.asarray(optimizer.learning_rate)) for optimizer in optimizers])
+
+    monkeypatch.setattr(Recorder, "on_train_batch_begin", noted)
+    train(small(data_dir=pairs, n_val_images=0, steps_per_epoch=1, n_epochs=4, log_dir=tmp_path / "weights"))
+    np.testing.assert_allclose(rates, np.outer([1e-4, 1e-4, 1e-4, 0.5e-4], [1, 1]), rtol=1e-6)
+
+
+@on_tensorflow
+def test_the_optimizers_are_adam_as_in_the_authors_code():
+    """Their options: `--beta1` is 0.5 by default; the second moment is PyTorch's default."""
+    gan = training.build_gan(small())
+    assert gan.generator_optimizer is not gan.critic_optimizer
+    for optimizer in (gan.generator_optimizer, gan.critic_optimizer):
+        assert type(optimizer) is keras.optimizers.Adam and (optimizer.beta_1, optimizer.beta_2) == (0.5, 0.999)
+
+
+@on_tensorflow
+@pytest.mark.parametrize("mixed_precision", [None, "bfloat16"])
+def test_the_moving_average_is_what_is_saved_and_the_weights_stay_theirs(pairs, tmp_path, eager, mixed_precision):
+    options = small(data_dir=pairs, steps_per_epoch=2, n_epochs=1, mixed_precision=mixed_precision)
+    states = {}
+    for ema in (0.0, 0.5):
+        run_dir = train(dataclasses.replace(options, ema=ema, log_dir=tmp_path / "weights"))
+        with np.load(run_dir / "state.npz") as state:
+            states[ema] = {name: state[name] for name in state.files}
+        (path,) = run_dir.glob("generator_001_*.h5")
+        saved = load_generator(path).get_weights()
+        product = "moving_average" if ema else "generator"
+        # The layer holds its count of updates beside the network.
+        kept = [states[ema].get(f"{product}/{i}") for i in range(len(saved) + 1)]
+        kept = [value for value in kept if value is not None and value.dtype == np.float32]
+        for number, (value, weight) in enumerate(zip(saved, kept, strict=True)):
+            np.testing.assert_array_equal(value, weight, err_msg=str(number))
+    generator = [name for name in states[0.0] if name.startswith("generator/")]
+    for name in generator:  # validating and saving the average has changed nothing that is trained
+        np.testing.assert_array_equal(states[0.0][name], states[0.5][name], err_msg=name)
+    assert any(
+        (states[0.5][name] != states[0.5][name.replace("generator", "moving_average")]).any() for name in generator
+    )
+
+
+@on_tensorflow
+def test_a_full_cache_is_blamed_and_not_the_run(pairs, tmp_path, eager, monkeypatch):
+    def full(self, step):
+        raise OSError(errno.ENOSPC, "No space left on device", "/cache/of/mine.npy")
+
+    monkeypatch.setattr(training.TrainingSet, "batch", full)
+    with pytest.raises(Stopped, match=r"^/cache/of/mine\.npy: No space left on device; saved up to"):
+        train(small(data_dir=pairs, n_val_images=0, log_dir=tmp_path / "weights"))
+
+
+@on_tensorflow
+def test_a_run_of_the_first_version_goes_on(tmp_path, eager):
+    """`golden/first_run` was written by version 0.1.0; its folder of pairs was that of this test."""
+    shutil.copytree(Path(__file__).parent / "golden" / "first_run", tmp_path / "run")
+    write_pairs(tmp_path / "elsewhere")
+    with pytest.raises(BadRun, match="all its 1 epochs are done"):
+        resume(tmp_path / "run", data_dir=tmp_path / "elsewhere")
+    run_dir = resume(tmp_path / "run", data_dir=tmp_path / "elsewhere", n_epochs=2)
+    assert [row["epoch"] for row in log_of(run_dir)] == ["1", "2"]
+    assert set(json.loads((run_dir / "options.json").read_text())["fingerprints"]) == {
+        "training_pairs",
+        "training_photographs",
+        "validation_images",
+    }
 
 
 def test_mistakes_on_the_command_line_are_one_line(pairs, tmp_path):

@@ -1,0 +1,87 @@
+"""Which files a run trains on and validates with, and what tells that they are still the same."""
+
+import os
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from deblur_gan.checkpoint import BadRun
+from deblur_gan.run_data import find_data
+
+
+def write(path, seed):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (20, 24, 3), np.uint8)).save(path)
+
+
+def found(folder, **changes):
+    settings = {"blur": "blur", "n_images": None, "n_val_images": 2, "seed": 0, "n_workers": 0}
+    folders = {"data_dir": (), "synthetic": (), "val_dir": ()} | folder
+    return find_data(**folders, **{**settings, **changes})
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    for number in range(20):
+        write(tmp_path / "photographs" / f"{number}.png", number)
+    return tmp_path / "photographs"
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    for number in range(6):
+        write(tmp_path / "pairs" / "A" / f"{number}.png", number)
+        write(tmp_path / "pairs" / "B" / f"{number}.png", 100 + number)
+    return tmp_path / "pairs"
+
+
+def test_nothing_is_trained_on_and_validated_with(photographs, pairs):
+    """With photographs alone, with pairs alone, and with both; what is set aside is not lost either."""
+    for seed in range(5):
+        data = found({"synthetic": (photographs,)}, seed=seed)
+        assert len(data.validation_photographs) == 2
+        assert not set(data.validation_photographs) & set(data.photographs)
+        assert {*data.validation_photographs, *data.photographs} == set(photographs.iterdir())
+        data = found({"data_dir": (pairs,), "synthetic": (photographs,)}, seed=seed)
+        assert not set(data.validation_pairs) & set(data.pairs) and len(data.photographs) == 20
+        assert len(data.validation_pairs) + len(data.pairs) == 6 and data.validation_pairs
+
+
+def test_the_same_pictures_elsewhere_and_later_are_the_same(photographs, pairs, tmp_path):
+    folders = {"data_dir": (pairs,), "synthetic": (photographs,)}
+    record = found(folders).record()
+    shutil.copytree(pairs, tmp_path / "moved" / "pairs")
+    shutil.copytree(photographs, tmp_path / "moved" / "photographs")
+    for path in (tmp_path / "moved").rglob("*.png"):
+        os.utime(path, (1, 1))
+    moved = {"data_dir": (tmp_path / "moved/pairs",), "synthetic": (tmp_path / "moved/photographs",)}
+    assert found(moved).record() == record
+
+
+def test_other_pixels_under_the_same_names_are_noticed(photographs, pairs):
+    folders = {"data_dir": (pairs,), "synthetic": (photographs,)}
+    before = found(folders)
+    kinds = {
+        "training_pairs": before.pairs[0].sharp,
+        "validation_images": before.validation_pairs[0].blurred,
+        "training_photographs": before.photographs[3],
+    }
+    for kind, path in kinds.items():
+        kept = path.read_bytes()
+        write(path, 1000)
+        changed = found(folders).record()["fingerprints"]
+        path.write_bytes(kept)
+        same = before.record()["fingerprints"]
+        assert {name for name in same if changed[name] != same[name]} == {kind}
+
+
+def test_folders_without_use_are_named(tmp_path, pairs):
+    with pytest.raises(BadRun, match="nowhere: no such folder.*organize_gopro_dataset.py"):
+        found({"data_dir": (tmp_path / "nowhere",)})
+    with pytest.raises(BadRun, match="no photographs for --synthetic"):
+        found({"synthetic": (str(tmp_path),)})
+    shutil.copy(pairs / "A" / "1.png", pairs / "B" / "1.png")
+    with pytest.raises(BadRun, match="not fit for training for 1 reasons"):
+        found({"data_dir": (pairs,)}, n_workers=2)
