@@ -222,7 +222,8 @@ def _page(title, facts, sections, problems):
     yield "</header>\n<main>\n"
     if problems:
         lines = "".join(f"<li>{_text(line)}</li>" for line in problems)
-        yield f'<details class="problems"><summary>{len(problems)} files left out</summary><ul>{lines}</ul></details>\n'
+        summary = f"<summary>Files left out: {len(problems)}</summary>"
+        yield f'<details class="problems">{summary}<ul>{lines}</ul></details>\n'
     for section in sections:
         yield from _section(section)
     yield "<section><h2>What was measured</h2>\n" + _definitions(facts)
@@ -236,7 +237,8 @@ def _source(name):
 
 def _section(section):
     yield f'<section id="{section.protocol}">\n<h2>Protocol {section.protocol}</h2>\n'
-    for note in (PROTOCOLS[section.protocol].description, *_notes(section.summary["overall"])):
+    description = PROTOCOLS[section.protocol].description
+    for note in (description[0].upper() + description[1:], *_notes(section.summary["overall"])):
         yield f"<p>{_text(note)}</p>\n"
     header, *lines = _means(section.summary)
     yield '<div class="wide"><table class="means">\n<thead><tr>'
@@ -291,12 +293,8 @@ def _example(example):
         "error of restored": error_map(sharp, restored),
     }
     row = example.row
-    scores = ", ".join(
-        "{} {} to {} ({})".format(
-            METRICS[name].label, *(_number(name, kind, getattr(row, kind)[name]) for kind in KINDS)
-        )
-        for name in ("psnr", "ssim")
-    )
+    shown = [_number(name, kind, getattr(row, kind)[name]) for name, kind in _SHOWN]
+    scores = "PSNR {} to {} dB ({}), SSIM {} to {} ({})".format(*shown)
     cropped = "" if sharp.shape == example.sharp.shape else f" (a part of the {width}x{height} picture)"
     yield f'<figure class="example" data-x="{x - left}" data-y="{y - top}" data-window="{WINDOW}">\n'
     yield f"<figcaption><b>{example.title}</b> {_text(_full_name(row))}: {scores}{cropped}</figcaption>\n"

@@ -87,7 +87,7 @@ def test(weight_paths, **options):
     if len(results) > 1:
         click.echo(f"\nComparison\n\n{format_comparison(results)}")
     if problems:
-        click.echo(f"\n{len(problems)} files left out:\n" + "\n".join(problems), err=True)
+        click.echo(f"\nFiles left out: {len(problems)}\n" + "\n".join(problems), err=True)
         sys.exit(1)
 
 

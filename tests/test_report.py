@@ -269,7 +269,7 @@ def test_page_names_nothing_outside_itself(page):
     assert all(source.startswith("data:image/jpeg;base64,") for source in re.findall(r'src="([^"]*)"', text))
     assert "Deblurring with &lt;weights&gt; &amp; co" in text and "<weights>" not in text
     assert "&lt;b&gt;street" in text and "<b>street" not in text
-    assert "1 files left out" in text and "x\\x1b.png" in text and "images/test\\u202e" in text
+    assert "Files left out: 1" in text and "x\\x1b.png" in text and "images/test\\u202e" in text
     assert text.replace("\n", "").isprintable()
 
 

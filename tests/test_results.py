@@ -1,4 +1,5 @@
 import csv
+import functools
 import importlib.util
 import json
 import os
@@ -18,11 +19,12 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 from skimage.metrics import peak_signal_noise_ratio
 
-from deblur_gan import evaluation, journal, restoration, results
+from deblur_gan import evaluation, journal, restoration, results, training
 from deblur_gan.evaluation import METRICS, PROTOCOLS
 from deblur_gan.files import locked
 from deblur_gan.journal import sha256_of
 from deblur_gan.networks import critic_model, generator_model
+from deblur_gan.options import Options
 from deblur_gan.photographs import BadImage
 from deblur_gan.report import format_comparison, format_table
 from deblur_gan.results import evaluate
@@ -317,7 +319,7 @@ def test_unusable_files_are_named_and_the_rest_is_measured(weights, tmp_path, qu
     ):
         assert any(line.startswith(str(start)) and reason in line for line in problems)
     assert read_json(found[1].folder)["problems"] == problems
-    assert "files left out" in (found[0].folder / "index.html").read_text()
+    assert "Files left out: 4" in (found[0].folder / "index.html").read_text()
 
 
 def test_no_usable_pair(weights, tmp_path):
@@ -460,6 +462,31 @@ def test_names_that_act_on_a_terminal_are_shown_and_found_again(weights, tmp_pat
     assert len(texts[0].splitlines()) == 1 + len(names)
 
 
+def test_the_validation_of_a_run_and_this_give_the_same_numbers(tmp_path, monkeypatch):
+    """One way of scoring: what a run says of its best generator is what anybody measures on the same pairs."""
+    write_pairs(tmp_path / "train", ["a", "b", "c"])
+    validation = write_pairs(tmp_path / "val", ["d", "e"], height=30, width=40)
+    eager = functools.partialmethod(training.DeblurGAN.compile, run_eagerly=True)
+    monkeypatch.setattr(training.DeblurGAN, "compile", eager)
+    options = Options(
+        data_dir=(str(tmp_path / "train"),),
+        val_dir=(str(validation),),
+        log_dir=str(tmp_path / "weights"),
+        **{"n_epochs": 1, "crop_size": 16, "scale": 1.0, "ngf": 2, "n_blocks": 1, "ndf": 2, "critic_updates": 0},
+        **{"perceptual_weight": 0.0, "pixel_weight": 10.0, "learning_rate": 0.01},
+    )
+    run_dir = training.train(options)
+    with open(run_dir / "log.csv", newline="") as file:
+        [row] = csv.DictReader(file)
+    [result], _ = evaluate([run_dir / "generator_best.h5"], validation, tmp_path / "results")
+    overall = result.summaries["full"]["overall"]
+    for metric in ("psnr", "ssim"):
+        assert float(row[f"blurred_{metric}"]) == pytest.approx(overall["blurred"][metric], abs=1e-6)
+        # Another graph of the same network may round single pixels another way.
+        assert float(row[f"val_{metric}"]) == pytest.approx(overall["restored"][metric], abs=1e-3)
+    assert abs(overall["gain"]["psnr"]) > 0.01
+
+
 def invoke(*arguments):
     """`scripts/test.py` within this process; returns the exit code and stderr."""
     outcome = CliRunner().invoke(runpy.run_path(str(SCRIPT))["test"], list(map(str, arguments)))
@@ -492,7 +519,7 @@ def test_script_measures_and_says_what_it_left_out(weights, tmp_path, backend):
     )
     out, err = done.stdout, done.stderr
     assert done.returncode == 1, err
-    assert "1 files left out" in err and f"data{os.sep}blur{os.sep}two.png" in err and "Traceback" not in err
+    assert "Files left out: 1" in err and f"data{os.sep}blur{os.sep}two.png" in err and "Traceback" not in err
     assert out.index("Protocol full") < out.index("Protocol 256") < out.index("Comparison")
     for name in ("identity", "paper"):
         folder = tmp_path / "results" / name
