@@ -1,6 +1,5 @@
 """Training on two virtual CPU devices, and one step of the same images on one: two_devices.py OUT.npz"""
 
-import contextlib
 import os
 import sys
 
@@ -9,6 +8,7 @@ os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_p
 import keras  # noqa: E402
 import numpy as np  # noqa: E402
 
+from deblur_gan import gradients  # noqa: E402
 from deblur_gan.gan import DeblurGAN  # noqa: E402
 from deblur_gan.networks import critic_model, generator_model  # noqa: E402
 
@@ -19,10 +19,6 @@ if keras.backend.backend() == "tensorflow":
 
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-    scope = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope()
-else:
-    scope = contextlib.nullcontext()
-    assert len(keras.distribution.list_devices()) == 2
 
 
 def squares(sharp, restored):
@@ -67,12 +63,14 @@ def what_is_seen_of_a_generator(gan):
 
 def main(path):
     result = {f"one_{name}": value for name, value in one_step(build()).items()}
-    if keras.backend.backend() == "jax":
-        keras.distribution.set_distribution(keras.distribution.DataParallel())
-    with scope:
+    with gradients.devices(shared=True, building=True) as n_devices:
+        assert n_devices == 2
         gan = build()
-    result |= {f"two_{name}": value for name, value in one_step(gan).items()}
-    np.savez(path, **result, **what_is_seen_of_a_generator(gan))
+    if keras.backend.backend() == "tensorflow":
+        assert gan.distribute_strategy.num_replicas_in_sync == 2
+    with gradients.devices(shared=True):
+        result |= {f"two_{name}": value for name, value in one_step(gan).items()}
+        np.savez(path, **result, **what_is_seen_of_a_generator(gan))
 
 
 if __name__ == "__main__":
