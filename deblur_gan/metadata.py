@@ -33,6 +33,7 @@ _DESCRIPTIVE_TAGS = (
     ExifTags.Base.DateTime,
     ExifTags.Base.Artist,
     ExifTags.Base.Copyright,
+    ExifTags.Base.Orientation,  # taken out where it turned the image, else it forbids XMP to turn the copy
     33723,  # IPTC
 )
 _XMP_TAG = 700
@@ -74,8 +75,6 @@ def _exif(image):
         if "xmp" in image.info:
             described[_XMP_TAG] = image.info["xmp"]
         exif = described
-    if ExifTags.Base.Orientation in exif:
-        exif[ExifTags.Base.Orientation] = 1
     if exif or any(exif.get_ifd(ifd) for ifd in _EXIF_FOLDERS):
         return exif.tobytes()
     return None

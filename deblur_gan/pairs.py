@@ -210,6 +210,7 @@ def organize_gopro(dir_in, dir_out, blur="blur", show_progress=False):
 
 
 def _link_or_copy(source, target):
+    source = Path(os.path.realpath(source, strict=True))  # a data set may itself be made of links, relative ones too
     if target.exists():
         there, wanted = target.stat(), source.stat()
         if (there.st_size, there.st_mtime_ns) != (wanted.st_size, wanted.st_mtime_ns):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from deblur_gan.pairs import check_pairs, find_pairs
+from deblur_gan.pairs import check_pairs, find_pairs, organize_gopro
 
 
 def touch(root, *names):
@@ -50,7 +50,7 @@ def test_a_folder_of_something_else_is_named(tmp_path):
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a system without pipes in folders")
 def test_pipes_and_links_to_nothing_are_named_and_not_waited_for(tmp_path):
-    touch(tmp_path, "A/1.png", "B/2.png", "B/3.png", "B/4.png")
+    touch(tmp_path, "A/1.png", "B/2.png", "B/3.png", "B/4\n.png")
     os.mkfifo(tmp_path / "B" / "1.png")
     (tmp_path / "A" / "2.png").symlink_to("2.png")
     (tmp_path / "A" / "3.png").symlink_to("nowhere")
@@ -61,4 +61,19 @@ def test_pipes_and_links_to_nothing_are_named_and_not_waited_for(tmp_path):
         ("A/3.png", "a link to a file that"),
     ):
         assert any(problem.startswith(f"{tmp_path / name}: {reason}") for problem in problems)
-    assert any(problem.startswith(f"{tmp_path / 'B/4.png'}: no single counterpart") for problem in problems)
+    assert any(problem.startswith(f"{tmp_path / 'B'}/4\\n.png: no single counterpart") for problem in problems)
+
+
+def test_a_gopro_tree_of_links_is_laid_out_as_its_files(tmp_path):
+    frame = "test/GOPR1/{}/000001.png"
+    for side in ("blur", "sharp"):
+        touch(tmp_path, f"storage/{side}.png")
+        (tmp_path / frame.format(side)).parent.mkdir(parents=True)
+        (tmp_path / frame.format(side)).symlink_to(f"../../../storage/{side}.png")
+    for _ in range(2):
+        assert organize_gopro(tmp_path, tmp_path / "images") == {"test": 1}
+    copy = tmp_path / "images" / "test" / "B" / "GOPR1_000001.png"
+    assert copy.samefile(tmp_path / "storage" / "sharp.png") and not copy.is_symlink()
+    (tmp_path / "storage" / "blur.png").unlink()
+    with pytest.raises(FileNotFoundError, match="000001.png|blur.png"):
+        organize_gopro(tmp_path, tmp_path / "elsewhere")

@@ -162,6 +162,12 @@ def test_sixteen_bits_are_scaled_to_eight(tmp_path):
         np.testing.assert_array_equal(read_rgb(tmp_path / f"colour.{extension}"), colour)
 
 
+def test_sixteen_bits_become_the_nearest_of_eight(tmp_path):
+    values = np.arange(65536, dtype=np.uint16).reshape(256, 256)
+    Image.fromarray(values).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read_rgb(tmp_path / "a.png")[..., 0], np.rint(values / 257))
+
+
 def test_cmyk_comes_back_as_rgb(tmp_path):
     ink = np.zeros((8, 8, 4), np.uint8)
     ink[:4, :, 0], ink[4:, :, 3] = 255, 255  # cyan above, black below
@@ -259,9 +265,8 @@ def test_what_is_read_is_written_in_its_own_format_and_size(tmp_path, extension,
     assert np.abs(again.pixels.astype(int) - original.pixels).max() <= (0 if exact else 16)
 
 
-@pytest.mark.parametrize(
-    "extra", [{}, {"icc_profile": ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()}]
-)
+# A chunk of an odd length is padded.
+@pytest.mark.parametrize("extra", [{}, {"icc_profile": b"even"}, {"icc_profile": b"odd"}])
 def test_lossless_webp_stays_lossless(tmp_path, extra):
     pixels = noise(24, 40, 4)
     Image.fromarray(pixels).save(tmp_path / "a.webp", lossless=True, exact=True, **extra)
@@ -304,6 +309,18 @@ def test_xmp_survives_but_for_the_rotation_that_is_applied(tmp_path, extension):
     copy = copied(path)
     assert b'label="mine"' in copy.info["xmp"]
     assert copy.size == read_rgb(path.with_stem("copy")).shape[1::-1] == (24, 40)
+
+
+@pytest.mark.parametrize("extension", ["jpg", "tif", "webp"])
+def test_exif_that_is_upright_forbids_xmp_to_turn_the_copy(tmp_path, extension):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 1
+    if extension == "tif":
+        exif[700] = XMP
+    Image.fromarray(smooth(24, 40)).save(tmp_path / f"a.{extension}", exif=exif, xmp=XMP)
+    assert read_rgb(tmp_path / f"a.{extension}").shape == (24, 40, 3)
+    copied(tmp_path / f"a.{extension}")
+    assert read_rgb(tmp_path / f"copy.{extension}").shape == (24, 40, 3)
 
 
 def test_iptc_comment_and_extended_xmp_of_a_jpeg_survive(tmp_path):
@@ -356,6 +373,7 @@ def test_damaged_metadata_costs_the_metadata_not_the_picture(tmp_path, name, siz
     photograph = read_photograph(HOSTILE / name)
     assert photograph.pixels.shape == (*size[::-1], 3)
     assert len(photograph.notes) == 1 and photograph.notes[0].startswith(note)
+    assert ("icc_profile" in photograph.metadata) == name.startswith("exif")  # which have one for RGB
     write_photograph(tmp_path / name, photograph)
     assert not read_photograph(tmp_path / name).notes
 
@@ -376,10 +394,22 @@ def test_no_thread_touches_what_other_threads_are_warned_of(monkeypatch):
         list(pool.map(read_photograph, [HOSTILE / "exif_not_a_number.jpg"] * 8))
 
 
-def test_tiff_compression_is_kept(tmp_path):
-    Image.fromarray(noise(9, 9, 3)).save(tmp_path / "a.tif", compression="tiff_lzw")
-    write_photograph(tmp_path / "b.tif", read_photograph(tmp_path / "a.tif"))
-    assert Image.open(tmp_path / "b.tif").info["compression"] == "tiff_lzw"
+def test_jpeg_is_written_at_quality_95_without_chroma_subsampling(tmp_path):
+    Image.fromarray(smooth(24, 40)).save(tmp_path / "a.jpg", quality=30)
+    Image.fromarray(smooth(24, 40)).save(tmp_path / "95.jpg", quality=95)
+    copy = copied(tmp_path / "a.jpg")
+    assert copy.quantization == Image.open(tmp_path / "95.jpg").quantization
+    assert {component[1:3] for component in copy.layer} == {(1, 1)}
+
+
+@pytest.mark.parametrize(
+    ("compression", "of_copy"), [("raw", "raw"), ("tiff_lzw", "tiff_lzw"), ("jpeg", "tiff_adobe_deflate")]
+)
+def test_tiff_compression_is_kept_if_it_loses_nothing(tmp_path, compression, of_copy):
+    Image.fromarray(noise(9, 9, 3)).save(tmp_path / "a.tif", compression=compression)
+    copy = copied(tmp_path / "a.tif")
+    assert copy.info["compression"] == of_copy
+    np.testing.assert_array_equal(np.asarray(copy), read_rgb(tmp_path / "a.tif"))
 
 
 def bad_file(kind, path):
