@@ -407,8 +407,8 @@ def fuzz(kind, n, seed, first=0, keep=None, load=None):
 @click.option("--first", type=click.IntRange(min=0), default=0, help="Number of the first damage.")
 @click.option(
     "--keep",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Existing folder in which files that escape are kept; without it they are only named.",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder in which files that escape are kept; without it they are only named.",
 )
 def main(kind, n, seed, first, keep):
     rows, escapes = {}, 0

@@ -1,3 +1,4 @@
+import os
 import re
 import struct
 import time
@@ -126,8 +127,12 @@ def test_what_is_no_file_of_weights(tmp_path):
     (tmp_path / "empty.h5").touch()
     refused(tmp_path, "is a folder; a file of weights is required")
     refused(tmp_path / "nothing.h5", "no such file")
+    refused(tmp_path / f"{'x' * 300}.h5", "cannot be read")
     refused(tmp_path / "text.h5", "not an HDF5 file")
     refused(tmp_path / "empty.h5", "not an HDF5 file")
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "pipe.h5")
+        refused(tmp_path / "pipe.h5", "not a regular file")  # and nobody waits for what is never written
 
 
 def test_the_format_of_later_libraries_is_named(tmp_path):
