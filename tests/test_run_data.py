@@ -3,17 +3,11 @@
 import os
 import shutil
 
-import numpy as np
 import pytest
-from PIL import Image
+from conftest import noise, save
 
 from deblur_gan.checkpoint import BadRun
 from deblur_gan.run_data import find_data
-
-
-def write(path, seed):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (20, 24, 3), np.uint8)).save(path)
 
 
 def found(folder, **changes):
@@ -25,16 +19,8 @@ def found(folder, **changes):
 @pytest.fixture
 def photographs(tmp_path):
     for number in range(20):
-        write(tmp_path / "photographs" / f"{number}.png", number)
+        save(tmp_path / "photographs" / f"{number}.png", noise(number))
     return tmp_path / "photographs"
-
-
-@pytest.fixture
-def pairs(tmp_path):
-    for number in range(6):
-        write(tmp_path / "pairs" / "A" / f"{number}.png", number)
-        write(tmp_path / "pairs" / "B" / f"{number}.png", 100 + number)
-    return tmp_path / "pairs"
 
 
 def test_nothing_is_trained_on_and_validated_with(photographs, pairs):
@@ -46,7 +32,7 @@ def test_nothing_is_trained_on_and_validated_with(photographs, pairs):
         assert {*data.validation_photographs, *data.photographs} == set(photographs.iterdir())
         data = found({"data_dir": (pairs,), "synthetic": (photographs,)}, seed=seed)
         assert not set(data.validation_pairs) & set(data.pairs) and len(data.photographs) == 20
-        assert len(data.validation_pairs) + len(data.pairs) == 6 and data.validation_pairs
+        assert len(data.validation_pairs) + len(data.pairs) == 9 and data.validation_pairs
 
 
 def test_the_same_pictures_elsewhere_and_later_are_the_same(photographs, pairs, tmp_path):
@@ -70,7 +56,7 @@ def test_other_pixels_under_the_same_names_are_noticed(photographs, pairs):
     }
     for kind, path in kinds.items():
         kept = path.read_bytes()
-        write(path, 1000)
+        save(path, noise(1000))
         changed = found(folders).record()["fingerprints"]
         path.write_bytes(kept)
         same = before.record()["fingerprints"]
@@ -82,6 +68,6 @@ def test_folders_without_use_are_named(tmp_path, pairs):
         found({"data_dir": (tmp_path / "nowhere",)})
     with pytest.raises(BadRun, match="no photographs for --synthetic"):
         found({"synthetic": (str(tmp_path),)})
-    shutil.copy(pairs / "A" / "1.png", pairs / "B" / "1.png")
+    shutil.copy(pairs / "blur" / "1.png", pairs / "sharp" / "1.png")
     with pytest.raises(BadRun, match="not fit for training for 1 reasons"):
         found({"data_dir": (pairs,)}, n_workers=2)

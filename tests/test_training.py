@@ -16,8 +16,8 @@ import keras
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from conftest import photograph, write_pairs
 from PIL import Image
-from scipy.ndimage import gaussian_filter
 from test_options import script
 
 from deblur_gan import files, run_data, run_folder, training
@@ -39,25 +39,6 @@ def small(**changes):
     shrunk = {"crop_size": 16, "scale": 1.0, "ngf": 2, "n_blocks": 1, "ndf": 2, "batch_size": 2, "critic_updates": 1}
     losses = {"perceptual_weight": 0.0, "pixel_weight": 10.0}
     return Options(**{**shrunk, **losses, **changes})
-
-
-def photograph(seed):
-    noise = gaussian_filter(np.random.default_rng(seed).normal(size=(40, 48, 3)), (2, 2, 0))
-    return (127.5 + 127.5 * np.tanh(15 * noise)).astype(np.uint8)
-
-
-def write_pairs(folder):
-    for number in range(9):
-        sharp = photograph(number)
-        for kind, pixels in (("sharp", sharp), ("blur", gaussian_filter(sharp.astype(float), (0, 2, 0)))):
-            (folder / kind).mkdir(parents=True, exist_ok=True)
-            Image.fromarray(pixels.astype(np.uint8)).save(folder / kind / f"{number}.png")
-
-
-@pytest.fixture
-def pairs(tmp_path):
-    write_pairs(tmp_path / "images" / "train")
-    return tmp_path / "images" / "train"
 
 
 @pytest.fixture
@@ -422,7 +403,7 @@ def test_a_full_cache_is_blamed_and_not_the_run(pairs, tmp_path, eager, monkeypa
 def test_a_run_of_the_first_version_goes_on(tmp_path, eager):
     """`golden/first_run` was written by version 0.1.0; its folder of pairs was that of this test."""
     shutil.copytree(Path(__file__).parent / "golden" / "first_run", tmp_path / "run")
-    write_pairs(tmp_path / "elsewhere")
+    write_pairs(tmp_path / "elsewhere", range(9))
     with pytest.raises(BadRun, match="all its 1 epochs are done"):
         resume(tmp_path / "run", data_dir=tmp_path / "elsewhere")
     run_dir = resume(tmp_path / "run", data_dir=tmp_path / "elsewhere", n_epochs=2)
