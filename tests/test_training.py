@@ -48,6 +48,14 @@ def eager(monkeypatch):
     monkeypatch.setattr(training.DeblurGAN, "compile", functools.partialmethod(DeblurGAN.compile, run_eagerly=True))
 
 
+@pytest.fixture(autouse=True)
+def heard():
+    """A shell lets what it starts in the background ignore Ctrl-C, these tests too."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def signalled(monkeypatch, number, epoch, batch):
     """Lets a signal come while step `batch` (counted from where the run began) is about to begin."""
     begin = Recorder.on_train_batch_begin
