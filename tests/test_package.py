@@ -1,12 +1,15 @@
 """What holds for the package as a whole and for all commands: imports, backends, what is installed."""
 
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import keras
+import numpy as np
 import pytest
+from PIL import Image
 
 import deblur_gan
 from deblur_gan.networks import generator_model
@@ -96,3 +99,13 @@ with _without_notes():
     result = python("-c", program)
     assert "no such file\n" in result.stderr and "no AVX" in result.stderr
     assert "cudart" not in result.stderr
+
+
+def test_a_gallery_that_differs_by_rounding_is_left_as_it_is(tmp_path):
+    save_if_other = runpy.run_path(str(ROOT / "docs" / "draw_gallery.py"))["save_if_other"]
+    path = tmp_path / "gallery.png"
+    pixels = np.full((8, 8, 3), 100, np.uint8)
+    for level, shown in ((100, 100), (101, 100), (102, 102)):
+        pixels[2, 3, 1] = level
+        save_if_other(Image.fromarray(pixels), path)
+        assert np.asarray(Image.open(path))[2, 3, 1] == shown
