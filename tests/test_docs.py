@@ -71,6 +71,12 @@ def test_snippets_run_as_printed(block, clone, monkeypatch):
         ours = keras.ops.convert_to_numpy(load_generator(file)(x))
         assert np.isfinite(ours).all()
         np.testing.assert_allclose(keras.ops.convert_to_numpy(found["generator"](x)), ours, atol=1e-5)
+    if "means" in found:  # the table of README.md
+        for kind, row in (("blurred", "blurred input"), ("restored", "restored")):
+            psnr, ssim = re.search(rf"\| {row} \| ([\d.]+) \| ([\d.]+)", TEXTS["README.md"]).groups()
+            # Rounded there; and a level that another processor rounds otherwise does not reach the next digit.
+            assert found["means"][kind]["psnr"] == pytest.approx(float(psnr), abs=0.01)
+            assert found["means"][kind]["ssim"] == pytest.approx(float(ssim), abs=0.0001)
     if "history" in found:
         assert all(np.isfinite(values).all() for values in found["history"].history.values())
     if "sharp" in found:
