@@ -150,6 +150,10 @@ class RunFolder:
         if not self._events.exists():
             _append(self._events, _tf_record(Event(wall_time=time.time(), file_version="brain.Event:2")))
 
+    def n_logged(self):
+        """int, epochs in `log.csv`."""
+        return max(0, self._log.read_bytes().count(b"\n") - 1) if self._log.exists() else 0
+
     def append(self, row, picture):
         """Adds an epoch to `log.csv`, `tensorboard/`, `pictures/` and `curves.png`.
 

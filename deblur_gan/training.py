@@ -104,12 +104,14 @@ def resume(run_dir, **changes):
         progress = checkpoint.read_progress(folder.state)
         if progress.epoch >= options.n_epochs:
             raise BadRun(f"{folder.path}: all its {progress.epoch} epochs are done; a larger --n_epochs goes on")
+        saved = folder.state.exists()
+        if not saved and folder.n_logged() > 1:  # the first epoch may have been logged just before the first state
+            raise BadRun(f"{folder.state}: missing; without it the run would begin anew, over what it has written")
         data = _find_data(options, n_checking=0)
         _require_same(folder, data.record())
         training_set, validation = _pictures(options, data)
         if progress.step >= training_set.steps_per_epoch:
             raise BadRun(f"{folder.state}: damaged (an epoch has {training_set.steps_per_epoch} steps)")
-        saved = folder.state.exists()
         # The weights to start from are in the state by now; their file need not be there any more.
         gan = build_gan(dataclasses.replace(options, init_from=None) if saved else options)
         if saved:

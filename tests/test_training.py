@@ -421,6 +421,10 @@ def test_a_run_of_the_first_version_goes_on(tmp_path, eager):
         "training_photographs",
         "validation_images",
     }
+    (run_dir / "state.npz").unlink()
+    with pytest.raises(BadRun, match=r"state\.npz: missing"):
+        resume(run_dir, n_epochs=3)
+    assert len(log_of(run_dir)) == 2
 
 
 def test_mistakes_on_the_command_line_are_one_line(pairs, tmp_path):
