@@ -141,7 +141,10 @@ class DeblurGAN(keras.Model):
         return [variable for variable in variables if id(variable) not in weights]
 
     def draw_epsilon(self, images, seed):
-        """Draws, for each image, how near to the sharp one the penalty is taken: `(B, 1, 1, 1)`, uniform in [0, 1)."""
+        """Draws, for each image, how near to the sharp one the penalty is taken: `(B, 1, 1, 1)`, uniform in [0, 1).
+
+        `seed` is a `keras.random.SeedGenerator`, or an int that gives the same numbers each time.
+        """
         return gradients.uniform(keras.ops.shape(images)[0], seed)
 
     def critic_losses(self, sharp, restored, epsilon, scale=1.0):

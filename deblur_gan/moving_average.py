@@ -35,7 +35,9 @@ class MovingAverage(keras.layers.Layer):
             raise ValueError(f"momentum={momentum}: must be above 0 and below 1")
         super().__init__(name="moving_average", trainable=False)
         self.momentum = momentum
-        self.n_updates = self.add_weight(shape=(), initializer="zeros", dtype="int32", name="n_updates")
+        self.n_updates = self.add_weight(
+            shape=(), initializer="zeros", dtype="int32", trainable=False, name="n_updates"
+        )
         self.model = keras.models.clone_model(model)
         self.model.set_weights(model.get_weights())
         self.model.trainable = False
