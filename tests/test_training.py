@@ -307,7 +307,7 @@ def test_signals_end_the_command_with_a_state_and_their_exit_codes(pairs, tmp_pa
             result = CliRunner().invoke(script(), arguments)
         assert result.exit_code == 128 + number
         step = 1 if batch == 1 else 3  # the second run begins at step 1
-        last_line = result.stderr.splitlines()[-1]
+        last_line = result.output.splitlines()[-1]
         assert f"interrupted; saved up to epoch 0, step {step}, --resume " in last_line
     result = CliRunner().invoke(script(), resumed)
     assert result.exit_code == 0 and "going on after epoch 0, step 3" in result.output
@@ -453,3 +453,12 @@ def test_mistakes_on_the_command_line_are_one_line(pairs, tmp_path):
     code, line = error_of("--data_dir", pairs, *log_dir)
     assert code == 1 and "not fit for training for 1 reasons" in line
     assert not (tmp_path / "weights").exists()
+
+
+def test_ctrl_c_before_the_first_step_is_one_line(monkeypatch):
+    def interrupted(options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "train", interrupted)
+    result = CliRunner().invoke(script(), ["--data_dir", "images"])
+    assert result.exit_code == 130 and result.output.splitlines() == ["Error: interrupted before the first step"]
