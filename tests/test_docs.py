@@ -11,6 +11,7 @@ import click
 import keras
 import numpy as np
 import pytest
+from conftest import ROOT
 
 import deblur_gan
 from deblur_gan.networks import generator_model
@@ -19,7 +20,6 @@ from deblur_gan.photographs import read_rgb
 from deblur_gan.synthesis import write_sample_images
 from deblur_gan.weights import load_generator, save_generator
 
-ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted(ROOT.glob("docs/*.md")), ROOT / "weights" / "README.md"]
 TEXTS = {str(page.relative_to(ROOT)): page.read_text(encoding="utf-8") for page in PAGES}
 
