@@ -2,7 +2,14 @@ import keras
 import numpy as np
 import pytest
 
-from deblur_gan.networks import Clip, InstanceNormalization, ReflectionPadding2D, critic_model, generator_model
+from deblur_gan.networks import (
+    Clip,
+    Conv2DTranspose,
+    InstanceNormalization,
+    ReflectionPadding2D,
+    critic_model,
+    generator_model,
+)
 
 
 def output(model, x):
@@ -100,6 +107,29 @@ def test_paper_upsampling_places_pixels_like_the_authors_code():
             expected[:, row : row + 10 : 2, column : column + 14 : 2] = x.sum(-1, keepdims=True)
             found = keras.ops.convert_to_numpy(crop(transpose(x)))
             np.testing.assert_allclose(found, expected[:, 1:, 1:], atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(2, 6, 9, 3), (1, 1, 1, 3)])
+def test_transposed_convolution_is_that_of_keras(shape):
+    reference = keras.layers.Conv2DTranspose(5, 3, strides=2, bias_initializer="normal")
+    x = images(*shape)
+    wanted = output(reference, x)
+    ours = Conv2DTranspose(5, 3, strides=2)
+    assert tuple(ours.compute_output_shape(shape)) == wanted.shape
+    ours.build(shape)
+    ours.set_weights(reference.get_weights())
+    np.testing.assert_allclose(output(ours, x), wanted, atol=1e-6)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the operation is TensorFlow's")
+def test_no_operation_of_a_generator_keeps_a_buffer_for_every_size():
+    # Conv2DBackpropInput is TensorFlow's transposed convolution; on oneDNN it grows by 33 MB with each new size.
+    import tensorflow as tf
+
+    generator = generator_model("paper", ngf=4, n_blocks=1)
+    traced = tf.function(generator).get_concrete_function(tf.TensorSpec((None, None, None, 3)))
+    kinds = {operation.type for operation in traced.graph.get_operations()}
+    assert "Conv2D" in kinds and "Conv2DBackpropInput" not in kinds
 
 
 def test_dropout_only_while_training():
