@@ -1,91 +1,51 @@
-"""Camera shake: random trajectories, the kernels they leave on the sensor, and photographs blurred by them.
+"""Motion blur: the kernels that paths leave on the sensor, and photographs blurred by camera and subject.
 
 A blurred photograph is modelled as I_B = k(M) * I_S + N: the sharp photograph convolved with the kernel of the camera's
-motion, and noise. Everything random comes from the `numpy.random.Generator` that is passed in, so one seed gives one
+motion, and noise; turn and zoom of the camera make the kernel vary over the picture, and something in front may have a
+motion of its own. Everything random comes from the `numpy.random.Generator` that is passed in, so one seed gives one
 result.
 
 Reference:
     Kupyn et al., DeblurGAN: Blind Motion Deblurring Using Conditional Adversarial Networks, arXiv 1711.07064,
-    section 3.3 and Algorithm 1; Boracchi and Foi, Modeling the Performance of Image Restoration from Motion Blur,
-    IEEE Transactions on Image Processing 21(8), 2012.
+    section 3.3; Boracchi and Foi, Modeling the Performance of Image Restoration from Motion Blur, IEEE Transactions on
+    Image Processing 21(8), 2012.
 """
 
-import itertools
-
 import numpy as np
-from PIL import Image
-from scipy import fft
 
+from deblur_gan.knobs import draw, require
+from deblur_gan.light import (
+    blend_moving,
+    blur_light,
+    checked,
+    convolve,
+    develop,
+    path_kernels,
+    surroundings,
+    time_weights,
+    to_light,
+)
+from deblur_gan.paths import handheld_path, random_outline, random_roll, random_trajectory, uneven_course
 
-def random_trajectory(rng, length=60.0, shake=0.001, steps=2000):
-    """Draws the path of a shaking camera: a Markov process of constant speed.
-
-    The velocity starts in a uniform direction. At each step it is disturbed by Gaussian shake, pulled back towards
-    where the path began (inertia), now and then thrown around (a big, impulsive shake: the finger on the button), and
-    then brought back to constant speed. How strong the three are is drawn once for each path: inertia from U(0, 0.7),
-    the probability of a big shake from U(0, 0.2), Gaussian shake from U(0, 10), each multiplied by `shake`. The paper
-    prints U(0, 0.7) for the last; that leaves paths almost without tremor, and Boracchi and Foi draw it from U(0, 10).
-
-    Args:
-        rng: `numpy.random.Generator`.
-        length: float, px, at least 0: the length of the path, that is the sum of its `steps - 1` equal steps. Paths
-            bend, so a kernel is narrower than this: a third of it in the middle of the distribution.
-        shake: float, at least 0, how much the path bends: 0 is a straight line, 0.001 is the paper's value, 0.005
-            gives knots.
-        steps: int, at least 2, the number of positions.
-
-    Returns:
-        float64 `(steps, 2)`, positions x (to the right) and y (down) in px, equally spaced in time, from (0, 0).
-
-    Raises:
-        ValueError: if an argument is out of its range.
-
-    Reference:
-        Algorithm 1 of arXiv 1711.07064, with the inertial term of Boracchi and Foi 2012 (directed towards where the
-        particle was; the paper prints it as a factor of the Gaussian term).
-    """
-    _require(length >= 0, "length", length, "at least 0")
-    _require(shake >= 0, "shake", shake, "at least 0")
-    _require(steps >= 2, "steps", steps, "at least 2")
-    inertia, big_shake, gaussian = rng.uniform(0, (0.7, 0.2, 10.0))
-    velocity = complex(np.exp(2j * np.pi * rng.random()))
-    turns = steps - 1
-    tremor = shake * gaussian * (rng.standard_normal(turns) + 1j * rng.standard_normal(turns))
-    throw = 1 + 2 * np.exp(1j * (np.pi + rng.uniform(-0.5, 0.5, turns)))
-    throw[rng.random(turns) >= shake * big_shake] = 1
-    pull = float(shake * inertia)
-    stride = length / turns
-
-    # Each step needs the one before; plain complex numbers are several times faster here than arrays of one element.
-    position = 0j
-    path = [position]
-    for thrown, trembled in zip(throw.tolist(), tremor.tolist(), strict=True):
-        velocity = velocity * thrown + trembled - pull * position
-        velocity /= abs(velocity)
-        position += stride * velocity
-        path.append(position)
-    path = np.array(path)
-    return np.stack([path.real, path.imag], axis=-1)
-
-
-def random_roll(rng, extent, shake=0.001, steps=2000):
-    """Draws how a shaking camera turns around its viewing axis: one coordinate of a `random_trajectory`, scaled.
-
-    Args:
-        rng: `numpy.random.Generator`.
-        extent: float, degrees, at least 0: the difference between the largest and the smallest angle.
-        shake: as in `random_trajectory`.
-        steps: int, at least 2, the number of angles.
-
-    Returns:
-        float64 `(steps,)`, degrees, equally spaced in time.
-
-    Raises:
-        ValueError: if an argument is out of its range.
-    """
-    _require(extent >= 0, "extent", extent, "at least 0")
-    course = random_trajectory(rng, shake=shake, steps=steps)[:, 0]
-    return course * (extent / np.ptp(course))
+# Knobs of `random_blur`, whose own defaults are the paper's: for photographs of 640 px from a camera in the hand; and
+# for training with the paper's blur, where one kernel for a crop is enough and how light became values is not known.
+HANDHELD = {
+    "length": (5.0, 60.0, 0.2),
+    "extent": (0.5, 20.0),
+    "long_extent": (20.0, 40.0, 0.15),
+    "bend": (0.0, 0.4),
+    "tremor": (0.0, 4.0, 0.4),
+    "rotation": (0.0, 1.5, 0.5),
+    "zoom": (0.0, 0.02, 0.5),
+    "moving": (2.0, 20.0, 0.4),
+    "lights": (1.0, 2.0, 0.3),
+    "exposures": (5.0, 13.0, 0.33),
+    "gamma": (1.0, 2.4, 0.5),
+    "noise_sigma": (0.0, 2.0, 0.5),
+    "jpeg": (80.0, 100.0, 0.25),
+}
+PAPER = {"length": (5.0, 60.0), "rotation": None, "gamma": (1.0, 2.2), "noise_sigma": (0.0, 2.0)}
+KINDS = {"handheld": HANDHELD, "paper": PAPER}
 
 
 def motion_kernel(trajectory, exposure=1.0):
@@ -103,7 +63,7 @@ def motion_kernel(trajectory, exposure=1.0):
         ValueError: if an argument is out of its range or of the wrong shape.
     """
     trajectory = _exposed("trajectory", trajectory, exposure, columns=2)
-    return _kernels(trajectory, np.zeros(len(trajectory)), 1)[0]
+    return path_kernels(trajectory, time_weights(len(trajectory)), np.zeros(len(trajectory)), 1)[0]
 
 
 def blur_image(image, kernel, noise_sigma=0.0, gamma=1.0, rng=None):
@@ -125,9 +85,9 @@ def blur_image(image, kernel, noise_sigma=0.0, gamma=1.0, rng=None):
     """
     kernel = np.asarray(kernel, np.float64)
     odd = kernel.ndim == 2 and all(side % 2 for side in kernel.shape)
-    _require(odd, "kernel", f"of shape {kernel.shape}", "two-dimensional, odd by odd,")
-    _require(abs(kernel.sum() - 1) < 1e-6, "kernel", f"a sum of {kernel.sum():g}", "a sum of 1")
-    return _blur(image, kernel[np.newaxis], np.zeros(1), noise_sigma, gamma, rng)
+    require(odd, "kernel", f"of shape {kernel.shape}", "two-dimensional, odd by odd,")
+    require(abs(kernel.sum() - 1) < 1e-6, "kernel", f"a sum of {kernel.sum():g}", "a sum of 1")
+    return develop(convolve(to_light(image, gamma), kernel[np.newaxis], [1]), gamma, noise_sigma, rng)
 
 
 def blur_image_with_roll(image, trajectory, roll, exposure=1.0, noise_sigma=0.0, gamma=1.0, rng=None):
@@ -150,15 +110,11 @@ def blur_image_with_roll(image, trajectory, roll, exposure=1.0, noise_sigma=0.0,
         ValueError: if an argument is out of its range or of the wrong shape.
     """
     trajectory = _exposed("trajectory", trajectory, exposure, columns=2)
-    roll = np.radians(_exposed("roll", roll, exposure))
-    _require(len(roll) == len(trajectory), "roll", f"{len(roll)} angles", f"{len(trajectory)}, one for each position")
-    roll = roll - _time_weights(len(roll)) @ roll
-    # Angles are binned like positions: by linear interpolation, between angles that lie a pixel apart in the corners.
-    lever = np.hypot(*np.shape(image)[:2]) / 2
-    n_angles = int(np.ceil(np.ptp(roll) * lever)) + 1
-    angles = np.linspace(roll.min(), roll.max(), n_angles) if n_angles > 1 else np.zeros(1)
-    bins = (roll - angles[0]) / np.ptp(angles) * (n_angles - 1) if n_angles > 1 else np.zeros(len(roll))
-    return _blur(image, _kernels(trajectory, bins, n_angles), angles, noise_sigma, gamma, rng)
+    roll = _exposed("roll", roll, exposure)
+    require(len(roll) == len(trajectory), "roll", f"{len(roll)} angles", f"{len(trajectory)}, one for each position")
+    light = to_light(image, gamma)
+    blurred = blur_light(light, trajectory, time_weights(len(trajectory)), roll, np.radians(1) * 1j)
+    return develop(blurred, gamma, noise_sigma, rng)
 
 
 def random_blur(
@@ -169,132 +125,145 @@ def random_blur(
     rotation=(0.0, 1.0),
     noise_sigma=(0.0, 2.0),
     gamma=2.2,
+    *,
+    extent=(0.5, 20.0),
+    long_extent=None,
+    bend=(0.0, 0.4),
+    tremor=None,
+    zoom=None,
+    moving=None,
+    lights=None,
+    exposures=None,
+    jpeg=None,
+    mask=None,
+    window=None,
 ):
-    """Blurs a photograph by a random camera shake.
+    """Blurs a photograph by a random motion of the camera. The defaults are the paper's; `HANDHELD` has others.
 
-    Each range is `(low, high)`, from which a value is drawn uniformly; `(2, 2)` is always 2.
+    Each knob is a range `(low, high)`, from which a value is drawn uniformly; `(low, high, share)`, which is drawn from
+    in that share of the pictures and not in the others; or a number, which is always that number. None is never.
 
     Args:
         image: uint8 `(H, W, channels)`, of any size.
         rng: `numpy.random.Generator`.
-        length: px, range of the length of the path.
-        shake: range of how much the path bends, as in `random_trajectory`.
-        rotation: degrees, range of the extent of the roll; `(0, 0)` gives one kernel for the whole picture, as in the
-            paper, and is several times faster.
-        noise_sigma: grey levels of 255, range of the standard deviation of the noise.
-        gamma: as in `blur_image`.
+        length: px, of the path that wanders as in the paper (`random_trajectory`); where it is not drawn, the path is
+            one of a hand (`handheld_path`).
+        shake: how much the path of the paper bends.
+        rotation: degrees, how far the camera turns, to one side for the path of a hand; never gives one kernel for the
+            whole picture, as in the paper, and is several times faster.
+        noise_sigma: grey levels of 255, the standard deviation of the noise.
+        gamma: as in `blur_image`; 1 where it is not drawn.
+        extent: px, from the beginning of a hand's path to its end.
+        long_extent: px, takes the place of `extent` where it is drawn.
+        bend: how far the path of a hand may leave the straight line, as a part of its extent.
+        tremor: px, the length of a wandering path on top of the path of a hand.
+        zoom: how much the picture grows or shrinks during the exposure, as a part of its size. Turn and zoom are around
+            a centre anywhere in the picture, or around its middle for the path of the paper.
+        moving: px, the extent of the motion that something in front has of its own.
+        lights: at least 1: how much more light than a full sensor holds came from where the picture is white. It is
+            blurred with the rest and clipped afterwards, as by a sensor.
+        exposures: how many moments the path of a hand is seen at, as where frames of a video are averaged; more where
+            they would lie more than 3 px apart on average. Where it is not drawn, the shutter stays open.
+        jpeg: quality, 1 to 100, of a JPEG file that the blurred picture goes through.
+        mask: float `(H, W)` in [0, 1], what moves in front; by default `random_outline`.
+        window: `(rows, columns)`, slices: only this part is returned, and computed from as much as reaches into it.
 
     Returns:
-        `(blurred, kernel)`: uint8 of the shape of `image`, and the kernel in the middle of it as of `motion_kernel`.
+        `(blurred, kernel)`: uint8 of the shape of `image` or of the window, and the kernel of the path as of
+        `motion_kernel`, without turn, zoom and what moves.
 
     Raises:
         ValueError: if an argument is out of its range or of the wrong shape.
     """
-    length = _draw(rng, "length", length)
-    shake = _draw(rng, "shake", shake)
-    rotation = _draw(rng, "rotation", rotation)
-    noise_sigma = _draw(rng, "noise_sigma", noise_sigma)
-    trajectory = random_trajectory(rng, length, shake)
-    kernel = motion_kernel(trajectory)
-    if rotation == 0:
-        return blur_image(image, kernel, noise_sigma, gamma, rng), kernel
-    roll = random_roll(rng, rotation, shake, len(trajectory))
-    return blur_image_with_roll(image, trajectory, roll, 1.0, noise_sigma, gamma, rng), kernel
+    image = checked(image)
+    height, width, _ = image.shape
+    length = draw(rng, "length", length)
+    shake = draw(rng, "shake", shake, 0.0)
+    rotation = draw(rng, "rotation", rotation, 0.0)
+    noise_sigma = draw(rng, "noise_sigma", noise_sigma, 0.0)
+    gamma = draw(rng, "gamma", gamma, 1.0)
+    tremor, zoom, lights = (
+        draw(rng, name, knob, nothing)
+        for name, knob, nothing in (("tremor", tremor, 0.0), ("zoom", zoom, 0.0), ("lights", lights, 1.0))
+    )
+    moving, exposures, jpeg = (
+        draw(rng, name, knob) for name, knob in (("moving", moving), ("exposures", exposures), ("jpeg", jpeg))
+    )
+
+    centre, growth = (width / 2, height / 2), complex(np.log1p(zoom), np.radians(rotation))
+    if length is not None:
+        trajectory = random_trajectory(rng, length, shake)
+        weights = time_weights(len(trajectory))
+        twist = random_roll(rng, 1.0, shake, len(trajectory)) if growth else None
+    else:
+        extent = draw(rng, "long_extent", long_extent, draw(rng, "extent", extent, 0.0))
+        trajectory = handheld_path(rng, extent, draw(rng, "bend", bend, 0.0))
+        if tremor:
+            trajectory = trajectory + random_trajectory(rng, tremor, 0.005, len(trajectory))
+        weights = _moments(trajectory, exposures) if exposures else time_weights(len(trajectory))
+        twist = uneven_course(rng, len(trajectory)) if growth else None
+        if growth:
+            growth = complex(*(growth.real, growth.imag) * rng.choice((-1, 1), 2))
+            centre = rng.uniform(0, (width, height))
+    own = handheld_path(rng, moving, steps=len(trajectory)) if moving else np.zeros_like(trajectory)
+
+    reach = np.abs(trajectory - weights @ trajectory).max() + np.abs(own - weights @ own).max() + 2
+    reach += np.expm1(abs(growth)) * np.hypot(*np.maximum(centre, np.subtract((width, height), centre)))
+    around, part = surroundings(window, (height, width), int(reach))
+    centre = np.subtract(centre, (around[1].start, around[0].start))
+    light = to_light(image[around], gamma, lights)
+
+    def blur(picture, path=trajectory):
+        return blur_light(picture, path, weights, twist, growth, centre)
+
+    if moving:
+        mask = random_outline(rng, height, width, *around) if mask is None else np.asarray(mask, np.float32)[around]
+    if moving and mask.any():
+        blurred = blend_moving(light, mask, blur, lambda picture: blur(picture, trajectory + own))
+    else:
+        blurred = blur(light)
+    kernel = path_kernels(trajectory, weights, np.zeros(len(trajectory)), 1)[0]
+    return develop(blurred[part], gamma, noise_sigma, rng, jpeg), kernel
 
 
-def _draw(rng, name, bounds):
-    low, high = bounds
-    _require(0 <= low <= high < np.inf, name, f"{low:g} to {high:g}", "a range from low to high, at least 0")
-    return float(rng.uniform(low, high))
+def _moments(trajectory, n):
+    """The weights of a path that is seen at `n` moments, or at more, so that they lie 3 px apart on average at most."""
+    n = max(round(n), int(np.ceil(np.hypot(*np.ptp(trajectory, axis=0)) / 3)))
+    return np.bincount(np.linspace(0, len(trajectory) - 1, n).astype(int), minlength=len(trajectory)) / n
 
 
-def _require(condition, name, found, required):
-    if not condition:
-        raise ValueError(f"{name} is {found}; {required} is required")
+def mixed_blur(mix):
+    """Makes the function that `TrainingSet` blurs photographs by: each by one of several kinds of blur.
+
+    Args:
+        mix: dict from names in `KINDS` to weights of at least 0, such as `{"handheld": 4, "paper": 1}`.
+
+    Returns:
+        A function from uint8 `(H, W, channels)`, a `numpy.random.Generator` and, where only a part is wanted, a
+        `window` as of `random_blur`, to the blurred uint8.
+
+    Raises:
+        ValueError: if a kind is not known or the weights make no mixture.
+    """
+    for kind, weight in mix.items():
+        require(kind in KINDS, "kind", repr(kind), f"one of {', '.join(KINDS)}")
+        require(0 <= weight < np.inf, f"the weight of {kind}", f"{weight:g}", "at least 0")
+    require(sum(mix.values()) > 0, "the sum of all weights", 0, "more than 0")
+    kinds, weights = list(mix), np.array(list(mix.values()), float)
+
+    def blur(image, rng, window=None):
+        kind = kinds[rng.choice(len(kinds), p=weights / weights.sum())]
+        return random_blur(image, rng, window=window, **KINDS[kind])[0]
+
+    return blur
 
 
 def _exposed(name, course, exposure, columns=None):
     """The part of a course over time for which the shutter is open, checked."""
     course = np.asarray(course, np.float64)
-    _require(0 < exposure <= 1, "exposure", exposure, "more than 0 and at most 1")
+    require(0 < exposure <= 1, "exposure", exposure, "more than 0 and at most 1")
     shape = "(steps,)" if columns is None else f"(steps, {columns})"
     matches = course.ndim > 0 and course.size and course.shape[1:] == (() if columns is None else (columns,))
-    _require(matches, name, f"of shape {course.shape}", shape)
-    _require(np.isfinite(course).all(), name, "not finite", "a course of finite numbers")
+    require(matches, name, f"of shape {course.shape}", shape)
+    require(np.isfinite(course).all(), name, "not finite", "a course of finite numbers")
     return course[: round(exposure * (len(course) - 1)) + 1]
-
-
-def _time_weights(steps):
-    """The part of the exposure that each position stands for: the first and the last stand for half a step."""
-    weights = np.ones(steps)
-    weights[[0, -1]] /= 2
-    return weights / weights.sum()
-
-
-def _kernels(trajectory, bins, n_bins):
-    """Spreads a path over `n_bins` kernels, `(n_bins, 2 r + 1, 2 r + 1)`: each position over its 2 x 2 x 2 neighbours.
-
-    The mean position comes to lie on the middle pixel: linear interpolation keeps first moments.
-    """
-    weights = _time_weights(len(trajectory))
-    # Rounded, so that noise in the last digits does not make a kernel wider by a border of nothing.
-    centred = np.round(trajectory - weights @ trajectory, 9)
-    radius = int(np.ceil(np.abs(centred).max()))
-    # One more in each direction than is returned, for the neighbours of weight 0 of positions on the last pixel.
-    shape = (n_bins + 1, 2 * radius + 2, 2 * radius + 2)
-    corners = []
-    for coordinate in (bins, centred[:, 1] + radius, centred[:, 0] + radius):
-        below = np.floor(coordinate).astype(np.intp)
-        above = coordinate - below
-        corners.append(((below, 1 - above), (below + 1, above)))
-    volume = np.zeros(np.prod(shape))
-    for (k, in_bin), (i, in_row), (j, in_column) in itertools.product(*corners):
-        index = np.ravel_multi_index((k, i, j), shape)
-        volume += np.bincount(index, weights * in_bin * in_row * in_column, minlength=volume.size)
-    return volume.reshape(shape)[:-1, :-1, :-1]
-
-
-def _blur(image, kernels, angles, noise_sigma, gamma, rng):
-    """The sum over all angles of the picture turned by the angle and convolved with the kernel of the angle."""
-    image = np.asarray(image)
-    _require(image.dtype == np.uint8, "image", image.dtype, "uint8")
-    _require(image.ndim == 3 and image.size, "image", f"of shape {image.shape}", "(H, W, channels)")
-    _require(0 <= noise_sigma < np.inf, "noise_sigma", noise_sigma, "at least 0")
-    _require(0 < gamma < np.inf, "gamma", gamma, "more than 0")
-    _require(noise_sigma == 0 or rng is not None, "rng", None, "a numpy.random.Generator, for the noise,")
-    height, width, _ = image.shape
-    rows, columns = kernels.shape[1] // 2, kernels.shape[2] // 2
-    # How far a turn moves what ends up in the corners.
-    reach = int(np.ceil(np.hypot(height + 2 * rows, width + 2 * columns) / 2 * np.abs(angles).max()))
-    shape = (fft.next_fast_len(height + 2 * rows, True), fft.next_fast_len(width + 2 * columns, True))
-    transfer = [fft.rfft2(kernel, shape) for kernel in kernels]
-    light = (np.arange(256) / 255) ** gamma
-
-    # The transforms need double precision: shadows are powers of small numbers. What follows does not.
-    blurred = np.empty(image.shape, np.float32)
-    for channel in range(image.shape[2]):
-        padded = np.pad(
-            light[image[..., channel]], ((rows + reach, rows + reach), (columns + reach, columns + reach)), "reflect"
-        )
-        spectrum = 0
-        for angle, of_angle in zip(angles, transfer, strict=True):
-            spectrum = spectrum + fft.rfft2(_turn(padded, angle, reach), shape) * of_angle
-        whole = fft.irfft2(spectrum, shape)
-        blurred[..., channel] = whole[2 * rows : 2 * rows + height, 2 * columns : 2 * columns + width]
-    values = 255 * np.clip(blurred, 0, 1) ** np.float32(1 / gamma)
-    if noise_sigma:
-        values += np.float32(noise_sigma) * rng.standard_normal(values.shape, np.float32)
-    return np.rint(np.clip(values, 0, 255)).astype(np.uint8)
-
-
-def _turn(plane, angle, margin):
-    """Turns a plane around its centre by radians, from x towards y, and cuts `margin` px off on each side."""
-    height, width = plane.shape[0] - 2 * margin, plane.shape[1] - 2 * margin
-    if angle == 0:
-        return plane[margin : margin + height, margin : margin + width]
-    cos, sin = np.cos(angle), np.sin(angle)
-    # Pillow wants where a pixel of the result comes from, in coordinates in which pixel centres are at halves.
-    x, y = width / 2, height / 2
-    source = (cos, sin, margin + x - cos * x - sin * y, -sin, cos, margin + y + sin * x - cos * y)
-    picture = Image.fromarray(plane.astype(np.float32))
-    return np.asarray(picture.transform((width, height), Image.Transform.AFFINE, source, Image.Resampling.BILINEAR))

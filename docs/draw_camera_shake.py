@@ -25,7 +25,8 @@ ROLLS = (0, 2, 5)
     help="PNG file to write.",
 )
 def draw_camera_shake(output):
-    from deblur_gan.blur import blur_image, blur_image_with_roll, motion_kernel, random_roll, random_trajectory
+    from deblur_gan.blur import blur_image, blur_image_with_roll, motion_kernel
+    from deblur_gan.paths import random_roll, random_trajectory
     from deblur_gan.photographs import read_rgb
 
     photographs = Path(skimage.__file__).parent / "data"

@@ -3,17 +3,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import skimage
+from PIL import Image
 from scipy import ndimage
 from skimage.registration import phase_cross_correlation
 
 from deblur_gan.blur import (
+    HANDHELD,
+    KINDS,
     blur_image,
     blur_image_with_roll,
+    mixed_blur,
     motion_kernel,
     random_blur,
-    random_roll,
-    random_trajectory,
 )
+from deblur_gan.knobs import draw
+from deblur_gan.light import average_frames, blend_moving, blur_light, develop, time_weights, to_light
+from deblur_gan.paths import handheld_path, random_outline, random_roll, random_trajectory, uneven_course
 from deblur_gan.photographs import read_rgb
 
 SEEDS = range(200)
@@ -263,6 +268,204 @@ def test_random_blur_depends_on_the_generator_alone_and_stays_in_its_ranges(phot
         assert np.array_equal(blurred, blur_image(image, kernel, gamma=2.2))
 
 
+@pytest.mark.parametrize("bend", [0.0, 0.2, 1.0])
+def test_the_path_of_a_hand_ends_where_it_should_and_stays_near_the_straight_line(bend):
+    for seed in range(100):
+        path = handheld_path(np.random.default_rng(seed), 12.0, bend) @ [1, 1j]
+        assert path[0] == 0
+        assert abs(path[-1]) == pytest.approx(12)
+        beside = (path * path[-1].conjugate()).imag / 12
+        assert np.abs(beside).max() <= 12 * bend + 1e-9
+
+
+def test_a_hand_goes_in_all_directions_and_bends_to_both_sides():
+    paths = [handheld_path(np.random.default_rng(seed), 1.0, 0.5) @ [1, 1j] for seed in range(2000)]
+    quadrants = np.bincount([2 * (path[-1].real > 0) + (path[-1].imag > 0) for path in paths], minlength=4)
+    assert np.abs(quadrants - 500).max() < 5 * np.sqrt(375)
+    sides = np.array([np.mean((path * path[-1].conjugate()).imag) for path in paths])
+    assert abs(sides.mean()) < 5 * sides.std() / np.sqrt(2000)
+    assert sides.std() > 0.05
+
+
+def test_a_course_never_goes_back_and_its_mean_over_draws_is_steady():
+    courses = np.array([uneven_course(np.random.default_rng(seed), 50) for seed in range(2000)])
+    assert (courses[:, 0] == 0).all() and courses[:, -1] == pytest.approx(np.ones(2000))
+    assert np.diff(courses).min() > -1e-12
+    error = np.abs(courses.mean(axis=0) - np.linspace(0, 1, 50))
+    assert (error <= 5 * courses.std(axis=0) / np.sqrt(2000) + 1e-9).all()
+    assert courses[:, 25].std() > 0.1  # uneven
+
+
+def test_a_knob_is_drawn_in_its_share_and_range():
+    rng = np.random.default_rng(0)
+    values = [draw(rng, "noise", (2, 4, 0.25)) for _ in range(4000)]
+    drawn = [value for value in values if value is not None]
+    assert abs(len(drawn) - 1000) < 5 * np.sqrt(4000 * 0.25 * 0.75)
+    assert 2 <= min(drawn) < 2.05 and 3.95 < max(drawn) <= 4
+    assert draw(rng, "noise", 3) == 3
+    assert draw(rng, "noise", None, "nothing") == draw(rng, "noise", (0, 0, 0.0), "nothing") == "nothing"
+
+
+def test_turn_and_zoom_around_any_point_is_the_average_of_moved_pictures(photograph):
+    image = to_light(photograph[:96, :128], 1.0)
+    rng = np.random.default_rng(2)
+    path, twist = handheld_path(rng, 9.0, steps=120), uneven_course(rng, 120)
+    weights, growth, centre = time_weights(120), complex(0.06, np.radians(5)), (20.5, 110.0)
+    blurred = blur_light(image, path, weights, twist, growth, centre)
+
+    path, twist = path - weights @ path, twist - weights @ twist
+    expected = np.zeros(image.shape)
+    for (x, y), done, weight in zip(path, twist, weights, strict=True):
+        back = np.exp(-done * growth)
+        # In rows and columns, with pixel centres at whole numbers: where a point of the result comes from.
+        matrix = np.array([[back.real, back.imag], [-back.imag, back.real]])
+        middle = np.array([centre[1] - 0.5, centre[0] - 0.5])
+        offset = middle - matrix @ (middle + [y, x])
+        for channel in range(3):
+            expected[..., channel] += weight * ndimage.affine_transform(
+                image[..., channel], matrix, offset, order=1, mode="mirror"
+            )
+    inside = (slice(12, -12), slice(12, -12))
+    error = np.abs(blurred - expected)[inside].mean()
+    for other in (growth.conjugate(), -growth.conjugate()):
+        assert np.abs(blur_light(image, path, weights, twist, other, centre) - expected)[inside].mean() > 4 * error
+    assert error < 1 / 255
+
+
+def boxed(side):
+    return lambda picture: ndimage.uniform_filter(picture, (1, side, 1), mode="mirror")
+
+
+def test_something_that_moves_like_the_rest_is_blurred_like_the_rest(photograph):
+    light = to_light(photograph, 2.2)
+    mask = random_outline(np.random.default_rng(3), *light.shape[:2])
+    assert 0.02 < mask.mean() < 0.9
+    same = blend_moving(light, mask, boxed(9), boxed(9))
+    np.testing.assert_allclose(same, boxed(9)(light), atol=0.005)
+    for covered, other in ((0, boxed(9)), (1, boxed(5))):
+        blended = blend_moving(light, np.full_like(mask, covered), boxed(9), boxed(5))
+        np.testing.assert_allclose(blended, other(light), atol=1e-5)
+    np.testing.assert_allclose(blend_moving(np.full_like(light, 0.3), mask, boxed(9), boxed(5)), 0.3, atol=1e-6)
+
+
+def test_something_in_front_leaves_no_copy_of_itself_behind():
+    mask = np.zeros((40, 60))
+    mask[10:30, 20:40] = 1
+    light = np.where(mask[..., np.newaxis], 0.0, 1.0)  # black before white
+    at_rest = blend_moving(light, mask, boxed(11), lambda picture: picture)
+    np.testing.assert_allclose(at_rest, light, atol=2e-3)  # the camera follows it: nothing of it is in what passes by
+    moving = blend_moving(light, mask, lambda picture: picture, boxed(11))
+    np.testing.assert_allclose(moving, boxed(11)(light), atol=2e-3)
+
+
+def test_an_outline_is_soft_and_its_part_is_that_of_the_whole():
+    for seed in range(20):
+        whole = random_outline(np.random.default_rng(seed), 120, 200)
+        assert whole.shape == (120, 200)
+        assert whole.min() >= 0 and whole.max() <= 1
+        assert np.abs(np.diff(whole, axis=1)).max() < 0.75  # no hard edge
+        part = random_outline(np.random.default_rng(seed), 120, 200, slice(30, 90), slice(50, 200))
+        np.testing.assert_allclose(part, whole[30:90, 50:200], atol=1e-6)
+
+
+def test_light_beyond_white_is_clipped_after_the_blur():
+    values = np.arange(256, dtype=np.uint8).reshape(16, 16, 1)
+    still = develop(to_light(values, 2.2, lights=3.0), 2.2)
+    assert np.array_equal(still[values <= 250], values[values <= 250])
+    assert (still[values > 250] >= values[values > 250]).all()
+    lamp = np.zeros((21, 21, 1), np.uint8)
+    lamp[10, 10] = 255
+    line = np.full((1, 5), 0.2)
+    for lights in (1.0, 2.0):
+        blurred, _ = random_blur(
+            lamp, np.random.default_rng(0), None, None, None, None, 1.0, extent=4, bend=None, lights=lights
+        )
+        assert blurred.sum() == pytest.approx(255 * lights, abs=8)  # rounding, a level for each pixel it falls on
+    assert blur_image(lamp, line).max() == 51
+
+
+def test_exposures_are_points_along_the_path(photograph):
+    def kernel(exposures, extent):
+        knobs = {"extent": extent, "bend": None, "exposures": exposures}
+        return random_blur(photograph[:32, :32], np.random.default_rng(4), None, None, None, None, 1.0, **knobs)[1]
+
+    assert np.count_nonzero(kernel(5, 12.0)) <= 4 * 5 < np.count_nonzero(kernel(None, 12.0))
+    assert np.count_nonzero(kernel(5, 36.0)) > 4 * 5  # more of them, so that none is further than 3 px from the next
+    assert kernel(7, 12.0).sum() == pytest.approx(1)
+
+
+def test_jpeg_is_that_of_pillow(photograph, tmp_path):
+    light = to_light(photograph, 2.2)
+    Image.fromarray(photograph).save(tmp_path / "30.jpg", quality=30)
+    assert np.array_equal(develop(light, 2.2, jpeg=30), read_rgb(tmp_path / "30.jpg"))
+    grey = photograph[..., :1]
+    assert develop(to_light(grey, 1.0), 1.0, jpeg=80).shape == grey.shape
+
+
+def test_averaged_frames_are_averaged_as_light(photograph):
+    frames = [photograph, photograph[::-1], photograph[:, ::-1]]
+    for gamma in (1.0, 2.2):
+        mean = np.mean([(frame / 255) ** gamma for frame in frames], axis=0)
+        averaged = average_frames(frames, np.random.default_rng(0), gamma=gamma)
+        assert np.abs(averaged - 255 * mean ** (1 / gamma)).max() < 0.5 + 1e-3
+        window = slice(10, 60), slice(20, 90)
+        assert np.array_equal(average_frames(frames, None, window, gamma), averaged[window])
+
+
+QUIET = {**HANDHELD, "noise_sigma": None, "jpeg": None, "lights": None}
+
+
+def test_a_hand_moves_nothing_and_keeps_the_brightness(photograph):
+    for seed in range(20):
+        knobs = {**QUIET, "moving": None, "gamma": 1.0, "long_extent": None}
+        blurred, kernel = random_blur(photograph, np.random.default_rng(seed), **knobs)
+        assert kernel.sum() == pytest.approx(1)
+        assert displacement(photograph, blurred) < 1
+        np.testing.assert_allclose(blurred.mean(axis=(0, 1)), photograph.mean(axis=(0, 1)), atol=2)
+
+
+def test_a_window_is_that_part_of_the_whole(photograph):
+    window = slice(40, 120), slice(100, 180)
+    for seed in range(30):
+        for knobs in (QUIET, {**QUIET, "rotation": None, "zoom": None}):
+            whole, _ = random_blur(photograph, np.random.default_rng(seed), **knobs)
+            part, _ = random_blur(photograph, np.random.default_rng(seed), window=window, **knobs)
+            error = np.abs(whole[window].astype(int) - part)
+            assert error.max() <= (1 if knobs["zoom"] is None else 16)
+            assert error.mean() < (0.1 if knobs["zoom"] is None else 0.75)
+
+
+def test_a_given_mask_is_what_moves(photograph):
+    mask = np.zeros(photograph.shape[:2], np.float32)
+    mask[60:120, 60:150] = 1
+    knobs = {"extent": 0.0, "bend": None, "moving": 15.0}
+    blurred, _ = random_blur(photograph, np.random.default_rng(1), None, None, None, None, 2.2, mask=mask, **knobs)
+    changed = np.abs(blurred.astype(int) - photograph).max(axis=-1) > 2
+    assert changed[60:120, 60:150].mean() > 0.5
+    assert not changed[:44].any() and not changed[136:].any() and not changed[:, :44].any()
+
+
+def test_a_mixture_draws_its_kinds_by_weight(photograph):
+    image = photograph[:64, :64]
+    for kind, knobs in KINDS.items():
+        only = mixed_blur({kind: 2.0, **{other: 0.0 for other in KINDS if other != kind}})
+        first = only(image, np.random.default_rng(5))
+        assert first.shape == image.shape and first.dtype == np.uint8
+        rng = np.random.default_rng(5)
+        rng.random()  # which kind
+        assert np.array_equal(first, random_blur(image, rng, **knobs)[0])
+    both = mixed_blur({"handheld": 1, "paper": 3})
+    window = slice(8, 40), slice(8, 40)
+    assert both(image, np.random.default_rng(0), window).shape == (32, 32, 3)
+    for mix, message in (
+        ({"hand": 1}, "kind is 'hand'"),
+        ({"paper": -1}, "weight of paper is -1"),
+        ({}, "weights is 0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            mixed_blur(mix)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -281,6 +484,12 @@ def test_random_blur_depends_on_the_generator_alone_and_stays_in_its_ranges(phot
         (lambda rng, image: blur_image(image, np.ones((1, 1)), noise_sigma=1), "rng is None"),
         (lambda rng, image: blur_image_with_roll(image, np.zeros((4, 2)), np.zeros(3)), "roll is 3 angles"),
         (lambda rng, image: random_blur(image, rng, rotation=(2, 1)), "rotation is 2 to 1"),
+        (lambda rng, image: random_blur(image, rng, jpeg=(80, 90, 1.5)), "the share of jpeg is 1.5"),
+        (lambda rng, image: random_blur(image, rng, jpeg=101), "jpeg is 101"),
+        (lambda rng, image: random_blur(image, rng, lights=0.5), "lights is 0.5"),
+        (lambda rng, image: handheld_path(rng, -1), "extent is -1"),
+        (lambda rng, image: handheld_path(rng, 1, bend=-1), "bend is -1"),
+        (lambda rng, image: uneven_course(rng, 1), "steps is 1"),
     ],
 )
 def test_an_argument_out_of_range_is_named(call, message):
