@@ -35,7 +35,7 @@ def main(weight_path, output):
     from deblur_gan import deblur, load_generator
     from deblur_gan.backend import start_backend
     from deblur_gan.photographs import read_rgb
-    from deblur_gan.synthesis import write_sample_images
+    from deblur_gan.samples import write_sample_images
 
     start_backend()
     generator = load_generator(weight_path)

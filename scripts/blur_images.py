@@ -1,26 +1,12 @@
-"""Makes training pairs: python scripts/blur_images.py --input_dir photos --output_dir pairs"""
+"""Makes training pairs from photographs: python scripts/blur_images.py --input_dir photos --output_dir pairs"""
 
-import math
 import os
 from pathlib import Path
 
 import click
 
-
-class Range(click.ParamType):
-    """A number, or LOW:HIGH."""
-
-    name = "number or low:high"
-
-    def convert(self, value, param, ctx):
-        low, colon, high = value.partition(":")
-        try:
-            bounds = float(low), float(high if colon else low)
-        except ValueError:
-            self.fail(f"{value!r} is neither a number nor LOW:HIGH", param, ctx)
-        if not 0 <= bounds[0] <= bounds[1] < math.inf:
-            self.fail(f"{value!r} does not go up from at least 0", param, ctx)
-        return bounds
+from deblur_gan.blur import KINDS
+from deblur_gan.knobs import knob_options
 
 
 @click.command()
@@ -37,37 +23,47 @@ class Range(click.ParamType):
     help="Folder that gets A/ (blurred) and B/ (sharp), as PNG.",
 )
 @click.option("--n_per_image", type=click.IntRange(1), default=1, show_default=True, help="Pairs from each photograph.")
+@click.option("--crop", type=click.IntRange(1), help="Keep so many px square of each photograph, anywhere in it.")
+@click.option(
+    "--scale",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=1.0,
+    show_default=True,
+    help="Reduce the photographs by this factor first.",
+)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="The same seed, the same bytes.")
 @click.option(
-    "--length",
-    type=Range(),
-    default="5:60",
+    "--kind",
+    type=click.Choice(list(KINDS)),
+    default="handheld",
     show_default=True,
-    help="Length of the camera's path in px. The path bends: kernels are about a third as wide.",
+    help="Defaults of the flags below: those of a camera in the hand, for photographs of about 640 px, or the paper's.",
+)
+@knob_options(
+    {
+        "length": "Length in px of a path that wanders as in the paper. It bends: kernels are about a third as wide.",
+        "extent": "Where that is not drawn: px from the beginning to the end of the path of a hand.",
+        "long_extent": "Takes the place of --extent where it is drawn.",
+        "bend": "How far the path of a hand may leave the straight line, as a part of its extent.",
+        "tremor": "Length in px of a wandering path on top of the path of a hand.",
+        "rotation": "Turn of the camera during the exposure in degrees.",
+        "zoom": "Growth of the picture during the exposure, as a part of its size. none for both is several times "
+        "faster: one kernel for the whole picture.",
+        "moving": "Extent in px of the motion that something in front has of its own.",
+        "lights": "How much more light than white holds comes from what is white; it is clipped after the blur.",
+        "exposures": "Moments at which the path is seen, as in averaged frames of a video; else all of it.",
+        "gamma": "Blur (value / 255) ** gamma, which is close to light at 2.2; 1 blurs the values as they are.",
+        "noise_sigma": "Standard deviation of the noise in grey levels of 255.",
+        "jpeg": "Quality of a JPEG file that the blurred picture goes through.",
+    },
+    *KINDS.values(),
 )
 @click.option(
-    "--rotation",
-    type=Range(),
-    default="0:1",
-    show_default=True,
-    help="Turn of the camera during the exposure in degrees. 0: one kernel for the whole picture, as in the paper, and "
-    "several times faster.",
+    "--mask_dir",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Folder of masks named as the photographs, white where something moves of its own; else outlines are drawn.",
 )
-@click.option(
-    "--noise_sigma",
-    type=Range(),
-    default="0:2",
-    show_default=True,
-    help="Standard deviation of the noise in grey levels of 255.",
-)
-@click.option(
-    "--gamma",
-    type=click.FloatRange(0, min_open=True),
-    default=2.2,
-    show_default=True,
-    help="Blur (value / 255) ** gamma, which is close to light at 2.2; 1 blurs the values as they are.",
-)
-@click.option("--save_kernels", is_flag=True, help="Write kernels/ too, as 16-bit PNG: the kernel mid-picture.")
+@click.option("--save_kernels", is_flag=True, help="Write kernels/ too, as 16-bit PNG: the kernel of the path.")
 @click.option(
     "--n_workers",
     type=click.IntRange(1),
@@ -76,16 +72,17 @@ class Range(click.ParamType):
     help="Photographs that are worked on at the same time.",
 )
 def blur_images(**options):
-    """Makes pairs of blurred and sharp photographs from sharp ones, by random camera shake.
+    """Makes pairs of blurred and sharp photographs from sharp ones, by random motion of the camera.
 
     LOW:HIGH is a range from which a value is drawn uniformly for each pair; a number is always that number.
+    LOW:HIGH@SHARE is drawn from in that share of the pairs, and off in the others; none is off.
 
     The exit code is 0 if every photograph was blurred, 1 if one was not, 2 if the command line makes no sense.
     """
     from deblur_gan.synthesis import blur_folder
 
     try:
-        n_pairs, failures = blur_folder(**options)
+        n_pairs, failures = blur_folder(**{name: value for name, value in options.items() if value is not None})
     except (ValueError, OSError) as error:
         raise click.ClickException(str(error)) from None
     for failure in failures:

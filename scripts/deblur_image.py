@@ -49,7 +49,7 @@ def deblur_image(weight_path, input_dir, output_dir, side_by_side, tile_size, ov
     from deblur_gan.files import printable
     from deblur_gan.photographs import BadImage
     from deblur_gan.restoration import restore_files
-    from deblur_gan.synthesis import write_sample_images
+    from deblur_gan.samples import write_sample_images
     from deblur_gan.weights import BadWeights, load_generator
 
     try:

@@ -20,7 +20,7 @@ def make_sample_images(output_dir):
 
     Always the same files; nothing is downloaded.
     """
-    from deblur_gan.synthesis import write_sample_images
+    from deblur_gan.samples import write_sample_images
 
     try:
         n_train, n_test = write_sample_images(output_dir)

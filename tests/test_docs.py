@@ -17,7 +17,7 @@ import deblur_gan
 from deblur_gan.networks import generator_model
 from deblur_gan.options import MAY_CHANGE
 from deblur_gan.photographs import read_rgb
-from deblur_gan.synthesis import write_sample_images
+from deblur_gan.samples import write_sample_images
 from deblur_gan.weights import load_generator, save_generator
 
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted(ROOT.glob("docs/*.md")), ROOT / "weights" / "README.md"]

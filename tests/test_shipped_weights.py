@@ -10,7 +10,7 @@ from deblur_gan.metrics import psnr, ssim
 from deblur_gan.pairs import find_pairs
 from deblur_gan.photographs import read_rgb
 from deblur_gan.restoration import deblur
-from deblur_gan.synthesis import write_sample_images
+from deblur_gan.samples import write_sample_images
 from deblur_gan.weights import describe, load_generator
 
 WEIGHTS = shipped_generator()

@@ -8,12 +8,16 @@ import numpy as np
 import pytest
 import skimage
 from click.testing import CliRunner
+from conftest import blur, photograph, save
 from PIL import Image
+from test_frames import write_video
 
-from deblur_gan.blur import blur_image, random_blur
-from deblur_gan.pairs import find_pairs
+from deblur_gan.blur import KINDS, blur_image
+from deblur_gan.flow import random_flow_blur
+from deblur_gan.pairs import find_pairs, set_aside
 from deblur_gan.photographs import BadImage, find_images, read_photograph, read_rgb
-from deblur_gan.synthesis import blur_folder, write_sample_images
+from deblur_gan.samples import write_sample_images
+from deblur_gan.synthesis import blur_folder, blur_recordings
 
 SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
 
@@ -84,8 +88,8 @@ def test_the_bytes_depend_on_seed_name_and_number_alone(sharp_dir, tmp_path):
 
 
 def test_a_saved_kernel_is_the_kernel_of_the_pair(sharp_dir, tmp_path):
-    options = {"rotation": (0, 0), "noise_sigma": (0, 0), "gamma": 1.0}
-    blur_folder(sharp_dir, tmp_path / "pairs", save_kernels=True, **options)
+    options = {"rotation": None, "noise_sigma": None, "gamma": 1.0}
+    blur_folder(sharp_dir, tmp_path / "pairs", save_kernels=True, kind="paper", **options)
     for path in find_images(sharp_dir):
         kernel = np.asarray(Image.open(tmp_path / "pairs" / "kernels" / path.name), np.float64)
         assert kernel.max() == 65535
@@ -110,6 +114,16 @@ def test_what_cannot_be_done_is_said_before_anything_is_written(sharp_dir, tmp_p
         blur_folder(tmp_path / "missing", output_dir)
     with pytest.raises(ValueError, match="rotation is 3 to 2"):
         blur_folder(sharp_dir, output_dir, rotation=(3, 2))
+    with pytest.raises(ValueError, match="gamma is 0"):
+        blur_folder(sharp_dir, output_dir, gamma=(0, 1, 0.1))
+    with pytest.raises(ValueError, match="extent is 3 to 2"):
+        blur_folder(sharp_dir, output_dir, extent=(3, 2))
+    with pytest.raises(ValueError, match="jpeg is 110"):
+        blur_folder(sharp_dir, output_dir, jpeg=(90, 110, 0.1))
+    with pytest.raises(ValueError, match="kind is 'hand'"):
+        blur_folder(sharp_dir, output_dir, kind="hand")
+    with pytest.raises(ValueError, match="crop is 0"):
+        blur_folder(sharp_dir, output_dir, crop=0)
     with pytest.raises(ValueError, match="n_per_image is 0"):
         blur_folder(sharp_dir, output_dir, n_per_image=0)
     with pytest.raises(ValueError, match="seed is -1"):
@@ -187,6 +201,172 @@ def test_samples_are_not_mixed_with_a_data_set(tmp_path):
     assert list(contents(tmp_path)) == [mine.relative_to(tmp_path)]
 
 
+def test_crops_are_parts_of_the_photographs(sharp_dir, tmp_path):
+    n_pairs, failures = blur_folder(sharp_dir, tmp_path / "pairs", n_per_image=4, crop=24, seed=5)
+    assert n_pairs == 8
+    assert ["1.png: is 33x21; at least 24x24 is required" in str(failure) for failure in failures] == [True]
+    for pair in find_pairs(tmp_path / "pairs")[0]:
+        sharp, whole = read_rgb(pair.sharp), read_rgb(sharp_dir / f"{pair.name[0]}.png")
+        places = np.lib.stride_tricks.sliding_window_view(whole, (24, 24, 3))
+        assert (places == sharp).all(axis=(-1, -2, -3)).any()
+        assert read_rgb(pair.blurred).shape == (24, 24, 3)
+
+
+def test_masks_say_what_moves_and_those_that_do_not_match_are_named(sharp_dir, tmp_path):
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    mask = np.zeros((30, 40), np.uint8)
+    mask[:, 25:] = 255
+    for name, pixels in (("0", mask), ("1", mask), ("other", mask)):
+        Image.fromarray(pixels).save(masks / f"{name}.png")
+    knobs = {"length": None, "extent": 0, "long_extent": None, "tremor": None, "rotation": None, "zoom": None}
+    knobs |= {"moving": 6, "lights": None, "noise_sigma": None, "jpeg": None, "gamma": 1}
+    n_pairs, failures = blur_folder(sharp_dir, tmp_path / "pairs", mask_dir=masks, **knobs)
+    assert n_pairs == 2
+    lines = sorted(map(str, failures))
+    assert "1.png: is 40x30, but" in lines[0] and "1.png is 33x21; one size is required" in lines[0]
+    assert lines[1:] == [f"{masks / 'other.png'}: no photograph has its name"]
+    blur_folder(sharp_dir, tmp_path / "half", mask_dir=masks, scale=0.5, **knobs)
+    assert [read_rgb(path).shape[:2] for path in find_images(tmp_path / "half" / "B")] == [(15, 20), (30, 12)]
+    changed = (read_rgb(tmp_path / "pairs" / "A" / "0.png") != read_rgb(sharp_dir / "0.png")).any(axis=-1)
+    assert changed[:, 32:].mean() > 0.9 and not changed[:, :18].any()
+
+
+def recording(folder, n, seed=0, step=2, size=(64, 96)):
+    """Frames of a camera that pans over a picture of soft-edged areas."""
+    picture = photograph(seed, size[0], size[1] + step * n)
+    for i in range(n):
+        save(folder / f"{i:03}.png", np.roll(picture, -step * i, axis=1)[:, : size[1]])
+    return folder
+
+
+OF_FLOW = {"min_sharpness": 0.0}
+
+
+def test_recordings_become_pairs_with_the_frames_untouched_and_scenes_kept_together(tmp_path):
+    pytest.importorskip("cv2", reason="optical flow requires the extra [video]")
+    for seed, name in enumerate(("walk", "street", "room", "yard_2", "quay")):
+        recording(tmp_path / "frames" / name, 5, seed)
+    n_pairs, left_out, failures = blur_recordings([tmp_path / "frames"], tmp_path / "pairs", n_per_frame=2, **OF_FLOW)
+    assert (n_pairs, left_out, failures) == (40, {}, [])
+    pairs, unmatched = find_pairs(tmp_path / "pairs")
+    assert unmatched == [] and pairs[0].name == "quay_0000000" and pairs[-1].name == "yard_2_0000031"
+    for pair in pairs:
+        scene, _, number = pair.name.rpartition("_")
+        frame = read_rgb(tmp_path / "frames" / scene / f"{int(number[:-1]):03}.png")
+        assert np.array_equal(read_rgb(pair.sharp), frame)
+        assert not np.array_equal(read_rgb(pair.blurred), frame)
+    training, validation = set_aside(pairs, seed=0)
+    assert not {pair.name.rpartition("_")[0] for pair in training} & {p.name.rpartition("_")[0] for p in validation}
+    assert len(set(contents(tmp_path / "pairs" / "A").values())) == 40
+
+
+@pytest.mark.parametrize("frames", [None, (3, 5)])
+def test_the_pairs_of_a_recording_depend_on_it_the_seed_and_their_number_alone(tmp_path, frames):
+    pytest.importorskip("cv2", reason="optical flow requires the extra [video]")
+    walk, street = (recording(tmp_path / name, 9, seed) for seed, name in enumerate(("walk", "street")))
+    options = {"frames": frames, "crop": 40, "n_per_frame": 2, **OF_FLOW, "noise_sigma": (1, 2)}
+    blur_recordings([walk, street], tmp_path / "both", n_workers=3, **options)
+    blur_recordings([walk], tmp_path / "one", n_workers=1, **options)
+    blur_recordings([walk], tmp_path / "seed", seed=1, **options)
+    both, one, seed = (contents(tmp_path / name) for name in ("both", "one", "seed"))
+    of_walk = {path: content for path, content in both.items() if path.name.startswith("walk")}
+    assert of_walk == one and len(both) == 2 * len(one) > 4
+    assert not set(one.values()) & set(seed.values())
+
+
+def test_averaged_frames_lie_on_their_middle_one(tmp_path):
+    walk = recording(tmp_path / "walk", 11)
+    frames = [read_rgb(path) for path in find_images(walk)]
+    n_pairs, left_out, failures = blur_recordings([walk], tmp_path / "pairs", (5, 5), gamma=1, **OF_FLOW)
+    assert (n_pairs, left_out, failures) == (2, {}, [])
+    for pair, middle in zip(find_pairs(tmp_path / "pairs")[0], (2, 7), strict=True):
+        assert pair.name == f"walk_{middle:06}"
+        assert np.array_equal(read_rgb(pair.sharp), frames[middle])
+        mean = np.mean(frames[middle - 2 : middle + 3], axis=0)
+        assert np.abs(read_rgb(pair.blurred) - mean).max() <= 0.5 + 1e-3
+    n_pairs, _, _ = blur_recordings([walk], tmp_path / "every", (3, 3), every=2, scale=0.5, **OF_FLOW)
+    assert n_pairs == 2
+    assert read_rgb(tmp_path / "every" / "B" / "walk_000007.png").shape == (32, 48, 3)
+
+
+@pytest.mark.parametrize("frames", [None, (3, 3)])
+def test_frames_that_make_no_good_pair_are_counted(tmp_path, frames):
+    if frames is None:
+        pytest.importorskip("cv2", reason="optical flow requires the extra [video]")
+    walk = recording(tmp_path / "walk", 6, seed=1)
+    for i in range(6, 12):  # another scene, and then a still one
+        picture = np.roll(photograph(7, 64, 120) // 4, -3 * min(i, 8), axis=1)[:, :96]
+        save(walk / f"{i:03}.png", picture)
+    still = tmp_path / "still"
+    for i in range(4):
+        save(still / f"{i:03}.png", photograph(3, 64, 96))
+    soft = recording(tmp_path / "soft", 4)
+    for path in find_images(soft):
+        save(path, blur(read_rgb(path), 9))
+    n_pairs, left_out, failures = blur_recordings(
+        [walk, still, soft], tmp_path / "pairs", frames, min_sharpness=0.3, n_workers=1
+    )
+    if frames is None:  # a cut, 3 and 3 still pairs, of 11, 3 and 3
+        assert (n_pairs, left_out) == (7, {"at a scene cut": 1, "still": 6, "blurred": 3})
+    else:  # groups of three: 0-2, 3-5, 6-8, the still 9-11; of the others one each
+        assert (n_pairs, left_out) == (3, {"still": 2, "blurred": 1})
+    lines = [str(failure) for failure in failures]
+    assert [line.rpartition("/")[2].split(" (")[0] for line in lines] == [
+        "still: no pair was made of it",
+        "soft: no pair was made of it",
+    ]
+
+
+def test_a_video_becomes_the_pairs_of_its_frames(tmp_path):
+    pytest.importorskip("av", reason="video files require the extra [video]")
+    frames = [read_rgb(path) for path in find_images(recording(tmp_path / "walk", 6))]
+    write_video(tmp_path / "walk.mkv", frames, pixels="bgr0")
+    for source, name in (("walk", "of_folder"), ("walk.mkv", "of_video")):
+        made = blur_recordings([tmp_path / source], tmp_path / name, (3, 3), **OF_FLOW)
+        assert made == (2, {}, [])
+    assert contents(tmp_path / "of_folder") == contents(tmp_path / "of_video")
+
+
+def test_a_bad_recording_is_one_line_and_the_others_are_made(tmp_path):
+    walk = recording(tmp_path / "in" / "walk", 7)
+    (walk / "002.png").write_bytes(b"nothing")
+    recording(tmp_path / "in" / "small", 4, size=(20, 30))
+    save(tmp_path / "in" / "one" / "000.png", photograph(0))
+    (tmp_path / "in" / "text.mp4").write_bytes(b"nothing")
+    arguments = ["--output_dir", tmp_path / "pairs", "--frames", "3", "--min_sharpness", "0", tmp_path / "in"]
+    done = CliRunner().invoke(command("blur_recordings.py"), list(map(str, arguments)))
+    assert done.exit_code == 1, done.output
+    assert done.stdout.startswith("1 pairs written")
+    lines = [line for line in done.stderr.splitlines() if str(tmp_path / "in") in line]
+    assert len(lines) == 4
+    for name, reason in (("small", "30x20"), ("text.mp4", ""), ("one", "one frame"), ("002.png", "not an image")):
+        assert sum(f"{name}: " in line and reason in line for line in lines) == 1, name
+    assert "Traceback" not in done.output
+    assert [pair.name for pair in find_pairs(tmp_path / "pairs")[0]] == ["walk_000004"]
+
+
+def test_what_cannot_be_done_with_recordings_is_said_before_anything_is_written(tmp_path):
+    walk = recording(tmp_path / "walk", 3)
+    for options, message in (
+        ({"frames": (2, 2)}, "frames is 2 to 2"),
+        ({"frames": (5, 3)}, "frames is 5 to 3"),
+        ({"frames": (3, 3), "every": 0}, "every is 0"),
+        ({"frames": (3, 3), "scale": 1.5}, "scale is 1.5"),
+        ({"frames": (3, 3), "gamma": 0}, "gamma is 0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            blur_recordings([walk], tmp_path / "pairs", **options)
+    with pytest.raises(ValueError, match="walk: has the same name as"):
+        blur_recordings([walk, walk], tmp_path / "pairs", (3, 3))
+    with pytest.raises(FileNotFoundError, match="missing"):
+        blur_recordings([tmp_path / "missing"], tmp_path / "pairs", (3, 3))
+    assert not (tmp_path / "pairs").exists()
+    for arguments, named in ((["--frames", "x"], "--frames"), (["--frames", "3", "--bend", "1"], "--bend")):
+        done = CliRunner().invoke(command("blur_recordings.py"), [str(walk), "--output_dir", "pairs", *arguments])
+        assert done.exit_code == 2 and named in done.output.splitlines()[-1]
+
+
 def test_blur_images_runs_from_anywhere(sharp_dir, tmp_path):
     (sharp_dir / "broken.jpg").write_bytes(b"nothing")
     arguments = ["--input_dir", "sharp", "--output_dir", "made/pairs", "--n_per_image", 2, "--seed", 3]
@@ -196,7 +376,7 @@ def test_blur_images_runs_from_anywhere(sharp_dir, tmp_path):
     assert "Traceback" not in done.stderr
     assert "broken.jpg" in done.stderr.splitlines()[-1]
     assert done.stdout.startswith("6 pairs written to made/pairs")
-    ranges = {"noise_sigma": (1.5, 1.5), "gamma": 1.0, "rotation": (0, 2), "length": (20, 20)}
+    ranges = {"noise_sigma": 1.5, "gamma": 1.0, "rotation": (0, 2), "length": 20}
     blur_folder(sharp_dir, tmp_path / "expected", 2, 3, save_kernels=True, **ranges)
     assert contents(tmp_path / "made" / "pairs") == contents(tmp_path / "expected")
 
@@ -205,11 +385,18 @@ def command(script):
     return runpy.run_path(str(SCRIPTS / script))[Path(script).stem]
 
 
-def test_the_script_has_the_defaults_of_the_function():
-    parameters = inspect.signature(random_blur).parameters
-    context = command("blur_images.py").make_context("blur_images.py", ["--input_dir", ".", "--output_dir", "pairs"])
-    for name in ("length", "rotation", "noise_sigma", "gamma"):
-        assert context.params[name] == parameters[name].default
+def test_the_script_has_a_flag_for_each_knob_and_its_help_says_the_defaults():
+    script = command("blur_images.py")
+    flags = {parameter.name: parameter for parameter in script.params}
+    for name in {name for knobs in KINDS.values() for name in knobs}:
+        assert name in flags
+    assert "[default: 0.5:20 or none]" in flags["extent"].help
+    assert "[default: 5:60@0.2 or 5:60]" in flags["length"].help
+    convert = flags["extent"].type
+    assert convert("1:2@0.5") == (1, 2, 0.5) and convert("3") == 3 and convert("none") == (0, 0, 0)
+    flow_flags = {parameter.name for parameter in command("blur_recordings.py").params}
+    knobs = list(inspect.signature(random_flow_blur).parameters)[4:]
+    assert flow_flags >= set(knobs) and len(knobs) == 7
 
 
 @pytest.mark.parametrize(
@@ -224,7 +411,10 @@ def test_the_script_has_the_defaults_of_the_function():
         (["--rotation", "-1"], "--rotation"),
         (["--noise_sigma", "nan"], "--noise_sigma"),
         (["--noise_sigma", "1:inf"], "--noise_sigma"),
-        (["--gamma", "0"], "--gamma"),
+        (["--jpeg", "80:90@2"], "--jpeg"),
+        (["--moving", "1:2@"], "--moving"),
+        (["--crop", "0"], "--crop"),
+        (["--kind", "hand"], "--kind"),
         (["--n_workers", "0"], "--n_workers"),
     ],
 )
@@ -242,6 +432,7 @@ def test_work_that_cannot_be_done_is_one_line(tmp_path):
     (tmp_path / "mixed" / "test" / "A" / "mine.png").write_bytes(b"")
     for script, arguments, named in (
         ("blur_images.py", ["--input_dir", tmp_path / "empty", "--output_dir", tmp_path / "out"], "empty"),
+        ("blur_recordings.py", ["--frames", 3, tmp_path / "empty", "--output_dir", tmp_path / "out"], "empty"),
         ("make_sample_images.py", ["--output_dir", tmp_path / "mixed"], "mine.png"),
     ):
         done = CliRunner().invoke(command(script), list(map(str, arguments)))
