@@ -424,6 +424,35 @@ def test_a_hand_moves_nothing_and_keeps_the_brightness(photograph):
         np.testing.assert_allclose(blurred.mean(axis=(0, 1)), photograph.mean(axis=(0, 1)), atol=2)
 
 
+def test_every_motion_of_a_hand_is_drawn(monkeypatch):
+    drawn = []
+
+    def spy(light, trajectory, weights, twist, growth, centre):
+        drawn.append((trajectory[-1] - trajectory[0], np.ptp(trajectory @ (1, 0)), growth, centre))
+        return light
+
+    monkeypatch.setattr("deblur_gan.blur.blur_light", spy)
+    image = np.zeros((60, 100, 3), np.uint8)
+    for seed in range(300):
+        random_blur(image, np.random.default_rng(seed), **{**HANDHELD, "moving": None, "length": None, "tremor": None})
+    ends, _, growths, centres = map(np.array, zip(*drawn, strict=True))
+    extents = np.linalg.norm(ends, axis=1)
+    assert abs(np.sum(extents > 20) - 300 * 0.15) < 5 * np.sqrt(300 * 0.15 * 0.85) and 35 < extents.max() <= 40
+    for direction, most in ((growths.real, np.log1p(0.02)), (growths.imag, np.radians(1.5))):
+        for side in (direction > 0, direction < 0):
+            assert abs(np.sum(side) - 75) < 5 * np.sqrt(75 * 0.75)
+        assert 0.9 * most < np.abs(direction).max() <= most
+    turned = growths != 0
+    assert (centres[turned].min(axis=0) < (10, 6)).all() and (centres[turned].max(axis=0) > (90, 54)).all()
+
+    drawn.clear()
+    for tremor in (None, 8):
+        knobs = {"extent": 0, "tremor": tremor, "bend": None}
+        random_blur(image, np.random.default_rng(0), None, None, None, None, 1.0, **knobs)
+    (_, at_rest, _, _), (_, trembling, _, _) = drawn
+    assert at_rest == 0 < trembling <= 8
+
+
 def test_a_window_is_that_part_of_the_whole(photograph):
     window = slice(40, 120), slice(100, 180)
     for seed in range(30):

@@ -14,6 +14,7 @@ from test_frames import write_video
 
 from deblur_gan.blur import KINDS, blur_image
 from deblur_gan.flow import random_flow_blur
+from deblur_gan.frames import sharpness
 from deblur_gan.pairs import find_pairs, set_aside
 from deblur_gan.photographs import BadImage, find_images, read_photograph, read_rgb
 from deblur_gan.samples import write_sample_images
@@ -316,6 +317,52 @@ def test_frames_that_make_no_good_pair_are_counted(tmp_path, frames):
         "still: no pair was made of it",
         "soft: no pair was made of it",
     ]
+
+
+def test_flow_that_does_not_come_home_is_counted(tmp_path):
+    pytest.importorskip("cv2", reason="optical flow requires the extra [video]")
+    rng = np.random.default_rng(0)
+    for i in range(3):  # of one colour and layout, but nothing in one is in the next
+        drops = np.kron(rng.integers(0, 256, (32, 48, 1), np.uint8), np.ones((4, 4, 3), np.uint8))
+        save(tmp_path / "rain" / f"{i}.png", drops)
+    n_pairs, left_out, _ = blur_recordings([tmp_path / "rain"], tmp_path / "pairs", **OF_FLOW)
+    assert (n_pairs, left_out) == (0, {"with unreliable flow": 2})
+
+
+@pytest.mark.parametrize(("frames", "numbers"), [(None, [0, 1, 2, 4, 5, 6]), ((3, 3), [1, 5])])
+def test_no_pair_is_made_across_a_change_of_size(tmp_path, frames, numbers):
+    if frames is None:
+        pytest.importorskip("cv2", reason="optical flow requires the extra [video]")
+    walk = recording(tmp_path / "walk", 8)
+    for path in find_images(walk)[4:]:
+        save(path, read_rgb(path)[:50, :80])
+    n_pairs, _, failures = blur_recordings([walk], tmp_path / "pairs", frames, **OF_FLOW)
+    assert [int(pair.name[-6:]) for pair in find_pairs(tmp_path / "pairs")[0]] == numbers
+    assert n_pairs == len(numbers) and len(failures) == 1
+    assert "walk: frame 4 is 80x50, but those before it are 96x64; no pair" in str(failures[0])
+
+
+def test_every_pair_of_a_recording_has_a_generator_of_its_own(tmp_path, monkeypatch):
+    drawn = []
+
+    def spy(group, rng, window=None, **knobs):
+        drawn.append(rng.random())
+        return group[0][window or ...]
+
+    monkeypatch.setattr("deblur_gan.synthesis.average_frames", spy)
+    blur_recordings([recording(tmp_path / "walk", 12)], tmp_path / "pairs", (3, 3), n_per_frame=5, **OF_FLOW)
+    assert len(set(drawn[2:])) == len(drawn[2:]) == 20  # the first two check the knobs
+
+
+def test_a_part_that_is_blurred_already_is_drawn_again(tmp_path):
+    texture = np.random.default_rng(0).integers(0, 256, (64, 400, 3), np.uint8)
+    texture[:, 200:] = blur(blur(texture, 4)[:, 200:].swapaxes(0, 1), 4).swapaxes(0, 1)
+    for i in range(3):
+        save(tmp_path / "walk" / f"{i}.png", np.roll(texture, i, axis=1))
+    blur_recordings([tmp_path / "walk"], tmp_path / "pairs", (3, 3), n_per_frame=40, crop=40)
+    crops = [read_rgb(path) for path in find_images(tmp_path / "pairs" / "B")]
+    sharp = sum(sharpness(crop) >= 0.6 for crop in crops)
+    assert len(crops) == 40 and sharp > 32  # about half without a second draw
 
 
 def test_a_video_becomes_the_pairs_of_its_frames(tmp_path):
