@@ -180,9 +180,10 @@ def blur_recordings(
             raise ValueError(f"{path}: has the same name as {scenes[name]}; rename one of the two")
         scenes[name] = path
     for side in "AB":
-        (output_dir / side).mkdir(parents=True, exist_ok=True)
         if any(path.resolve() == (output_dir / side).resolve() for path in scenes.values()):
             raise ValueError(f"{output_dir}: its folder {side} is where the frames come from; choose another")
+    for side in "AB":
+        (output_dir / side).mkdir(parents=True, exist_ok=True)
 
     def write_pairs(scene, number, sharp, blur):
         for i in range(n_per_frame):
@@ -232,17 +233,10 @@ def blur_recordings(
             group.append(frame)
             last = number
             if len(group) == wanted:
-                if n_groups % every == 0:
-                    yield (
-                        (along_flow, scene, number - 1, *group)
-                        if frames is None
-                        else (
-                            of_average,
-                            scene,
-                            number - wanted // 2,
-                            group,
-                        )
-                    )
+                if n_groups % every == 0 and frames is None:
+                    yield along_flow, scene, number - 1, *group
+                elif n_groups % every == 0:
+                    yield of_average, scene, number - wanted // 2, group
                 n_groups += 1
                 group = group[1:] if frames is None else []
 

@@ -408,7 +408,10 @@ def test_what_cannot_be_done_with_recordings_is_said_before_anything_is_written(
         blur_recordings([walk, walk], tmp_path / "pairs", (3, 3))
     with pytest.raises(FileNotFoundError, match="missing"):
         blur_recordings([tmp_path / "missing"], tmp_path / "pairs", (3, 3))
-    assert not (tmp_path / "pairs").exists()
+    recording(tmp_path / "B", 3)
+    with pytest.raises(ValueError, match="its folder B is where the frames come from"):
+        blur_recordings([tmp_path / "B"], tmp_path, (3, 3))
+    assert not (tmp_path / "pairs").exists() and not (tmp_path / "A").exists()
     for arguments, named in ((["--frames", "x"], "--frames"), (["--frames", "3", "--bend", "1"], "--bend")):
         done = CliRunner().invoke(command("blur_recordings.py"), [str(walk), "--output_dir", "pairs", *arguments])
         assert done.exit_code == 2 and named in done.output.splitlines()[-1]
