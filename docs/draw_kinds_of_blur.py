@@ -1,9 +1,9 @@
 """Draws docs/kinds_of_blur.png: real motion blur beside each kind that this package makes.
 
 The real blur is of REDS (Nah et al., CC BY 4.0, https://seungjunnah.github.io/Datasets/reds.html), halved. The frames
-are of DAVIS 2016 (Perazzi et al., CC BY 4.0) and of a walk with a GoPro camera (MIT). The photographs come with
-scikit-image: coffee by Rachel Michetti, a cat by Stefan van der Walt, an astronaut of NASA, a rocket of SpaceX (CC0 or
-public domain).
+are of DAVIS 2016 (Perazzi et al., CC BY 4.0) and of a walk with a GoPro camera (MIT or Apache). The photographs come
+with scikit-image: coffee by Rachel Michetti, a cat by Stefan van der Walt, an astronaut of NASA, a rocket of SpaceX
+(CC0 or public domain).
 """
 
 from pathlib import Path
