@@ -14,6 +14,8 @@ import pytest
 from conftest import ROOT
 
 import deblur_gan
+from deblur_gan.blur import KINDS
+from deblur_gan.knobs import KnobType
 from deblur_gan.networks import generator_model
 from deblur_gan.options import MAY_CHANGE
 from deblur_gan.photographs import read_rgb
@@ -139,6 +141,15 @@ def test_defaults_in_the_table_of_flags_are_those_of_train():
     for name, printed in rows:
         default = {(): "none", None: "none"}.get(defaults[name], f"`{defaults[name]}`")
         assert printed == {"data_dir": "`images/train`"}.get(name, default), name
+
+
+def test_the_table_of_kinds_of_blur_is_theirs():
+    rows = re.findall(r"^\| `--(\w+)` \|.*?\| ([^|]+) \| ([^|]+) \|$", TEXTS["docs/synthetic_blur.md"], re.MULTILINE)
+    printed = [{name: KnobType().convert(row[kind], None, None) for name, *row in rows} for kind in (0, 1)]
+    for kind, knobs in zip(printed, (KINDS["handheld"], KINDS["paper"]), strict=True):
+        off = KnobType().convert("none", None, None)
+        wanted = {name: off if knobs.get(name) is None else tuple((*knobs[name], 1.0)[:3]) for name in kind}
+        assert kind == wanted and knobs.keys() <= kind.keys()
 
 
 def test_the_flags_that_may_change_are_those_of_resume():
