@@ -88,7 +88,7 @@ def read_progress(path):
     """
     if not path.exists():
         return Progress()
-    with _opened(path) as archive:
+    with _archive(path) as archive:
         return Progress(**json.loads(str(_array(archive, "progress"))))
 
 
@@ -99,7 +99,7 @@ def load_state(path, gan):
         BadRun: if the file is damaged or was written by other networks; nothing has been assigned then.
     """
     variables = variables_of(gan)
-    with _opened(path) as archive:
+    with _archive(path) as archive:
         if {name.removesuffix(".npy") for name in archive.namelist()} != {"progress", *variables}:
             raise BadRun(f"{path}: was not written by the networks that options.json describes")
         values = {name: _array(archive, name, np.asarray(variable)) for name, variable in variables.items()}
@@ -108,7 +108,7 @@ def load_state(path, gan):
 
 
 @contextlib.contextmanager
-def _opened(path):
+def _archive(path):
     try:
         with zipfile.ZipFile(path) as archive:
             yield archive

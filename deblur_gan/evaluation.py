@@ -133,7 +133,7 @@ def measure(
 
         for batch in _batches(pairs, protocol, batch_size, problems):
             start = time.perf_counter()
-            all_restored = _restore(generator, np.stack([blurred for _, blurred, _ in batch]), tile_size)
+            all_restored = _restored_as_alone(generator, np.stack([blurred for _, blurred, _ in batch]), tile_size)
             seconds = round((time.perf_counter() - start) / len(batch), 4)
             scores = []
             for (pair_id, blurred, sharp), restored in zip(batch, all_restored, strict=True):
@@ -162,7 +162,7 @@ def restore_pair(generator, pair, protocol="full", tile_size=None):
         `(sharp, blurred, restored)`, uint8 `(h, w, 3)` each.
     """
     blurred, sharp = read_pair(pair, protocol)
-    return sharp, blurred, _restore(generator, blurred[None], tile_size)[0]
+    return sharp, blurred, _restored_as_alone(generator, blurred[None], tile_size)[0]
 
 
 def read_pair(pair, protocol="full"):
@@ -224,7 +224,7 @@ def _batches(pairs, protocol, batch_size, problems):
         yield batch
 
 
-def _restore(generator, blurred, tile_size):
+def _restored_as_alone(generator, blurred, tile_size):
     height, width = blurred.shape[1:3]
     if tile_size is None and height * width <= WHOLE_IMAGE_PIXELS:
         # `deblur` counts the pixels of the whole batch; here each image is to be treated as it would be alone.

@@ -171,7 +171,7 @@ class Group:
         pieces = [name] if name in attributes else []
         while pieces[:1] != [name] and f"{name}{len(pieces)}" in attributes:
             pieces.append(f"{name}{len(pieces)}")
-        found = [string for piece in pieces for string in self._decoded(piece, attributes[piece])]
+        found = [string for piece in pieces for string in self._texts(piece, attributes[piece])]
         if len(found) > MAX_LAYERS:
             self._file.refuse(f"declares {len(found)} names in {name}; at most {MAX_LAYERS} are read")
         return found if pieces else None
@@ -190,7 +190,7 @@ class Group:
                 found[parts[0].rstrip(b"\0").decode()] = (*parts[1:], body[start:])
         return found
 
-    def _decoded(self, name, attribute):
+    def _texts(self, name, attribute):
         datatype, dataspace, data = attribute
         count = math.prod(_shape(self._file, dataspace))
         if count == 0:

@@ -16,7 +16,7 @@ _KEPT = {
     "TIFF": ("compression", "icc_profile", "dpi"),
     "WEBP": ("icc_profile", "xmp"),
 }
-_SHOWN = {
+_PLAIN_WORDS = {
     "icc_profile": "colour profile",
     "dpi": "resolution",
     "xmp": "XMP data",
@@ -98,7 +98,7 @@ def kept_metadata(image, file_format, exif, notes):
             Image.new("RGB", (8, 8)).save(io.BytesIO(), file_format, **kept, **{key: value})
             kept[key] = value
         except Exception as error:  # damaged metadata meets writers that check nothing
-            notes.append(f"its {_SHOWN.get(key, key)} cannot be kept ({reason(error)})")
+            notes.append(f"its {_PLAIN_WORDS.get(key, key)} cannot be kept ({reason(error)})")
     return kept
 
 

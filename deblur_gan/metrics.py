@@ -29,7 +29,7 @@ def psnr(sharp, image):
     Raises:
         ValueError: if either is not uint8 RGB or their shapes differ.
     """
-    _check(sharp, image)
+    _require_comparable(sharp, image)
     with np.errstate(divide="ignore"):
         return float(peak_signal_noise_ratio(sharp, image, data_range=255))
 
@@ -46,13 +46,13 @@ def ssim(sharp, image):
 
     Reference: Wang et al. 2004, https://doi.org/10.1109/TIP.2003.819861
     """
-    _check(sharp, image)
+    _require_comparable(sharp, image)
     return _structural_similarity(sharp, image, channel_axis=-1)
 
 
 def ssim_luma(sharp, image):
     """`ssim` of the 8-bit luma (ITU-R 601, full range) instead of the three colours."""
-    _check(sharp, image)
+    _require_comparable(sharp, image)
     return _structural_similarity(_luma(sharp), _luma(image), channel_axis=None)
 
 
@@ -64,7 +64,7 @@ def ssim_3d(sharp, image):
 
     Args, Returns, Raises: as `ssim`.
     """
-    _check(sharp, image)
+    _require_comparable(sharp, image)
     x, y = sharp.astype(np.float64), image.astype(np.float64)
 
     def mean(values):
@@ -91,7 +91,7 @@ def cw_ssim(sharp, image):
 
     Reference: https://github.com/jterrace/pyssim
     """
-    _check(sharp, image)
+    _require_comparable(sharp, image)
     # pyssim's luminance and structure terms share a factor that cancels; what is left needs two sums over the widths.
     # The two real lines are transformed at once, as the real and the imaginary part of one.
     line = (_luma(sharp) + np.complex64(1j) * _luma(image)).ravel()
@@ -124,7 +124,7 @@ def _luma(image):
     return np.asarray(Image.fromarray(image).convert("L"))
 
 
-def _check(sharp, image):
+def _require_comparable(sharp, image):
     for name, pixels in (("sharp", sharp), ("image", image)):
         if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
             raise ValueError(f"{name} is {pixels.dtype} {pixels.shape}; uint8 (H, W, 3) is required")

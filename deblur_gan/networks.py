@@ -165,7 +165,7 @@ def generator_model(
 
     Reference: https://arxiv.org/abs/1711.07064, figure 3; https://github.com/RaphaelMeudec/deblur-gan
     """
-    _check(architecture, image_shape, ngf=ngf, n_blocks=n_blocks)
+    _require_buildable(architecture, image_shape, ngf=ngf, n_blocks=n_blocks)
     if any(side is not None and (side % 4 or side < 8) for side in image_shape[:2]):
         raise ValueError(
             f"image_shape={tuple(image_shape)}: height and width must be multiples of 4 and at least 8, or None"
@@ -234,7 +234,7 @@ def critic_model(architecture="paper", ndf=64, image_shape=(256, 256, 3), dtype=
     Reference: Isola et al., https://arxiv.org/abs/1611.07004 (PatchGAN); Gulrajani et al.,
         https://arxiv.org/abs/1704.00028 (why a critic has no batch normalization)
     """
-    _check(architecture, image_shape, ndf=ndf)
+    _require_buildable(architecture, image_shape, ndf=ndf)
     image = keras.Input(image_shape, name="image", dtype="float32")
     if architecture == "paper":
         score = _patch_scores(image, ndf, dtype)
@@ -272,7 +272,7 @@ def _dense_score(image, ndf, dtype):
     return layers.Dense(1, activation="sigmoid", name="score", dtype="float32")(x)
 
 
-def _check(architecture, image_shape, **counts):
+def _require_buildable(architecture, image_shape, **counts):
     if architecture not in ARCHITECTURES:
         raise ValueError(f"architecture={architecture!r}: must be one of {', '.join(ARCHITECTURES)}")
     if len(image_shape) != 3 or image_shape[2] != 3:

@@ -35,7 +35,7 @@ _ERROR_COLOURS = np.array([[0, 0, 0], [87, 15, 109], [187, 55, 84], [249, 142, 8
 LABELS = {"blurred": "blurred input", "restored": "restored", "gain": "gain"}
 
 # Of each image the page shows these; `metrics.csv` has them all.
-_SHOWN = [(name, kind) for name in ("psnr", "ssim") for kind in KINDS]
+_PAGE_SCORES = [(name, kind) for name in ("psnr", "ssim") for kind in KINDS]
 
 
 class Example(NamedTuple):
@@ -258,7 +258,7 @@ def _section(section):
         yield from _example(example)
     yield "<h3>All images</h3>\n<p>Click a heading to sort. The thumbnail is the restored picture.</p>\n"
     yield '<div class="wide"><table class="images">\n<thead><tr><td></td>'
-    for column in ("name", "size", *(f"{METRICS[name].label} {kind}" for name, kind in _SHOWN)):
+    for column in ("name", "size", *(f"{METRICS[name].label} {kind}" for name, kind in _PAGE_SCORES)):
         yield f'<th scope="col"><button>{column}</button></th>'
     yield "</tr></thead>\n<tbody>\n"
     for row, path in section.images:
@@ -267,7 +267,7 @@ def _section(section):
         yield f'<tr><td><img loading="lazy" alt="" width="{width}" height="{height}" src="{_data_uri(content)}"></td>'
         yield f"<td>{_text(_full_name(row))}</td>"
         yield f'<td data-value="{row.width * row.height}">{row.width}x{row.height}</td>'
-        for name, kind in _SHOWN:
+        for name, kind in _PAGE_SCORES:
             value = getattr(row, kind)[name]
             text = _number(name, kind, value)
             # JavaScript spells infinity its own way, and sorts what is not a number to the end.
@@ -293,7 +293,7 @@ def _example(example):
         "error of restored": error_map(sharp, restored),
     }
     row = example.row
-    shown = [_number(name, kind, getattr(row, kind)[name]) for name, kind in _SHOWN]
+    shown = [_number(name, kind, getattr(row, kind)[name]) for name, kind in _PAGE_SCORES]
     scores = "PSNR {} to {} dB ({}), SSIM {} to {} ({})".format(*shown)
     cropped = "" if sharp.shape == example.sharp.shape else f" (a part of the {width}x{height} picture)"
     yield f'<figure class="example" data-x="{x - left}" data-y="{y - top}" data-window="{WINDOW}">\n'

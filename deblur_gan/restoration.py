@@ -204,7 +204,7 @@ def restore_files(generator, source, output_dir, side_by_side=False, tile_size=N
                 photograph = read_photograph(path)
                 if target.exists() and target.samefile(path) and not overwrite:
                     raise BadImage(f"{path}: the result would replace it; choose another output folder or allow it")
-                write_photograph(target, _restore(generator, photograph, side_by_side, tile_size))
+                write_photograph(target, _restored_copy(generator, photograph, side_by_side, tile_size))
                 restored.append(target)
                 for note in photograph.notes:
                     say(f"{path}: restored, but {note}")
@@ -224,7 +224,7 @@ def _subfolders(source, output_dir):
     return names if len(names) <= 5 else [*names[:5], f"and {len(names) - 5} more"]
 
 
-def _restore(generator, photograph, side_by_side, tile_size):
+def _restored_copy(generator, photograph, side_by_side, tile_size):
     def tile_bar(tiles):
         return tqdm(tiles, unit="tile", leave=False)
 

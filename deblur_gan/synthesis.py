@@ -66,7 +66,7 @@ def blur_folder(
     input_dir, output_dir = Path(input_dir), Path(output_dir)
     require(kind in KINDS, "kind", repr(kind), f"one of {', '.join(KINDS)}")
     knobs = {**KINDS[kind], **knobs}
-    _check(random_blur, np.zeros((1, 1, 3), np.uint8), knobs=knobs)
+    _try_out(random_blur, np.zeros((1, 1, 3), np.uint8), knobs=knobs)
     _require_counts(n_per_image=n_per_image, crop=crop, seed=seed, scale=scale)
     paths, masks = _by_stem(input_dir), _by_stem(mask_dir) if mask_dir else {}
     if not paths:
@@ -90,7 +90,7 @@ def blur_folder(
         for i in range(n_per_image):
             name = path.stem if n_per_image == 1 else f"{path.stem}_{i:0{digits}}"
             rng = np.random.default_rng([seed, i, int.from_bytes(os.fsencode(path.name), "big")])
-            window = _window(rng, sharp, crop)
+            window = _random_window(rng, sharp, crop)
             blurred, kernel = random_blur(sharp, rng, mask=mask, window=window, **knobs)
             write_pair(output_dir, name, blurred, sharp[window])
             if save_kernels:
@@ -167,13 +167,13 @@ def blur_recordings(
     _require_counts(n_per_frame=n_per_frame, every=every, crop=crop, seed=seed, scale=scale)
     dark = np.zeros((32, 32, 3), np.uint8)
     if frames is None:
-        _check(random_flow_blur, dark, np.zeros((32, 32, 2), np.float32), knobs=knobs)
+        _try_out(random_flow_blur, dark, np.zeros((32, 32, 2), np.float32), knobs=knobs)
     else:
         low, high = frames
         require(
             3 <= low <= high and low + (low + 1) % 2 <= high, "frames", f"{low} to {high}", "an odd number from 3 on"
         )
-        _check(average_frames, [dark], knobs=knobs)
+        _try_out(average_frames, [dark], knobs=knobs)
     scenes = {}
     for name, path in (scene for source in sources for scene in find_scenes(source)):
         if name in scenes:
@@ -189,7 +189,7 @@ def blur_recordings(
         for i in range(n_per_frame):
             rng = np.random.default_rng([seed, number, i, int.from_bytes(os.fsencode(scene), "big")])
             for _ in range(4):
-                window = _window(rng, sharp, crop)
+                window = _random_window(rng, sharp, crop)
                 if sharpness(sharp[window]) >= min_sharpness:
                     break
             name = f"{scene}_{number:06}" + (f"{i:0{len(str(n_per_frame - 1))}}" if n_per_frame > 1 else "")
@@ -272,7 +272,7 @@ def blur_recordings(
     return n_pairs, dict(left_out), failures
 
 
-def _check(blur, *arguments, knobs):
+def _try_out(blur, *arguments, knobs):
     """Complains about knobs before work starts: of each, both ends are tried."""
     rng = np.random.default_rng(0)
     for name, knob in knobs.items():
@@ -320,7 +320,7 @@ def _read_mask(path, photograph, pixels, scale):
     return reduced(mask, scale)[..., 0] / np.float32(255)
 
 
-def _window(rng, pixels, crop):
+def _random_window(rng, pixels, crop):
     if crop is None:
         return slice(0, pixels.shape[0]), slice(0, pixels.shape[1])
     top, left = (int(rng.integers(0, side - crop + 1)) for side in pixels.shape[:2])

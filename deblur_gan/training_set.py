@@ -180,11 +180,11 @@ class TrainingSet:
     def _pixels(self, path, scale):
         """The pixels of a file in the size they are cropped from, from the cache where there is one."""
         if self.cache is None:
-            return self._decoded(path, scale)
+            return self._read_reduced(path, scale)
         if self.cache == "memory":
             key = path, scale
             if key not in self._in_memory:
-                self._in_memory[key] = self._decoded(path, scale)
+                self._in_memory[key] = self._read_reduced(path, scale)
             return self._in_memory[key]
         try:
             status = path.stat()
@@ -195,7 +195,7 @@ class TrainingSet:
         stored = self.cache / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npy"
         pixels = self._mapped(stored)
         if pixels is None:
-            pixels = self._decoded(path, scale)
+            pixels = self._read_reduced(path, scale)
             _store(pixels, stored)
         return pixels
 
@@ -208,7 +208,7 @@ class TrainingSet:
         fits = pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3
         return pixels if fits and min(pixels.shape[:2]) >= self.crop_size else None
 
-    def _decoded(self, path, scale):
+    def _read_reduced(self, path, scale):
         pixels = read_rgb(path)
         height, width = pixels.shape[:2]
         if self.resize_or_crop == "resize":

@@ -1,0 +1,115 @@
+"""How the package is built: which room may import which, what stands in one place alone, and one list of defaults."""
+
+import ast
+import inspect
+import sys
+from collections import defaultdict
+
+import pytest
+from conftest import ROOT
+
+from deblur_gan.gan import DeblurGAN
+from deblur_gan.losses import PerceptualLoss
+from deblur_gan.networks import critic_model, generator_model
+from deblur_gan.options import Options
+from deblur_gan.training_set import TrainingSet
+
+PACKAGE = ROOT / "deblur_gan"
+
+# From the bottom up: a room imports from the floors below its own.
+FLOORS = [
+    "backend files gradients hdf5 interruption knobs metadata metrics moving_average networks options",
+    "checkpoint light losses paths photographs weights",
+    "blur flow frames gan pairs restoration",
+    "evaluation run_data run_folder synthesis training_set",
+    "recorder report samples",
+    "journal",
+    "results training",
+]
+FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms.split()}
+ROOMS = sorted(path for path in PACKAGE.glob("*.py") if path.name != "__init__.py")
+
+# What stands in one place is imported in one place.
+ONLY_IN = {
+    "tensorflow": "gradients",
+    "jax": "gradients",
+    "torch": "gradients",
+    "h5py": "hdf5",
+    "skimage.metrics": "metrics",
+}
+
+
+def imported(path):
+    """Every module that a file imports, at its top or inside a function."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        if isinstance(node, ast.ImportFrom):
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found
+
+
+def private_names(path):
+    """What a file calls by a name of its own: functions, classes and constants at its top, methods, constants."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in [*tree.body, *(member for part in tree.body if isinstance(part, ast.ClassDef) for member in part.body)]:
+        names = [node.name] if isinstance(node, ast.FunctionDef | ast.ClassDef) else []
+        if isinstance(node, ast.Assign):
+            names = [name.id for target in node.targets for name in ast.walk(target) if isinstance(name, ast.Name)]
+        yield from (name for name in names if name.startswith("_") and not name.startswith("__"))
+
+
+@pytest.mark.parametrize("path", ROOMS, ids=lambda path: path.stem)
+def test_a_room_says_its_purpose_and_stands_on_the_floors_below(path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    first, *more = (ast.get_docstring(tree) or "").splitlines()
+    assert first.endswith((".", ":")) or more, "a sentence says what the room is for"
+    for module in imported(path):
+        package, _, room = module.partition(".")
+        if package == "deblur_gan" and room in FLOOR_OF:
+            assert FLOOR_OF[room] < FLOOR_OF[path.stem], f"{path.stem} imports {room}"
+        for only, place in ONLY_IN.items():
+            assert not (module == only or module.startswith(f"{only}.")) or path.stem == place, module
+    # The reader of HDF5 is one description of one format.
+    assert path.stem == "hdf5" or len(path.read_text(encoding="utf-8").splitlines()) <= 350
+
+
+def test_every_room_has_a_floor_and_a_line_in_the_readme():
+    rooms = [path.stem for path in ROOMS]
+    assert sorted(FLOOR_OF) == rooms
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert [room for room in rooms if f"[`{room}.py`](deblur_gan/{room}.py)" not in readme] == []
+
+
+def test_options_stand_on_python_alone():
+    assert {module.split(".")[0] for module in imported(PACKAGE / "options.py")} <= sys.stdlib_module_names
+
+
+def test_a_private_name_has_one_meaning():
+    places = defaultdict(set)
+    for path in ROOMS:
+        for name in private_names(path):
+            places[name].add(path.stem)
+    assert {name: rooms for name, rooms in places.items() if len(rooms) > 1} == {}
+
+
+@pytest.mark.parametrize(
+    ("function", "other_names", "other_values"),
+    [
+        (DeblurGAN, {}, {"seed"}),  # None: another one each time
+        (TrainingSet, {}, {"blur", "batch_size"}),  # a function; the smallest, where nobody says what fits
+        (PerceptualLoss, {"network": "vgg", "weights": "vgg_weights"}, set()),
+        (generator_model, {"architecture": "generator"}, set()),
+        (critic_model, {"architecture": "critic"}, set()),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_defaults_are_those_of_the_options(function, other_names, other_values):
+    options, n_compared = {name: field.default for name, field in Options.__dataclass_fields__.items()}, 0
+    for name, parameter in inspect.signature(function).parameters.items():
+        option = other_names.get(name, name)
+        if option in options and parameter.default is not parameter.empty and name not in other_values:
+            assert parameter.default == options[option], name
+            n_compared += 1
+    assert n_compared
