@@ -1,4 +1,4 @@
-"""Starts Keras' backend for a command: without the backend's own notes, and with one line where it cannot start."""
+"""Keras' backend: started for a command without its own notes, with one line where it cannot start, and its version."""
 
 import contextlib
 import importlib.util
@@ -42,6 +42,23 @@ def start_backend(training=False):
         choice = ", ".join(f"{name} ({state})" for name, state in zip(BACKENDS, found, strict=True))
         reason = " ".join(str(error).split()) or type(error).__name__
         raise click.ClickException(f"{backend}: cannot be used ({reason}). There are {choice}") from None
+
+
+def versions():
+    """The libraries that what is computed may depend on: dict from str to str."""
+    import keras
+    import numpy as np
+
+    from deblur_gan import __version__
+
+    backend = keras.backend.backend()
+    return {
+        "deblur_gan": __version__,
+        "keras": keras.__version__,
+        # The module says it: what is installed may bear another name, such as tensorflow-cpu.
+        backend: importlib.import_module(backend).__version__,
+        "numpy": np.__version__,
+    }
 
 
 @contextlib.contextmanager

@@ -32,7 +32,8 @@ class Interruption:
         self._received, self._sent = socket.socketpair()
         self._sent.setblocking(False)
         self._wakeup_before = signal.set_wakeup_fd(self._sent.fileno(), warn_on_full_buffer=False)
-        threading.Thread(target=self._listen, name="interruption", daemon=True).start()
+        self._listener = threading.Thread(target=self._listen, name="interruption", daemon=True)
+        self._listener.start()
         return self
 
     def _listen(self):
@@ -56,3 +57,6 @@ class Interruption:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._sent.send(b"\0")  # no signal has this number: the thread ends
+        self._listener.join()
+        self._sent.close()
+        self._received.close()

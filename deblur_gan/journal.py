@@ -6,20 +6,17 @@ belongs to which pair is told by its key.
 
 import csv
 import hashlib
-import importlib
 import io
 import json
 from collections import defaultdict
 from contextlib import suppress
 from pathlib import Path
 
-import keras
-import numpy as np
 import PIL
 import scipy
 import skimage
 
-from deblur_gan import __version__
+from deblur_gan.backend import versions
 from deblur_gan.evaluation import KINDS, PROTOCOLS, Row
 from deblur_gan.files import printable, write_bytes
 from deblur_gan.metrics import DEFINITIONS, METRICS
@@ -79,7 +76,7 @@ class Journal:
         self.path = path
         self._weights_sha256 = weights_sha256
         self._save_images = save_images
-        self._settings = [DEFINITIONS, weights_sha256, tile_size, versions()]
+        self._settings = [DEFINITIONS, weights_sha256, tile_size, score_versions()]
         self._files = files
         self._kept = {}
         (path / "thumbnails").mkdir(parents=True, exist_ok=True)
@@ -175,14 +172,10 @@ def _read_rows(path):
     return rows
 
 
-def versions():
+def score_versions():
     """dict from str to str: the libraries that a score may depend on."""
-    backend = keras.backend.backend()
     return {
-        "deblur_gan": __version__,
-        "keras": keras.__version__,
-        backend: importlib.import_module(backend).__version__,
-        "numpy": np.__version__,
+        **versions(),
         "pillow": PIL.__version__,
         "scikit-image": skimage.__version__,
         "scipy": scipy.__version__,

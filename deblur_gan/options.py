@@ -100,7 +100,7 @@ class Options:
     generator: str = _option("meudec", "Architecture of the generator.", choices=("meudec", "paper"))
     critic: str = _option("paper", "Architecture of the critic.", choices=("paper", "meudec"))
     ngf: int = _option(64, "Channels after the generator's first convolution.", at_least=1)
-    n_blocks: int = _option(9, "Residual blocks of the generator.", at_least=1)
+    n_blocks: int = _option(9, "Residual blocks of the generator.", at_least=1, at_most=64)
     ndf: int = _option(64, "Channels after the critic's first convolution.", at_least=1)
     dropout: float = _option(
         0.5, "Share of activations dropped in each residual block while training.", at_least=0, below=1

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from deblur_gan.evaluation import KINDS, PROTOCOLS, measure, restore_pair, summarize
 from deblur_gan.files import locked, printable, whole_file, write_bytes
-from deblur_gan.journal import SCORE_COLUMNS, Journal, PairFiles, csv_bytes, owner, sha256_of, versions
+from deblur_gan.journal import SCORE_COLUMNS, Journal, PairFiles, csv_bytes, owner, score_versions, sha256_of
 from deblur_gan.metrics import METRICS
 from deblur_gan.pairs import find_pairs
 from deblur_gan.photographs import BadImage
@@ -147,7 +147,7 @@ def evaluate(
                 },
                 "tile_size": tile_size,
                 "batch_size": batch_size,
-                "versions": versions(),
+                "versions": score_versions(),
                 "device": str(generator.weights[0].value.device),
             }
             _write_json(results[-1], about, problems)

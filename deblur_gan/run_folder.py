@@ -13,7 +13,6 @@ import shlex
 import shutil
 import sys
 import time
-from importlib import metadata
 from pathlib import Path
 
 import keras
@@ -24,7 +23,8 @@ from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from deblur_gan import __version__, checkpoint
+from deblur_gan import checkpoint
+from deblur_gan.backend import versions
 from deblur_gan.checkpoint import BadRun
 from deblur_gan.files import UNFINISHED, write_bytes
 from deblur_gan.weights import save_critic, save_generator
@@ -119,20 +119,13 @@ class RunFolder:
 
     def write_options(self):
         """Writes `options.json`: the options, what is remembered of the data, the command line, versions, devices."""
-        backend = keras.backend.backend()
         content = {
             "options": self.options,
             **self.data,
             "command": shlex.join(sys.argv),
-            "versions": {
-                "deblur_gan": __version__,
-                "python": platform.python_version(),
-                "keras": keras.__version__,
-                backend: metadata.version(backend),
-                "numpy": np.__version__,
-            },
+            "versions": {"python": platform.python_version(), **versions()},
         }
-        if backend != "torch":
+        if keras.backend.backend() != "torch":
             content["devices"] = keras.distribution.list_devices()
         write_bytes(self.path / "options.json", json.dumps(content, indent=2).encode())
 

@@ -20,7 +20,7 @@ from deblur_gan.recorder import Recorder
 from deblur_gan.run_data import find_data
 from deblur_gan.run_folder import RunFolder
 from deblur_gan.training_set import TrainingSet
-from deblur_gan.weights import BadWeights, describe, load_generator
+from deblur_gan.weights import BadWeights, describe, load_generator, require_bounded
 
 
 class Stopped(RuntimeError):
@@ -192,8 +192,14 @@ def build_gan(options):
 
     Raises:
         BadRun: if the batch cannot be shared among the GPUs, or `init_from` holds a generator of another size.
-        BadWeights: if `init_from` or `vgg_weights` cannot be read, or `init_from` holds no generator.
+        BadWeights: if a network would be too large to be saved, or `init_from` cannot be read or holds no generator.
+        ValueError: if `vgg_weights` cannot be read.
     """
+    image_shape = (options.crop_size, options.crop_size, 3)
+    sizes = {"architecture": options.generator, "ngf": options.ngf, "n_blocks": options.n_blocks}
+    require_bounded(f"--ngf {options.ngf} --n_blocks {options.n_blocks}", {"network": "generator", **sizes})
+    sizes = {"architecture": options.critic, "ndf": options.ndf, "image_shape": image_shape}
+    require_bounded(f"--ndf {options.ndf} --crop_size {options.crop_size}", {"network": "critic", **sizes})
     # Keras draws its seeds from here; `keras.utils.set_random_seed` would import TensorFlow whatever the backend.
     random.seed(options.seed)
     policy = f"mixed_{options.mixed_precision}" if options.mixed_precision else "float32"
@@ -211,7 +217,6 @@ def build_gan(options):
             # The identity is a better start than a random picture added to the blurred one.
             head = generator.get_layer("head_conv")
             head.set_weights([np.zeros(weight.shape, np.float32) for weight in head.weights])
-        image_shape = (options.crop_size, options.crop_size, 3)
         critic = critic_model(options.critic, options.ndf, image_shape, dtype=policy)
         # Without weight the loss need not be computed, and its network not be read.
         perceptual_loss = PerceptualLoss(options.vgg, options.vgg_weights) if options.perceptual_weight else _no_loss

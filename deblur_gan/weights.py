@@ -103,6 +103,24 @@ def describe(path):
         return {**metadata, **description}
 
 
+def require_bounded(source, description):
+    """Refuses a network that is larger than any that is read or written, before anything of its size is built.
+
+    Args:
+        source: what the message begins with.
+        description: dict, see `describe`.
+
+    Raises:
+        BadWeights: if it has more than `MAX_BLOCKS` residual blocks or `hdf5.MAX_NUMBERS` numbers.
+    """
+    n_blocks = description.get("n_blocks", 0)
+    if n_blocks > MAX_BLOCKS:
+        raise BadWeights(f"{source}: has {n_blocks} residual blocks; at most {MAX_BLOCKS} are read")
+    size = sum(math.prod(shape) for kind in _shapes(description) for layer in kind for shape in layer)
+    if size > hdf5.MAX_NUMBERS:
+        raise BadWeights(f"{source}: holds {size} numbers; networks of at most {hdf5.MAX_NUMBERS} are read")
+
+
 def _load(path, network, dtype):
     with _opened(path) as root:
         layers, description, _ = _contents(path, root)
@@ -248,8 +266,6 @@ def _identify(source, layers, recorded_shape=None):
             )
         architecture, n_blocks = "meudec" if norms else "paper", (len(convolutions) - 6) // 2
         description = {"network": "generator", "architecture": architecture, "ngf": first[3], "n_blocks": n_blocks}
-        if n_blocks > MAX_BLOCKS:
-            raise BadWeights(f"{source}: has {n_blocks} residual blocks; at most {MAX_BLOCKS} are read")
     elif first[:3] == (4, 4, 3) and first[3] > 0:
         architecture, shape = "meudec" if dense else "paper", [None, None, 3]
         if dense:
@@ -260,11 +276,8 @@ def _identify(source, layers, recorded_shape=None):
             f"{source}: its first kernel has shape {first}; a DeblurGAN generator begins with (7, 7, 3, ngf), "
             "a critic with (4, 4, 3, ndf)"
         )
-    # Before anything of that size is built.
+    require_bounded(source, description)
     _compare(f"{source}: looks like a {_name(description)}, but", (convolutions, norms, dense), _shapes(description))
-    size = sum(math.prod(array.shape) for layer in layers for array in layer.arrays)
-    if size > hdf5.MAX_NUMBERS:
-        raise BadWeights(f"{source}: holds {size} numbers; networks of at most {hdf5.MAX_NUMBERS} are read")
     return description
 
 

@@ -8,6 +8,8 @@ import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
+from deblur_gan.pairs import Pair
+
 ROOT = Path(__file__).resolve().parent.parent
 
 # What a test compiles it runs once or twice: optimized machine code costs more than it saves, above all on JAX.
@@ -46,6 +48,22 @@ def write_pairs(folder, names, kinds=("blur", "sharp"), first=0, **size):
         save(folder / kinds[0] / f"{name}.png", blur(sharp))
         save(folder / kinds[1] / f"{name}.png", sharp)
     return folder
+
+
+def negatives(folder, n_pairs, **size):
+    """Pairs whose blurred image is the negative of the sharp one, so that every pixel tells where it belongs."""
+    pairs = []
+    for number in range(n_pairs):
+        sharp = noise(number, **size)
+        pairs.append(
+            Pair(
+                str(number),
+                "",
+                save(folder / "A" / f"{number}.png", 255 - sharp),
+                save(folder / "B" / f"{number}.png", sharp),
+            )
+        )
+    return pairs
 
 
 @pytest.fixture

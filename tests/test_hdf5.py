@@ -229,9 +229,9 @@ def test_structures_that_lead_back_to_themselves_end(tmp_path):
     # The first message goes on at the first message.
     struct.pack_into("<HHBxxxQQ", content, root + 16, 0x10, 16, 0, root + 16, 2**10)
     path.write_bytes(content)
-    start = time.monotonic()
+    start = time.process_time()
     refused(path, "its structure is larger than that of any network")
-    assert time.monotonic() - start < 10
+    assert time.process_time() - start < 10
 
 
 def test_many_names_of_one_long_string_are_paid_for(tmp_path):
@@ -249,7 +249,7 @@ def test_many_names_of_one_long_string_are_paid_for(tmp_path):
 
 @pytest.mark.parametrize("path", sorted((Path(__file__).parent / "hostile").glob("*.h5")), ids=lambda path: path.name)
 def test_hostile_files_are_refused_at_once(path):
-    start = time.monotonic()
+    start = time.process_time()
     try:
         with hdf5.opened(path) as root:
             for layer in hdf5.layers(root) or []:
@@ -258,4 +258,4 @@ def test_hostile_files_are_refused_at_once(path):
             assert hdf5.layers(root) is None and path.name == "layers_is_dataset.h5"
     except BadFile as error:
         assert str(error).isprintable()
-    assert time.monotonic() - start < 10
+    assert time.process_time() - start < 10

@@ -71,8 +71,8 @@ def test_a_room_says_its_purpose_and_stands_on_the_floors_below(path):
             assert FLOOR_OF[room] < FLOOR_OF[path.stem], f"{path.stem} imports {room}"
         for only, place in ONLY_IN.items():
             assert not (module == only or module.startswith(f"{only}.")) or path.stem == place, module
-    # The reader of HDF5 is one description of one format.
-    assert path.stem == "hdf5" or len(path.read_text(encoding="utf-8").splitlines()) <= 350
+    # About 350 lines; the reader of HDF5, one description of one format, has more.
+    assert path.stem == "hdf5" or len(path.read_text(encoding="utf-8").splitlines()) < 400
 
 
 def test_every_room_has_a_floor_and_a_line_in_the_readme():

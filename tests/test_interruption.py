@@ -1,5 +1,6 @@
 """Ctrl-C and SIGTERM: noted while a run is on, and only then."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -35,7 +36,7 @@ def wait_for(condition):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_is_noted_and_the_handlers_put_back(number, capfd):
-    before = handlers()
+    before, files = handlers(), sorted(os.listdir("/dev/fd"))
     with Interruption() as interruption:
         assert interruption.signal_number is None
         signal.raise_signal(number)
@@ -44,7 +45,8 @@ def test_a_signal_is_noted_and_the_handlers_put_back(number, capfd):
     assert handlers() == before
     assert signal.set_wakeup_fd(-1) == -1
     assert number.name in capfd.readouterr().err
-    wait_for(lambda: "interruption" not in {thread.name for thread in threading.enumerate()})
+    assert "interruption" not in {thread.name for thread in threading.enumerate()}
+    assert sorted(os.listdir("/dev/fd")) == files
 
 
 def test_another_thread_leaves_the_handlers_alone():

@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from deblur_gan.options import BadOption, Options, is_path, kind
+from deblur_gan.weights import MAX_BLOCKS
 
 ROOT = Path(__file__).parent.parent
 FIELDS = dataclasses.fields(Options)
@@ -89,6 +90,10 @@ def test_options_that_do_not_go_together_are_refused():
             Options(critic=critic, crop_size=crop_size)
     with pytest.raises(BadOption, match="leaves nothing to learn from"):
         Options(critic_updates=0, perceptual_weight=0)
+
+
+def test_no_more_blocks_are_trained_than_can_be_saved():
+    assert {field.name: field.metadata.get("at_most") for field in FIELDS}["n_blocks"] == MAX_BLOCKS
 
 
 def test_options_survive_json_and_take_numpys_numbers(tmp_path, monkeypatch):

@@ -1,8 +1,10 @@
 """The folder of a run: what is written, what is cut back, what is left alone."""
 
 import csv
+import importlib.metadata
 import json
 
+import keras
 import numpy as np
 import pytest
 from PIL import Image
@@ -21,6 +23,18 @@ def folder(tmp_path):
 
 def row(epoch, **changes):
     return {**dict.fromkeys(COLUMNS, 0.5), "epoch": epoch, **changes}
+
+
+def test_a_backend_that_was_installed_under_another_name_is_recorded(tmp_path, monkeypatch):
+    """tensorflow-cpu gives the module tensorflow, and no package of that name."""
+
+    def unknown(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", unknown)
+    folder = RunFolder.create(tmp_path, {}, {})
+    versions = json.loads((folder.path / "options.json").read_bytes())["versions"]
+    assert keras.backend.backend() in versions and set(versions) >= {"python", "keras", "numpy", "deblur_gan"}
 
 
 def test_folders_made_in_one_second_are_two_and_the_last_is_found(folder, tmp_path):

@@ -28,7 +28,7 @@ from deblur_gan.options import Options
 from deblur_gan.recorder import Recorder
 from deblur_gan.run_folder import RunFolder
 from deblur_gan.training import Stopped, learning_rate, resume, train
-from deblur_gan.weights import describe, load_critic, load_generator, save_generator
+from deblur_gan.weights import BadWeights, describe, load_critic, load_generator, save_generator
 
 # JAX compiles for half a minute; these do not depend on the backend.
 on_tensorflow = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="does not depend on the backend")
@@ -54,6 +54,17 @@ def heard():
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "flag"),
+    [({"ngf": 100_000}, "--ngf"), ({"ndf": 100_000}, "--ndf"), ({"critic": "meudec", "crop_size": 8192}, "--ndf")],
+)
+def test_networks_too_large_to_be_saved_are_not_built(monkeypatch, sizes, flag):
+    for name in ("generator_model", "critic_model"):
+        monkeypatch.delattr(training, name)
+    with pytest.raises(BadWeights, match=rf"^{flag} [^\n]*: holds \d+ numbers; networks of at most 67108864 are read$"):
+        training.build_gan(small(**sizes))
 
 
 def signalled(monkeypatch, number, epoch, batch):

