@@ -79,12 +79,13 @@ def blur_images(**options):
 
     The exit code is 0 if every photograph was blurred, 1 if one was not, 2 if the command line makes no sense.
     """
+    from deblur_gan.files import printable
     from deblur_gan.synthesis import blur_folder
 
     try:
         n_pairs, failures = blur_folder(**{name: value for name, value in options.items() if value is not None})
     except (ValueError, OSError) as error:
-        raise click.ClickException(str(error)) from None
+        raise click.ClickException(printable(error)) from None
     for failure in failures:
         click.echo(failure, err=True)
     click.echo(f"{n_pairs} pairs written to {options['output_dir']}/A (blurred) and {options['output_dir']}/B (sharp)")

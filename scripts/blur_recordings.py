@@ -89,6 +89,7 @@ def blur_recordings(sources, output_dir, frames, **options):
     sense.
     """
     from deblur_gan import synthesis
+    from deblur_gan.files import printable
 
     options = {name: value for name, value in options.items() if value is not None}
     if frames:
@@ -97,7 +98,7 @@ def blur_recordings(sources, output_dir, frames, **options):
     try:
         n_pairs, left_out, failures = synthesis.blur_recordings(sources, output_dir, frames, **options)
     except (ValueError, OSError, ImportError) as error:
-        raise click.ClickException(str(error)) from None
+        raise click.ClickException(printable(error)) from None
     for failure in failures:
         click.echo(failure, err=True)
     click.echo(f"{n_pairs} pairs written to {output_dir}/A (blurred) and {output_dir}/B (sharp)")

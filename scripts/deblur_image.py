@@ -61,7 +61,7 @@ def deblur_image(weight_path, input_dir, output_dir, side_by_side, tile_size, ov
         generator = load_generator(weight_path)
         restored, failed = restore_files(generator, input_dir, output_dir, side_by_side, tile_size, overwrite)
     except (BadImage, BadWeights, OSError) as error:
-        raise click.ClickException(str(error)) from None
+        raise click.ClickException(printable(error)) from None
     n_photographs = len(restored) + len(failed)
     click.echo(printable(f"Restored {len(restored)} of {n_photographs} photographs into {output_dir}/"))
     if failed:

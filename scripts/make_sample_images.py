@@ -20,12 +20,13 @@ def make_sample_images(output_dir):
 
     Always the same files; nothing is downloaded.
     """
+    from deblur_gan.files import printable
     from deblur_gan.samples import write_sample_images
 
     try:
         n_train, n_test = write_sample_images(output_dir)
     except (ValueError, OSError) as error:
-        raise click.ClickException(str(error)) from None
+        raise click.ClickException(printable(error)) from None
     click.echo(f"{n_train} training and {n_test} test pairs written to {output_dir}")
 
 

@@ -77,6 +77,7 @@ def train(context, resume, **flags):
 
     start_backend(training=True)
     from deblur_gan import training
+    from deblur_gan.files import printable
     from deblur_gan.run_folder import RunFolder
 
     try:
@@ -86,14 +87,14 @@ def train(context, resume, **flags):
         else:
             run_dir = training.train(options)
     except training.Stopped as error:
-        click.echo(f"Error: {error}", err=True)
+        click.echo(printable(f"Error: {error}"), err=True)
         context.exit(128 + error.signal_number if error.signal_number else 1)
     except KeyboardInterrupt:  # while the data was checked or the networks were built
         click.echo("Error: interrupted before the first step", err=True)
         context.exit(130)
     # BadRun, BadImage, BadWeights, OSError: each is one line.
     except (OSError, ValueError) as error:
-        raise click.ClickException(" ".join(str(error).split())) from None
+        raise click.ClickException(printable(" ".join(str(error).split()))) from None
     click.echo(f"Done: {run_dir}")
 
 

@@ -417,6 +417,19 @@ def test_what_cannot_be_done_with_recordings_is_said_before_anything_is_written(
         assert done.exit_code == 2 and named in done.output.splitlines()[-1]
 
 
+def test_names_do_nothing_to_the_terminal(tmp_path):
+    for name in ("\x1b[31m.png", "\x1b[31m.bmp"):
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    (tmp_path / "train" / "A").mkdir(parents=True)
+    (tmp_path / "train" / "A" / "\x1b[31m.png").touch()
+    for script, arguments in (
+        ("blur_images.py", ["--input_dir", tmp_path, "--output_dir", tmp_path / "out"]),
+        ("make_sample_images.py", ["--output_dir", tmp_path]),
+    ):
+        done = CliRunner().invoke(command(script), list(map(str, arguments)))
+        assert done.exit_code == 1 and "\\x1b[31m" in done.stderr and "\x1b" not in done.output
+
+
 def test_blur_images_runs_from_anywhere(sharp_dir, tmp_path):
     (sharp_dir / "broken.jpg").write_bytes(b"nothing")
     arguments = ["--input_dir", "sharp", "--output_dir", "made/pairs", "--n_per_image", 2, "--seed", 3]
