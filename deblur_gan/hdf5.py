@@ -24,7 +24,7 @@ import numpy as np
 MAX_NUMBERS = 2**26
 MAX_LAYERS = 2000
 # What may be read of a file's structure, in bytes and with some for each step. A full-size generator takes 0.3 MiB.
-_BUDGET = 2**24
+_BUDGET_OF_STRUCTURE = 2**24
 _PRICE_OF_A_STEP = 64
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -330,7 +330,7 @@ class _File:
     def __init__(self, path, file):
         self._path, self._file = path, file
         self._size = file.seek(0, io.SEEK_END)
-        self._left = _BUDGET
+        self._left = _BUDGET_OF_STRUCTURE
         self._arrays_left = self._size
         self._heaps = {}
 

@@ -116,7 +116,7 @@ class PerceptualLoss:
         if weights == "imagenet":
             self.features.set_weights(_download(network))
         elif weights is not None:
-            self.features.set_weights(_read(network, weights))
+            self.features.set_weights(_weights_in(network, weights))
         self.features.trainable = False
 
     def __call__(self, sharp, restored):
@@ -159,7 +159,7 @@ def _download(network):
     return [value for name, _ in _CONVOLUTIONS for value in full.get_layer(name).get_weights()]
 
 
-def _read(network, path):
+def _weights_in(network, path):
     """Reads the convolutions in the order of the file, as Keras does: the names differ between its versions."""
     with hdf5.opened(path) as root:
         found = hdf5.layers(root)

@@ -213,15 +213,15 @@ def _page(title, facts, sections, problems):
         '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
         "style-src 'unsafe-inline'; script-src 'unsafe-inline'\">\n"
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n<meta name="color-scheme" '
-        f'content="light dark">\n<title>{_text(title)}</title>\n<style>\n{_source("report.css")}</style>\n</head>\n'
-        f"<body>\n<header>\n<h1>{_text(title)}</h1>\n"
+        f'content="light dark">\n<title>{_html(title)}</title>\n<style>\n{_source("report.css")}</style>\n</head>\n'
+        f"<body>\n<header>\n<h1>{_html(title)}</h1>\n"
     )
     if len(sections) > 1:
         links = (f'<a href="#{section.protocol}">{section.protocol}</a>' for section in sections)
         yield f"<nav>Protocols: {' '.join(links)}</nav>\n"
     yield "</header>\n<main>\n"
     if problems:
-        lines = "".join(f"<li>{_text(line)}</li>" for line in problems)
+        lines = "".join(f"<li>{_html(line)}</li>" for line in problems)
         summary = f"<summary>Files left out: {len(problems)}</summary>"
         yield f'<details class="problems">{summary}<ul>{lines}</ul></details>\n'
     for section in sections:
@@ -239,12 +239,12 @@ def _section(section):
     yield f'<section id="{section.protocol}">\n<h2>Protocol {section.protocol}</h2>\n'
     description = PROTOCOLS[section.protocol].description
     for note in (description[0].upper() + description[1:], *_notes(section.summary["overall"])):
-        yield f"<p>{_text(note)}</p>\n"
+        yield f"<p>{_html(note)}</p>\n"
     header, *lines = _means(section.summary)
     yield '<div class="wide"><table class="means">\n<thead><tr>'
-    yield "".join(f'<th scope="col">{_text(cell)}</th>' for cell in header) + "</tr></thead>\n<tbody>\n"
+    yield "".join(f'<th scope="col">{_html(cell)}</th>' for cell in header) + "</tr></thead>\n<tbody>\n"
     for line in lines:
-        cells = "".join(f"<td{_sign(cell)}>{_text(cell)}</td>" for cell in line)
+        cells = "".join(f"<td{_sign(cell)}>{_html(cell)}</td>" for cell in line)
         yield f'<tr class="{line[2].split()[0]}">{cells}</tr>\n'
     yield "</tbody></table></div>\n"
     if section.examples:
@@ -265,7 +265,7 @@ def _section(section):
         content = Path(path).read_bytes()
         width, height = Image.open(io.BytesIO(content)).size
         yield f'<tr><td><img loading="lazy" alt="" width="{width}" height="{height}" src="{_data_uri(content)}"></td>'
-        yield f"<td>{_text(_full_name(row))}</td>"
+        yield f"<td>{_html(_full_name(row))}</td>"
         yield f'<td data-value="{row.width * row.height}">{row.width}x{row.height}</td>'
         for name, kind in _PAGE_SCORES:
             value = getattr(row, kind)[name]
@@ -297,7 +297,7 @@ def _example(example):
     scores = "PSNR {} to {} dB ({}), SSIM {} to {} ({})".format(*shown)
     cropped = "" if sharp.shape == example.sharp.shape else f" (a part of the {width}x{height} picture)"
     yield f'<figure class="example" data-x="{x - left}" data-y="{y - top}" data-window="{WINDOW}">\n'
-    yield f"<figcaption><b>{example.title}</b> {_text(_full_name(row))}: {scores}{cropped}</figcaption>\n"
+    yield f"<figcaption><b>{example.title}</b> {_html(_full_name(row))}: {scores}{cropped}</figcaption>\n"
     yield '<div class="panels">\n'
     for number, (name, picture) in enumerate(pictures.items()):
         quality = 80 if name.startswith("error") else 95
@@ -318,7 +318,7 @@ def _full_name(row):
 
 
 def _definitions(terms):
-    lines = "".join(f"<dt>{_text(term)}</dt><dd>{_text(meaning)}</dd>\n" for term, meaning in terms.items())
+    lines = "".join(f"<dt>{_html(term)}</dt><dd>{_html(meaning)}</dd>\n" for term, meaning in terms.items())
     return f"<dl>\n{lines}</dl>\n"
 
 
@@ -339,5 +339,5 @@ def _sign(text):
     return ' class="good"' if text[0] == "+" else ' class="bad"'
 
 
-def _text(text):
+def _html(text):
     return html.escape(printable(text))
