@@ -175,6 +175,8 @@ def _take_folders(output_dir, weight_paths, locks):
             raise BadWeights(f"{path}: {output_dir} holds {', '.join(names)} of other weights; take another folder")
         folder.mkdir(parents=True, exist_ok=True)
         locks.enter_context(locked(folder))
+        if owner(folder) not in (None, sha256):  # another process was quicker, and has ended
+            raise BadWeights(f"{path}: {folder} holds the results of other weights by now; try again")
         taken[folder] = sha256
     return list(taken.items())
 

@@ -1,8 +1,8 @@
 import keras
 import numpy as np
 import pytest
+from conftest import blur, photograph
 from PIL import Image
-from scipy.ndimage import gaussian_filter
 from skimage.metrics import peak_signal_noise_ratio
 
 from deblur_gan import evaluation, restoration
@@ -14,9 +14,8 @@ from deblur_gan.photographs import BadImage
 
 
 def image_pair(seed, height=36, width=48):
-    values = gaussian_filter(np.random.default_rng(seed).normal(size=(height, width, 3)), (2, 2, 0))
-    sharp = (127.5 + 127.5 * np.tanh(15 * values)).astype(np.uint8)
-    return gaussian_filter(sharp.astype(float), (0, 1 + seed % 3, 0)).astype(np.uint8), sharp
+    sharp = photograph(seed, height, width)
+    return blur(sharp, 1 + seed % 3), sharp
 
 
 def arrays(count, **size):

@@ -1,3 +1,4 @@
+import contextlib
 import csv
 import functools
 import importlib.util
@@ -10,13 +11,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import conftest
 import h5py
 import keras
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from conftest import blur, save
 from PIL import Image
-from scipy.ndimage import gaussian_filter
 from skimage.metrics import peak_signal_noise_ratio
 
 from deblur_gan import evaluation, journal, restoration, results, training
@@ -37,23 +39,13 @@ SEQUENCES = {"GOPR0384_11_00": 1, "GOPR0396_11_00": 2, "GOPR0410_11_00": 1, "GOP
 
 
 def photograph(seed, height=24, width=32):
-    values = gaussian_filter(np.random.default_rng(seed).normal(size=(height, width, 3)), (2, 2, 0))
-    return (127.5 + 127.5 * np.tanh(15 * values)).astype(np.uint8)
-
-
-def write(path, image):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(image).save(path)
-
-
-def blur(image, width):
-    return gaussian_filter(image.astype(float), (0, width, 0)).astype(np.uint8)
+    return conftest.photograph(seed, height, width)
 
 
 def write_pairs(folder, names, **size):
     for number, name in enumerate(names):
-        write(folder / "sharp" / f"{name}.png", photograph(number, **size))
-        write(folder / "blur" / f"{name}.png", blur(photograph(number, **size), 1 + number % 3))
+        save(folder / "sharp" / f"{name}.png", photograph(number, **size))
+        save(folder / "blur" / f"{name}.png", blur(photograph(number, **size), 1 + number % 3))
     return folder
 
 
@@ -63,9 +55,9 @@ def gopro(tmp_path_factory):
     for number, (sequence, count) in enumerate(SEQUENCES.items()):
         for frame in range(1, count + 1):
             sharp = photograph(100 * number + frame)
-            write(folder / sequence / "sharp" / f"{frame:06}.png", sharp)
-            write(folder / sequence / "blur" / f"{frame:06}.png", blur(sharp, 2))
-            write(folder / sequence / "blur_gamma" / f"{frame:06}.png", blur(sharp, 3))
+            save(folder / sequence / "sharp" / f"{frame:06}.png", sharp)
+            save(folder / sequence / "blur" / f"{frame:06}.png", blur(sharp, 2))
+            save(folder / sequence / "blur_gamma" / f"{frame:06}.png", blur(sharp, 3))
     return folder
 
 
@@ -166,7 +158,7 @@ def test_blur_gamma_is_the_other_folder(weights, gopro, tmp_path, quick):
     sharp, gamma = (np.asarray(Image.open(gopro / first / kind / "000001.png")) for kind in ("sharp", "blur_gamma"))
     assert result.rows["full"][0].blurred["psnr"] == pytest.approx(peak_signal_noise_ratio(sharp, gamma))
     for kind in "AB":
-        write(tmp_path / "organized" / kind / "one.png", photograph(0))
+        save(tmp_path / "organized" / kind / "one.png", photograph(0))
     with pytest.raises(NotADirectoryError, match="holds A/ and B/, of one blur; blur_gamma requires"):
         evaluate([weights["identity"]], tmp_path / "organized", tmp_path / "results", blur="blur_gamma")
 
@@ -276,7 +268,7 @@ def test_only_what_is_not_measured_yet_is_measured(weights, tmp_path, measured, 
     run(save_images=True)
     assert measured == [("full", "b")]
 
-    write(folder / "blur" / "c.png", photograph(77))
+    save(folder / "blur" / "c.png", photograph(77))
     changed = run()
     assert measured == [("full", "c")] and changed.rows["full"][2].blurred != first.rows["full"][2].blurred
 
@@ -298,13 +290,13 @@ def test_rows_of_other_versions_are_measured_again(weights, tmp_path, measured, 
 
 def test_unusable_files_are_named_and_the_rest_is_measured(weights, tmp_path, quick):
     folder = write_pairs(tmp_path / "data", ["good", "cut", "small"])
-    write(folder / "sharp" / "alone.png", photograph(0))
+    save(folder / "sharp" / "alone.png", photograph(0))
     whole = (folder / "blur" / "cut.png").read_bytes()
     (folder / "blur" / "cut.png").write_bytes(whole[: len(whole) // 2])
-    write(folder / "blur" / "other_size.png", photograph(0, 30, 30))
-    write(folder / "sharp" / "other_size.png", photograph(0, 30, 31))
+    save(folder / "blur" / "other_size.png", photograph(0, 30, 30))
+    save(folder / "sharp" / "other_size.png", photograph(0, 30, 31))
     for kind in ("blur", "sharp"):
-        write(folder / kind / "small.png", photograph(0, 21, 40))
+        save(folder / kind / "small.png", photograph(0, 21, 40))
     paths = [weights["identity"], weights["paper"]]
     found, problems = evaluate(paths, folder, tmp_path / "results", list(PROTOCOLS))
     for result in found:
@@ -396,6 +388,21 @@ def test_one_process_writes_to_a_folder(weights, gopro, tmp_path, quick):
     assert read_csv(tmp_path / "paper") == before
     evaluate([weights["paper"]], gopro, tmp_path, ["half"])
     assert [row["protocol"] for row in read_csv(tmp_path / "paper")] == ["half"] * 6 + ["full"] * 2
+
+
+def test_a_folder_that_others_took_in_the_meantime_is_left_alone(weights, gopro, tmp_path, monkeypatch, quick):
+    taken = tmp_path / "paper" / "metrics.csv"
+
+    @contextlib.contextmanager
+    def locked_late(folder):
+        """Between the look into the folder and the lock, another process begins and ends."""
+        taken.write_text("mine\n1\n")
+        yield
+
+    monkeypatch.setattr(results, "locked", locked_late)
+    with pytest.raises(BadWeights, match="paper holds the results of other weights by now"):
+        evaluate([weights["paper"]], gopro, tmp_path, n_images=1)
+    assert taken.read_text() == "mine\n1\n"
 
 
 def test_every_weight_file_is_looked_at_before_anything_is_measured(weights, gopro, tmp_path, measured):
