@@ -97,8 +97,9 @@ class Conv2DTranspose(layers.Conv2DTranspose):
         kernel = keras.ops.transpose(self.kernel, (0, 1, 3, 2))
         # An even row 2i is made of the input's rows i and i - 1, an odd one 2i + 1 of its row i.
         padded = keras.ops.pad(inputs, ((0, 0), (1, 1), (1, 1), (0, 0)))
+        mirrored = keras.ops.flip(keras.ops.flip(kernel, 0), 1)
         parts = [
-            keras.ops.conv(padded[:, odd_row:, odd_column:], keras.ops.flip(kernel[odd_row::2, odd_column::2], (0, 1)))
+            keras.ops.conv(padded[:, odd_row:, odd_column:], mirrored[odd_row::2, odd_column::2])
             for odd_row in (0, 1)
             for odd_column in (0, 1)
         ]
