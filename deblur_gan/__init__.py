@@ -21,6 +21,7 @@ _ROOMS = {
     "load_generator": "weights",
     "save_critic": "weights",
     "save_generator": "weights",
+    "save_pytorch": "weights",
 }
 
 __all__ = [*_ROOMS, "shipped_generator"]

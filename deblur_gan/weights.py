@@ -1,4 +1,4 @@
-"""The HDF5 promise: which weight files are read, what is written, and how a file tells what it holds.
+"""Weight files: which are read, what is written, and how a file tells what it holds.
 
 Files are read array by array and nothing in them is executed. What a file holds is told by the shapes of its arrays
 alone, so a file published in 2017 and one written today take the same way.
@@ -13,7 +13,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from deblur_gan import __version__, hdf5
+from deblur_gan import __version__, hdf5, pytorch
 from deblur_gan.files import write_bytes
 from deblur_gan.networks import critic_model, generator_model
 
@@ -32,6 +32,8 @@ def load_generator(path, dtype="float32"):
 
     Reads weights-only and whole-model `.h5` of Keras 2 and tf_keras, and `.h5`, `.weights.h5` and `.keras` of Keras 3.
     Of a whole model only the arrays are taken; its configuration, which may hold pickled code, is not looked at.
+    Reads also a PyTorch state_dict of the authors' generator (`latest_net_G.pth`) with instance normalization, as
+    `paper`. It does not say whether it was trained with `--learn_residual`, as this network is; without, it is another.
 
     Args:
         path: str or Path.
@@ -84,6 +86,28 @@ def save_critic(critic, path, training=None):
     _save(critic, path, "critic", training)
 
 
+def save_pytorch(model, path, dropout=True):
+    """Writes a `paper` network as a PyTorch state_dict, which the authors' code loads with `strict=True`.
+
+    Args:
+        model: `keras.Model` from `generator_model` or `critic_model`.
+        path: str or Path, "latest_net_G.pth" for instance; whole or not at all.
+        dropout: bool, whether their generator is built with dropout, which names its layers otherwise; it is unless
+            they say `--no_dropout`. A critic has none.
+
+    Raises:
+        ValueError: if the model is another.
+        OSError: as `save_generator`.
+    """
+    layers = _with_weights(model)
+    description = _identify(f"the {model.name}", layers, model.input_shape[1:])
+    if description["architecture"] != "paper":
+        raise ValueError(f"the model is a {_name(description)}; the authors' code has the paper networks alone")
+    names = pytorch.convolutions(description["network"], description.get("n_blocks", 0), dropout)
+    values = [[np.asarray(array, np.float32) for array in model.get_layer(name).get_weights()] for name, _ in layers]
+    write_bytes(path, pytorch.file_of(names, values))
+
+
 def describe(path):
     """Says what a weight file holds, without loading it.
 
@@ -98,8 +122,7 @@ def describe(path):
     Raises:
         BadWeights: as `load_generator`, for anything but a generator or a critic.
     """
-    with _opened(path) as root:
-        _, description, metadata = _contents(path, root)
+    with _opened(path) as (_, description, metadata):
         return {**metadata, **description}
 
 
@@ -122,8 +145,7 @@ def require_bounded(source, description):
 
 
 def _load(path, network, dtype):
-    with _opened(path) as root:
-        layers, description, _ = _contents(path, root)
+    with _opened(path) as (layers, description, _):
         if description["network"] != network:
             raise BadWeights(f"{path}: holds a {_name(description)}; a {network} is required")
         model = _build(description, dtype)
@@ -173,15 +195,19 @@ def _with_weights(model):
 
 @contextlib.contextmanager
 def _opened(path):
+    """What a file holds: its layers, in the order of the forward pass and not read yet; what they are; its metadata."""
     try:
-        with hdf5.opened(path) as root:
-            yield root
+        if pytorch.recognized(path):
+            with pytorch.opened(path) as layers:
+                yield layers, _identify(path, layers), {}
+        else:
+            with hdf5.opened(path) as root:
+                yield _contents(path, root)
     except hdf5.BadFile as error:
         raise BadWeights(str(error)) from None
 
 
 def _contents(path, root):
-    """What a file holds: its layers, in the order of the forward pass and not read yet; what they are; its metadata."""
     metadata = _metadata(root)
     layers = hdf5.layers(root)
     if layers is None and "layers" in root:

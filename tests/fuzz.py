@@ -60,16 +60,30 @@ def weights(folder):
     meudec.save_weights(folder / "generator.weights.h5")
     paths += [folder / f"{name}.h5" for name in ("generator", "critic", "whole", "generator.weights")]
 
+    return _load_weights, (room.BadWeights,), [*paths, _packed(folder), folder / "whole.keras"]
+
+
+def _load_weights(path):
+    from deblur_gan import networks
+    from deblur_gan import weights as room
+
     # Damage cannot make another network of a file, all of whose shapes would have to change together. To build each
     # network once saves nine tenths of the time.
     for name in ("generator_model", "critic_model"):
-        setattr(room, name, _once(getattr(networks, name)))
+        if getattr(room, name) is getattr(networks, name):
+            setattr(room, name, _once(getattr(networks, name)))
+    critic = "critic" in path.name or "discriminator" in path.name
+    (room.load_critic if critic else room.load_generator)(path)
 
-    def load(path):
-        critic = "critic" in path.name or "discriminator" in path.name
-        (room.load_critic if critic else room.load_generator)(path)
 
-    return load, (room.BadWeights,), [*paths, _packed(folder), folder / "whole.keras"]
+def pytorch(folder):
+    """State_dicts of each format, as torch and as this package wrote them."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    from deblur_gan import weights as room
+
+    paths = [Path(shutil.copy(path, folder)) for path in sorted(GOLDEN.glob("torch_*.pth"))]
+    room.save_pytorch(room.load_generator(paths[1]), folder / "saved_generator.pth")
+    return _load_weights, (room.BadWeights,), [*paths, folder / "saved_generator.pth"]
 
 
 def _once(build):
@@ -231,7 +245,7 @@ def states(folder):
     return load, (BadRun, BadOption), sources
 
 
-KINDS = {"weights": weights, "vgg": vgg, "photographs": photographs, "states": states}
+KINDS = {"weights": weights, "pytorch": pytorch, "vgg": vgg, "photographs": photographs, "states": states}
 
 
 # ---- damages

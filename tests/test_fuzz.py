@@ -7,7 +7,7 @@ from deblur_gan import weights
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's notes on damaged tags
-@pytest.mark.parametrize(("kind", "n"), [("weights", 25), ("vgg", 25), ("photographs", 3)])
+@pytest.mark.parametrize(("kind", "n"), [("weights", 25), ("pytorch", 25), ("vgg", 25), ("photographs", 3)])
 def test_a_damaged_file_loads_or_is_refused_in_one_line(tmp_path, monkeypatch, kind, n):
     for name in ("generator_model", "critic_model"):  # which the kind replaces
         monkeypatch.setattr(weights, name, getattr(weights, name))
