@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
     type=click.Path(exists=True, path_type=Path),
     default=shipped_generator,
     show_default="weights/generator.h5",
-    help="Weights of the generator: .h5, .weights.h5 or .keras, of any DeblurGAN written in Keras.",
+    help="Weights of the generator: .h5, .weights.h5 or .keras of any DeblurGAN in Keras, .pth of the authors' code.",
 )
 @click.option(
     "--input_dir",

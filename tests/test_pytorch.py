@@ -302,7 +302,8 @@ def test_hostile_pickles_are_refused_at_once(tmp_path, head):
     path = tmp_path / "G.pth"
     start, no_keys = b"\x80\x02", pickle.dumps([], 2)
     nested = b"K\0" + b"q\0h\0\x86" * 90  # a tuple twice in a tuple twice in a tuple: 2^90 to hash or to show
-    pairs = b"ccollections\nOrderedDict\nq\0]q\1(" + b"X\1\0\0\0kN\x86q\2" + b"h\2" * 60_000 + b"e"
+    many = b"X\1\0\0\0kN\x86q\2" + b"h\2" * 60_000
+    pairs = b"ccollections\nOrderedDict\nq\0]q\1(" + many + b"e"
     for pickled, message in (
         (start + b"(ios\nsystem\n.", "operation INST"),
         (start + b"(lI1\ntR.", "operation LIST"),
@@ -315,6 +316,7 @@ def test_hostile_pickles_are_refused_at_once(tmp_path, head):
         (start + nested + nested + b"\x93.", "damaged .*text is required"),
         (start + b"}." + start + b"]" + nested + b"a.", "damaged .*text is required"),
         (start + pairs + b"h\0h\1\x85R" * 20_000 + b"}.", "damaged|but a state_dict"),
+        (start + b"(" + many + b"tq\1ccollections\nOrderedDict\nq\0" + b"h\0h\1\x85R" * 20_000 + b"}.", "damaged"),
         (start + b"(" * 10**6, "damaged"),
         (start + b"]q\0" + b"h\0a" * 1000 + b".", "a PyTorch file, but"),  # a list that holds itself
         (start, "damaged"),
