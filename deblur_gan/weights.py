@@ -51,7 +51,8 @@ def load_generator(path, dtype="float32"):
 def load_critic(path, dtype="float32"):
     """Builds the critic that a weight file holds, and fills it; otherwise as `load_generator`.
 
-    Of PyTorch it reads `latest_net_D.pth`. A `meudec` critic fits one image size. Files of this package record it; of others a square image is assumed.
+    Of PyTorch it reads `latest_net_D.pth`. A `meudec` critic fits one image size. Files of this package record it; of
+    others a square image is assumed.
 
     Returns:
         `keras.Model`, see `critic_model`; architecture and `ndf` are the file's.
