@@ -333,12 +333,18 @@ def test_sizes_are_held_to_the_file(tmp_path, head):
     size = b"X\3\0\0\0cpuJ" + struct.pack("<i", 147)  # of the first kernel
     at = whole.index(size) + len(size)
     assert whole[at : at + 2] == b"Nt"
+    sides = b"".join(b"J" + struct.pack("<i", side) for side in (1, 3, 7, 7)) + b"t(J" + struct.pack("<i", 147)
     for old, new, message in (
         (size, size[:-4] + struct.pack("<i", 2**30), "damaged or cut off"),
         (size, size[:-4] + struct.pack("<i", -1), "a size that is not a number"),
         (struct.pack("<q", 147), struct.pack("<q", 2**40), "damaged or cut off"),
         (b"NtQJ\0\0\0\0", b"NtQJ\1\0\0\0", r"'model\.1\.weight' declares shape \(1, 3, 7, 7\) but holds 147"),
         (b"(J\1\0\0\0J\3\0\0\0", b"(J\1\0\0\0J\4\0\0\0", "declares shape"),
+        (
+            sides,
+            sides.replace(b"J\1", b"J\2").replace(b"J\x93", b"J\0"),
+            r"declares shape \(2, 3, 7, 7\) but holds 147",
+        ),
         (b"(J\x93\0\0\0J\x31\0\0\0", b"(J\x93\0\0\0J\x32\0\0\0", "declares shape"),
         (b"\x88", b"\x89", "another byte order"),
     ):
