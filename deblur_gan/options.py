@@ -10,6 +10,9 @@ from dataclasses import dataclass
 # The data where no other is named, as make_sample_images.py and organize_gopro_dataset.py lay it out.
 DATA_DIR = os.path.join("images", "train")
 
+# The kinds of blur in `blur.KINDS`, which cannot be asked without NumPy.
+KINDS_OF_BLUR = ("handheld", "paper")
+
 
 class BadOption(ValueError):
     """An option that is not what it must be; the message is one line that begins with its flag."""
@@ -50,9 +53,19 @@ class Options:
     )
     synthetic: tuple = _option(
         (),
-        "Folder with sharp photographs, blurred on the fly by a random camera shake. With --data_dir, two of three "
-        "samples are these, as for the paper's best model. May be given several times.",
+        "Folder with sharp photographs, blurred on the fly as --blur_mix says. With --data_dir, two of three samples "
+        "are these, as for the paper's best model. May be given several times.",
         may_change=True,
+    )
+    blur_mix: str = _option(
+        "handheld:1",
+        "How photographs of --synthetic are blurred: kinds of blur with weights, such as handheld:4,paper:1.",
+    )
+    shares: str | None = _option(
+        None,
+        "Shares of the samples, such as 1:1:2: one whole number for each --data_dir in their order, then one for all "
+        "photographs of --synthetic.",
+        shown="every pair with equal chance; two of three samples from --synthetic",
     )
     val_dir: tuple = _option(
         (),
@@ -161,6 +174,12 @@ class Options:
             object.__setattr__(self, field.name, _checked(field, getattr(self, field.name)))
         if not self.data_dir and not self.synthetic:
             object.__setattr__(self, "data_dir", (os.path.abspath(DATA_DIR),))
+        _ = self.mixture
+        n_sources = len(self.data_dir) + bool(self.synthetic)
+        if self.shares is not None and len(self.share_of_each) != n_sources:
+            raise BadOption(
+                f"--shares {self.shares}: must be {n_sources} numbers, one for each --data_dir then for --synthetic"
+            )
         multiple = 16 if self.critic == "meudec" else 4
         if self.crop_size % multiple:
             raise BadOption(f"--crop_size {self.crop_size}: must be a multiple of {multiple}")
@@ -168,6 +187,36 @@ class Options:
             raise BadOption(
                 "--critic_updates 0 without --perceptual_weight or --pixel_weight leaves nothing to learn from"
             )
+
+    @property
+    def mixture(self):
+        """dict of kinds of blur and their weights, as `blur.mixed_blur` takes it."""
+        mixture = {}
+        for part in self.blur_mix.split(","):
+            kind_of_blur, _, text = part.partition(":")
+            try:
+                weight = float(text)
+            except ValueError:
+                weight = math.nan
+            if kind_of_blur not in KINDS_OF_BLUR or kind_of_blur in mixture or not 0 <= weight < math.inf:
+                raise BadOption(
+                    f"--blur_mix {self.blur_mix!r}: must be KIND:WEIGHT,..., each kind once of "
+                    f"{', '.join(KINDS_OF_BLUR)}, with weights of at least 0; {part!r} is not"
+                )
+            mixture[kind_of_blur] = weight
+        if not 0 < sum(mixture.values()) < math.inf:
+            raise BadOption(f"--blur_mix {self.blur_mix!r}: must have a finite sum of weights above 0")
+        return mixture
+
+    @property
+    def share_of_each(self):
+        """tuple of int, the shares of the folders of pairs, then that of all photographs; None without `shares`."""
+        if self.shares is None:
+            return None
+        parts = self.shares.split(":")
+        if not all(part.isascii() and part.isdigit() and len(part) < 5 and int(part) for part in parts):
+            raise BadOption(f"--shares {self.shares!r}: must be whole numbers from 1 to 9999, such as 1:1:2")
+        return tuple(int(part) for part in parts)
 
 
 MAY_CHANGE = tuple(field.name for field in dataclasses.fields(Options) if "may_change" in field.metadata)

@@ -20,12 +20,15 @@ class RunData(NamedTuple):
         photographs: list of Path of sharp ones to train on, blurred on the fly.
         validation_pairs: list of `Pair`.
         validation_photographs: list of Path, to be blurred.
+        n_of_sources: list of int, how many of `pairs` are of each folder, in whose order they are, then of photographs,
+            if there are any.
     """
 
     pairs: list
     photographs: list
     validation_pairs: list
     validation_photographs: list
+    n_of_sources: list
 
     def record(self):
         """What must still hold when the run goes on: dict of numbers, names and fingerprints."""
@@ -56,7 +59,8 @@ def find_data(data_dir, synthetic, val_dir, *, blur, n_images, n_val_images, see
     Raises:
         BadRun: if a folder holds nothing of use, or pairs that would spoil training, which are listed on stderr.
     """
-    pairs = _pairs(data_dir, blur, n_workers)
+    by_folder = [_pairs([folder], blur, n_workers) for folder in data_dir]
+    pairs = [pair for found in by_folder for pair in found]
     photographs = [path for folder in synthetic for path in find_images(folder)]
     if synthetic and not photographs:
         raise BadRun(f"{', '.join(synthetic)}: no photographs for --synthetic")
@@ -73,7 +77,10 @@ def find_data(data_dir, synthetic, val_dir, *, blur, n_images, n_val_images, see
     if n_images:
         pairs = _some(pairs, n_images, seed)
         photographs = _some(photographs, n_images, seed)
-    return RunData(pairs, photographs, evenly(validation_pairs, n_val_images), validation_photographs)
+    trained_on = set(pairs)
+    n_of_sources = [sum(pair in trained_on for pair in found) for found in by_folder]
+    n_of_sources += [len(photographs)] * bool(photographs)
+    return RunData(pairs, photographs, evenly(validation_pairs, n_val_images), validation_photographs, n_of_sources)
 
 
 def evenly(items, n):

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from deblur_gan import checkpoint, gradients
+from deblur_gan.blur import mixed_blur
 from deblur_gan.checkpoint import BadRun, Progress
 from deblur_gan.files import locked
 from deblur_gan.gan import DeblurGAN
@@ -90,7 +91,8 @@ def resume(run_dir, **changes):
     """
     folder = RunFolder.open(run_dir)
     try:
-        begun_with = Options(**folder.options)
+        # Runs from before there was a choice had the paper's blur.
+        begun_with = Options(**{"blur_mix": "paper:1", **folder.options})
     except (BadOption, TypeError) as error:
         raise BadRun(f"{folder.path / 'options.json'}: not the options of a run of this version ({error})") from None
     options = dataclasses.replace(begun_with, **changes)
@@ -163,9 +165,14 @@ def _require_same(folder, found):
 
 def _pictures(options, data):
     """What is trained on, and list of `(blurred, sharp)` to validate with, of the size that is trained on."""
+    shares = options.share_of_each and list(zip(options.share_of_each, data.n_of_sources, strict=True))
+    if shares and not all(data.n_of_sources):
+        raise BadRun(f"--shares {options.shares}: a folder of --data_dir has no pairs left beside those set aside")
     training_set = TrainingSet(
         data.pairs,
         data.photographs,
+        blur=mixed_blur(options.mixture),
+        shares=shares,
         batch_size=options.batch_size,
         crop_size=options.crop_size,
         scale=options.scale,

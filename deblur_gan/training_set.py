@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from deblur_gan.blur import random_blur
+from deblur_gan.blur import mixed_blur
 from deblur_gan.files import write_bytes
 from deblur_gan.photographs import BadImage, from_uint8, read_rgb
 
@@ -21,6 +21,7 @@ class TrainingSet:
 
     All pairs (and all photographs) are seen once in a new random order before any is seen again, also across epochs.
     Where there are both, two of three samples are photographs blurred on the fly, as for the best model of the paper.
+    With `shares` the same holds for each source: it gives its share of the samples, evenly among those of the others.
 
     Images are reduced by `scale` on reading, bicubic with antialiasing, but never below the crop; smaller ones are
     enlarged until the crop fits. Photographs that are blurred on the fly are not reduced. A crop falls anywhere with
@@ -29,15 +30,19 @@ class TrainingSet:
     Args:
         pairs: list of `Pair`, may be empty if there are photographs.
         photographs: list of Path of sharp images to blur on the fly.
-        blur: function that takes uint8 `(H, W, 3)` and a `numpy.random.Generator` and returns a blurred copy of the
-            same shape and dtype; None for `camera_shake`.
+        blur: function that takes a photograph, uint8 `(H, W, 3)`, a `numpy.random.Generator` and a window
+            `(rows, columns)`, slices of the photograph, and returns the blurred uint8 of that window; None for
+            `blur.mixed_blur({"handheld": 1})`.
+        shares: list of `(share, n)`, int above 0: the next `n` of `pairs`, then of `photographs`, are a source that
+            gives `share` in the sum of all shares of the samples. None for one source of pairs, one of photographs.
         batch_size: int, samples in a batch.
         crop_size: int, height and width of a sample in pixels.
         scale: float above 0, factor to both sides of the images of `pairs`.
         resize_or_crop: "crop", or "resize" to take the whole image squeezed into the size of the crop.
         seed: int.
         steps_per_epoch: int, batches that make an epoch; None for each pair once (with the photographs it takes two
-            thirds of the epoch), or, without pairs, each photograph once.
+            thirds of the epoch), or, without pairs, each photograph once; with `shares`, as many samples as there
+            are pairs and photographs.
         cache: None, "memory" or a folder, which is made where it is missing: where decoded, reduced images are kept as
             uint8. A file in it that is cut off or not an image is made anew.
         n_workers: int, threads that prepare batches ahead.
@@ -55,6 +60,7 @@ class TrainingSet:
         photographs=(),
         *,
         blur=None,
+        shares=None,
         batch_size=1,
         crop_size=256,
         scale=0.5,
@@ -66,7 +72,8 @@ class TrainingSet:
     ):
         self.pairs = list(pairs)
         self.photographs = list(photographs)
-        self.blur = blur or camera_shake
+        self.blur = blur or mixed_blur({"handheld": 1})
+        self._sources, self._turns = _sources(self.pairs + self.photographs, shares) if shares else (None, None)
         self.batch_size = batch_size
         self.crop_size = crop_size
         self.scale = scale
@@ -78,6 +85,8 @@ class TrainingSet:
         self.n_workers = n_workers
         self._in_memory = {}
         n_samples = len(self.pairs) * (3 if self.photographs else 1) or len(self.photographs)
+        if shares:
+            n_samples = len(self.pairs) + len(self.photographs)
         self.steps_per_epoch = steps_per_epoch or max(1, n_samples // batch_size)
 
     def batches(self, first=0, last=None):
@@ -121,7 +130,13 @@ class TrainingSet:
         """
         number = epoch * self.steps_per_epoch * self.batch_size + index
         rng = np.random.default_rng((self.seed, epoch, index))
-        if not self.photographs:
+        if self._sources:
+            cycle, place = divmod(number, len(self._turns))
+            source, turn = self._turns[place]
+            share, items = self._sources[source]
+            item = self._drawn(items, cycle * share + turn, source)
+            blurred, sharp = self._of_photograph(item, rng) if isinstance(item, Path) else self._of_pair(item, rng)
+        elif not self.photographs:
             blurred, sharp = self._of_pair(self._drawn(self.pairs, number, "pairs"), rng)
         elif not self.pairs:
             blurred, sharp = self._of_photograph(self._drawn(self.photographs, number, "photographs"), rng)
@@ -149,7 +164,8 @@ class TrainingSet:
             `(blurred, sharp)`: uint8 `(H, W, 3)`.
         """
         sharp = self._pixels(path, 1)
-        return self.blur(sharp, np.random.default_rng((self.seed, 2, 0, number + 1))), sharp
+        window = slice(0, sharp.shape[0]), slice(0, sharp.shape[1])
+        return self.blur(sharp, np.random.default_rng((self.seed, 2, 0, number + 1)), window), sharp
 
     def _drawn(self, items, number, kind):
         """Item `number` of an endless list in which every stretch of `len(items)` holds each item once."""
@@ -165,13 +181,8 @@ class TrainingSet:
 
     def _of_photograph(self, path, rng):
         sharp = self._pixels(path, 1)
-        rows, columns = self._window(sharp.shape, rng)
-        # What lies beyond the crop is blurred into it, so a margin is blurred with it where the photograph has one.
-        margin = self.crop_size // 8
-        top, left = max(0, rows.start - margin), max(0, columns.start - margin)
-        around = sharp[top : rows.stop + margin, left : columns.stop + margin]
-        crop = slice(rows.start - top, rows.stop - top), slice(columns.start - left, columns.stop - left)
-        return self.blur(around, rng)[crop], sharp[rows, columns]
+        window = self._window(sharp.shape, rng)
+        return self.blur(sharp, rng, window), sharp[window]
 
     def _window(self, shape, rng):
         top, left = (int(rng.integers(0, side - self.crop_size + 1)) for side in shape[:2])
@@ -221,20 +232,21 @@ class TrainingSet:
         return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC))
 
 
-def camera_shake(image, rng):
-    """Blurs a photograph as training on photographs does by default, by the paper's random paths of a camera.
-
-    The camera does not turn: that takes several times as long as one kernel for the whole crop. Light adds up with a
-    gamma between 1 and 2.2, as different cameras have it.
-
-    Args:
-        image: uint8 `(H, W, 3)`.
-        rng: `numpy.random.Generator`.
+def _sources(items, shares):
+    """Splits items into sources, and says whose turn it is.
 
     Returns:
-        uint8 `(H, W, 3)`.
+        `(sources, turns)`: list of `(share, items)`; list of `(source, turn)`, one for each sample of a cycle in which
+        every source comes as often as its share says, evenly spread: its number, and how often it came before.
     """
-    return random_blur(image, rng, rotation=(0, 0), gamma=rng.uniform(1.0, 2.2))[0]
+    if sum(n for _, n in shares) != len(items) or min(min(pair) for pair in shares) < 1:
+        raise ValueError(f"shares {shares}: numbers above 0 are required, and {len(items)} items in all")
+    ends = itertools.accumulate(n for _, n in shares)
+    sources = [(share, items[end - n : end]) for (share, n), end in zip(shares, ends, strict=True)]
+    due = sorted(
+        ((turn + 0.5) / share, source, turn) for source, (share, _) in enumerate(shares) for turn in range(share)
+    )
+    return sources, [(source, turn) for _, source, turn in due]
 
 
 def _store(pixels, path):
@@ -248,5 +260,7 @@ def _store(pixels, path):
 
 @functools.lru_cache(maxsize=8)
 def _shuffled(seed, kind, stretch, n):
-    # A fourth number above 0 keeps this generator apart from those of the samples, which have three.
-    return np.random.default_rng((seed, ("pairs", "photographs").index(kind), stretch, n)).permutation(n)
+    # A fourth number above 0 keeps this generator apart from those of the samples, which have three; those of
+    # `blurred_whole` have a 2 in the second place.
+    stream = 3 + kind if isinstance(kind, int) else ("pairs", "photographs").index(kind)
+    return np.random.default_rng((seed, stream, stretch, n)).permutation(n)

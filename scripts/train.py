@@ -23,6 +23,8 @@ def flag(field):
         return click.option(f"--{field.name}", type=click.Path(), multiple=kind(field) is tuple, **settings)
     if "choices" in rules:
         return click.option(f"--{field.name}", type=click.Choice(rules["choices"]), **settings)
+    if kind(field) is str:
+        return click.option(f"--{field.name}", type=str, **settings)
     range_of = click.IntRange if kind(field) is int else click.FloatRange
     bounds = range_of(
         rules.get("at_least", rules.get("above")),

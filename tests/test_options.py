@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from deblur_gan.options import BadOption, Options, is_path, kind
+from deblur_gan.blur import KINDS
+from deblur_gan.options import KINDS_OF_BLUR, BadOption, Options, is_path, kind
 from deblur_gan.weights import MAX_BLOCKS
 
 ROOT = Path(__file__).parent.parent
@@ -82,6 +83,23 @@ def test_values_of_another_type_or_choice_are_refused():
         for value in wrong:
             with pytest.raises(BadOption, match=rf"^--{field.name} "):
                 Options(**{field.name: value})
+
+
+def test_mixtures_of_blur_and_shares_are_read():
+    assert tuple(KINDS) == KINDS_OF_BLUR
+    assert Options().mixture == {"handheld": 1} and Options().share_of_each is None
+    options = Options(blur_mix="handheld:4,paper:0.5", data_dir=["a", "b"], synthetic="c", shares="1:10:2")
+    assert options.mixture == {"handheld": 4, "paper": 0.5} and options.share_of_each == (1, 10, 2)
+    wrong = [
+        ("blur_mix", mix) for mix in ("other:1", "paper", "paper:", "paper:-1", "paper:nan", "paper:1,", "paper:0")
+    ]
+    wrong += [("blur_mix", "paper:1,paper:2"), ("blur_mix", "paper:1e999")]
+    wrong += [("shares", shares) for shares in ("0", "1:2", "-1", "1.5", "1:", "a", "10000", "\u0663")]
+    for name, value in wrong:
+        with pytest.raises(BadOption, match=rf"^--{name} [^\n]*: must [^\n]*$"):
+            Options(**{name: value})
+    result = CliRunner().invoke(script(), ["--blur_mix", "handheld:4,other:1"])
+    assert result.exit_code == 2 and "--blur_mix" in result.output.splitlines()[-1]
 
 
 def test_options_that_do_not_go_together_are_refused():

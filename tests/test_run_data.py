@@ -4,7 +4,7 @@ import os
 import shutil
 
 import pytest
-from conftest import noise, save
+from conftest import noise, save, write_pairs
 
 from deblur_gan.checkpoint import BadRun
 from deblur_gan.run_data import find_data
@@ -33,6 +33,15 @@ def test_nothing_is_trained_on_and_validated_with(photographs, pairs):
         data = found({"data_dir": (pairs,), "synthetic": (photographs,)}, seed=seed)
         assert not set(data.validation_pairs) & set(data.pairs) and len(data.photographs) == 20
         assert len(data.validation_pairs) + len(data.pairs) == 9 and data.validation_pairs
+
+
+def test_each_folder_is_a_source(photographs, pairs, tmp_path):
+    write_pairs(tmp_path / "more", range(40), first=50)
+    data = found({"data_dir": (pairs, tmp_path / "more"), "synthetic": (photographs,)}, n_images=20)
+    (n_first, n_second, n_photographs), n_pairs = data.n_of_sources, len(data.pairs)
+    assert (n_first + n_second, n_photographs) == (n_pairs, len(data.photographs)) == (20, 20)
+    assert all(pair.sharp.is_relative_to(pairs) for pair in data.pairs[:n_first])
+    assert all(pair.sharp.is_relative_to(tmp_path / "more") for pair in data.pairs[n_first:])
 
 
 def test_the_same_pictures_elsewhere_and_later_are_the_same(photographs, pairs, tmp_path):

@@ -12,6 +12,7 @@ import pytest
 from conftest import ROOT, negatives, noise, save
 from PIL import Image
 
+from deblur_gan.blur import mixed_blur
 from deblur_gan.pairs import Pair
 from deblur_gan.photographs import BadImage, from_uint8
 from deblur_gan.training_set import TrainingSet
@@ -115,25 +116,22 @@ def test_resize_takes_the_whole_image(tmp_path):
 def test_photographs_are_blurred_on_the_fly(tmp_path):
     photograph = noise(0, 64, 64)
     path = save(tmp_path / "photograph.png", photograph)
-    handed = []
 
-    def blur(image, rng):
-        handed.append(image.shape)
-        return 255 - image
+    def blur(image, rng, window):
+        np.testing.assert_array_equal(image, photograph)  # what lies around the crop is blurred into it
+        return 255 - image[window]
 
     training = TrainingSet([], [path], blur=blur, crop_size=32)
     for index in range(10):
         blurred, sharp = training.sample(0, index)
         assert len(places(photograph, sharp)) == 1
         np.testing.assert_array_equal(blurred, 255 - sharp)
-    # What lies around the crop is blurred with it.
-    assert max(handed) == (40, 40, 3) and min(handed) >= (36, 32, 3)
 
 
-def test_the_default_blur_averages(tmp_path):
+def test_the_blur_of_the_paper_averages(tmp_path):
     """A path of 5 px or more averages pixels that have nothing to do with each other: their variance falls."""
     path = save(tmp_path / "photograph.png", noise(0, 64, 64))
-    training = TrainingSet([], [path], crop_size=32)
+    training = TrainingSet([], [path], blur=mixed_blur({"paper": 1}), crop_size=32)
     for index in range(10):
         blurred, sharp = training.sample(0, index)
         assert len(places(noise(0, 64, 64), sharp)) == 1
@@ -146,12 +144,42 @@ def test_pairs_and_photographs_are_mixed_one_to_two(tmp_path):
     pairs = negatives(tmp_path / "pairs", 4)
     photographs = [save(tmp_path / f"{i}.png", noise(100 + i)) for i in range(5)]
     options = {"batch_size": 3, "crop_size": 16, "scale": 1}
-    training = TrainingSet(pairs, photographs, blur=lambda image, rng: image, **options)
+    training = TrainingSet(pairs, photographs, blur=lambda image, rng, window: image[window], **options)
     assert training.steps_per_epoch == 4
     kinds = [np.array_equal(*training.sample(0, index)) for index in range(12)]
     assert sum(kinds) == 8
     for step in range(4):
         assert sum(kinds[3 * step : 3 * step + 3]) == 2
+
+
+def numbered(folder, first, n):
+    """Photographs of one grey level each, which tells them apart."""
+    return [save(folder / f"{i}.png", np.full((16, 16, 3), i, np.uint8)) for i in range(first, first + n)]
+
+
+def test_sources_give_their_shares(tmp_path):
+    """Each source gives its share at any moment, within one sample, and holds nothing back before it repeats."""
+    pairs = [Pair(path.stem, "", path, path) for path in numbered(tmp_path, 0, 8)]
+    photographs = numbered(tmp_path, 8, 7)
+    shares, source_of = [(1, 3), (2, 5), (4, 7)], [0] * 3 + [1] * 5 + [2] * 7
+    options = {"blur": lambda image, rng, window: image[window], "crop_size": 16, "scale": 1, "batch_size": 2}
+    training = TrainingSet(pairs, photographs, shares=shares, **options)
+    assert training.steps_per_epoch == 7
+    n_samples = 7 * 30
+    seen = [int(training.sample(*divmod(number, 14))[1][0, 0, 0]) for number in range(n_samples)]
+    again = TrainingSet(pairs, photographs, shares=shares, **options)
+    assert seen[100] == again.sample(*divmod(100, 14))[1][0, 0, 0]
+    for source, (share, n) in enumerate(shares):
+        counts = np.cumsum([source_of[item] == source for item in seen])
+        assert counts[-1] == n_samples * share // 7
+        assert np.abs(counts - np.arange(1, n_samples + 1) * share / 7).max() <= 1
+        own = [item for item in seen if source_of[item] == source]
+        stretches = [own[i : i + n] for i in range(0, len(own) - n + 1, n)]
+        assert all(len(set(stretch)) == n for stretch in stretches)
+        assert len({tuple(stretch) for stretch in stretches}) > 1
+    for wrong in ([(1, 3), (2, 5)], [(0, 8), (1, 7)], [(1, 0), (1, 15)]):
+        with pytest.raises(ValueError, match="15 items in all"):
+            TrainingSet(pairs, photographs, shares=wrong)
 
 
 def test_memory_does_not_grow_with_the_number_of_pairs(tmp_path):
