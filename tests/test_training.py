@@ -1,5 +1,6 @@
 """Runs in this process: what stops them, what is kept, what may change. Killed runs are in `test_train_script.py`."""
 
+import collections
 import csv
 import dataclasses
 import errno
@@ -418,6 +419,23 @@ def test_a_full_cache_is_blamed_and_not_the_run(pairs, tmp_path, eager, monkeypa
         train(small(data_dir=pairs, n_val_images=0, log_dir=tmp_path / "weights"))
 
 
+def test_shares_are_those_of_the_folders(pairs, tmp_path):
+    """Of 2 pairs and 9 photographs with 3:1, three of four samples are pairs, each pair as often as the other."""
+    few = write_pairs(tmp_path / "few", range(2), first=70)
+    options = small(data_dir=few, synthetic=pairs / "sharp", shares="3:1", n_val_images=0)
+    training_set, _ = training._pictures(options, training._find_data(options, n_checking=0))
+    handed = []
+    training_set._pixels = lambda path, scale: handed.append(path) or photograph(0)
+    for index in range(8):
+        training_set.sample(0, index)
+    counts = collections.Counter(path.parent.parent for path in handed)
+    assert counts == {few: 2 * 6, pairs: 2}
+    assert all(handed.count(path) == 3 for path in (few / "sharp").iterdir())
+    options = small(data_dir=(few, pairs), shares="3:1", n_val_images=0, n_images=1)
+    with pytest.raises(BadRun, match="^--shares 3:1: a folder of --data_dir has no pairs left"):
+        training._pictures(options, training._find_data(options, n_checking=0))
+
+
 @on_tensorflow
 def test_a_run_of_the_first_version_goes_on(tmp_path, eager):
     """`golden/first_run` was written by version 0.1.0; its folder of pairs was that of this test."""
@@ -427,6 +445,7 @@ def test_a_run_of_the_first_version_goes_on(tmp_path, eager):
         resume(tmp_path / "run", data_dir=tmp_path / "elsewhere")
     run_dir = resume(tmp_path / "run", data_dir=tmp_path / "elsewhere", n_epochs=2)
     assert [row["epoch"] for row in log_of(run_dir)] == ["1", "2"]
+    assert json.loads((run_dir / "options.json").read_text())["options"]["blur_mix"] == "paper:1"
     assert set(json.loads((run_dir / "options.json").read_text())["fingerprints"]) == {
         "training_pairs",
         "training_photographs",
