@@ -172,6 +172,9 @@ def _save(model, path, network, training):
     # into the file.
     plain = _build(description, "float32")
     config = json.loads(plain.to_json())
+    # Weights that are there need no initializer, and an older Keras refuses what a newer one says of them.
+    for layer in config["config"]["layers"]:
+        layer["config"] = {key: value for key, value in layer["config"].items() if not key.endswith("_initializer")}
     attributes = {
         "keras_version": keras.__version__,
         "backend": keras.backend.backend(),
