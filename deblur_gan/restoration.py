@@ -5,6 +5,7 @@ import math
 import sys
 from pathlib import Path
 
+import keras
 import numpy as np
 from tqdm import tqdm
 
@@ -36,6 +37,9 @@ FULL_CONTRAST = 32.0
 WHOLE_IMAGE_PIXELS = 1_500_000
 TILE_SIZE = 1024
 LARGEST_DEFAULT_OVERLAP = 64
+
+# JAX compiles a generator for each size of image and keeps the code, some 7 MB. After so many sizes it is let go.
+SIZES_COMPILED = 16
 
 
 def deblur(generator, image, tile_size=None, tile_overlap=None, progress=None):
@@ -136,6 +140,8 @@ def _windows(length, tile_size, overlap):
 
 def _predict(generator, pixels):
     values = from_uint8(pixels)
+    if keras.backend.backend() == "jax":
+        _bound_compiled_sizes(generator, values.shape)
     restored = generator.predict_on_batch(values)
     if not np.isfinite(restored).all():
         raise FloatingPointError("the generator answered with numbers that are not finite; its weights are unfit")
@@ -145,6 +151,15 @@ def _predict(generator, pixels):
         if (share < 1).any():
             restored = np.where(share < 1, values + share * (restored - values), restored)
     return restored
+
+
+def _bound_compiled_sizes(generator, shape):
+    """Makes room for what is compiled for another shape of input; the generator itself remembers which there are."""
+    shapes = vars(generator).setdefault("_compiled_shapes", set())
+    if shape not in shapes and len(shapes) == SIZES_COMPILED:
+        generator.make_predict_function(force=True)
+        shapes.clear()
+    shapes.add(shape)
 
 
 def _restore_tiles(generator, padded, tile_size, tile_overlap, progress):

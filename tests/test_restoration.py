@@ -8,7 +8,7 @@ from PIL import Image
 
 from deblur_gan.networks import generator_model
 from deblur_gan.photographs import BadImage, from_uint8, to_uint8
-from deblur_gan.restoration import TILE_SIZE, _windows, deblur, restore_files
+from deblur_gan.restoration import SIZES_COMPILED, TILE_SIZE, _windows, deblur, restore_files
 from deblur_gan.weights import load_generator
 
 GOLDEN = Path(__file__).parent / "golden" / "keras213_generator.h5"
@@ -63,6 +63,22 @@ def test_photographs_of_one_size_go_together(meudec):
     together = deblur(meudec, images)
     alone = np.stack([deblur(meudec, image) for image in images])
     assert np.abs(together.astype(int) - alone).max() <= 1
+
+
+def test_code_for_many_sizes_is_not_kept_for_ever(monkeypatch):
+    generator = generator_model("paper", ngf=4, n_blocks=1)
+    made = []
+    make = generator.make_predict_function
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    monkeypatch.setattr(generator, "predict_on_batch", lambda values: values)
+    monkeypatch.setattr(generator, "make_predict_function", lambda force: made.append(make(force=force)))
+    sizes = [(64 + 4 * number, 64) for number in range(SIZES_COMPILED)]
+    for height, width in 2 * sizes:
+        deblur(generator, noise(height, width, 3))
+    assert not made, "sizes that come again are compiled once"
+    for number in range(2 * SIZES_COMPILED):
+        deblur(generator, noise(64, 128 + 4 * number, 3))
+    assert len(made) == 2
 
 
 def test_padding_is_out_of_sight(meudec):
