@@ -22,7 +22,7 @@ FLOORS = [
     "checkpoint light losses paths photographs pytorch",
     "blur flow frames gan pairs restoration weights",
     "evaluation run_data run_folder synthesis training_set",
-    "recorder report samples",
+    "data recorder report samples",
     "journal",
     "results training",
 ]

@@ -109,3 +109,9 @@ def test_a_gallery_that_differs_by_rounding_is_left_as_it_is(tmp_path):
         pixels[2, 3, 1] = level
         save_if_other(Image.fromarray(pixels), path)
         assert np.asarray(Image.open(path))[2, 3, 1] == shown
+
+
+def test_names_of_the_first_readme_are_found_where_it_had_them():
+    from deblur_gan import data, pairs, training_set
+
+    assert data.find_pairs is pairs.find_pairs and data.TrainingSet is training_set.TrainingSet
