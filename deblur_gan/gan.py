@@ -104,8 +104,16 @@ class DeblurGAN(keras.Model):
         Args:
             generator_optimizer: `keras.optimizers.Optimizer` of the generator.
             critic_optimizer: another one, of the critic.
-            **kwargs: `jit_compile`, `run_eagerly`, `steps_per_execution` of `keras.Model.compile`.
+            **kwargs: `jit_compile`, `run_eagerly`, `steps_per_execution` of `keras.Model.compile`. On PyTorch,
+                `jit_compile=True` compiles the generator's call and gradient.
+
+        Raises:
+            ValueError: if PyTorch is to compile a generator with dropout, or has no C++ compiler.
         """
+        # Keras would hand PyTorch the whole step, which takes longer compiled than not.
+        self.compiles_generator = keras.backend.backend() == "torch" and kwargs.pop("jit_compile", None) is True
+        if self.compiles_generator:
+            gradients.require_compilable(self.generator)
         super().compile(optimizer=None, **kwargs)
         self.generator_optimizer = _built(generator_optimizer, self.generator)
         self.critic_optimizer = _built(critic_optimizer, self.critic)
@@ -189,7 +197,7 @@ class DeblurGAN(keras.Model):
     @gradients.step
     def train_step(self, data):
         blurred, sharp = (keras.ops.convert_to_tensor(images, "float32") for images in data[:2])
-        restored, pull_back = gradients.forward(self.generator, blurred)
+        restored, pull_back = gradients.forward(self.generator, blurred, self.compiles_generator)
         losses = {name: keras.ops.zeros(()) for name in ("critic_loss", "gradient_penalty")}
         for _ in range(self.critic_updates):
             losses = self.update_critic(sharp, restored)

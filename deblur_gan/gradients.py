@@ -16,6 +16,8 @@ elif _BACKEND == "jax":
     import jax
 elif _BACKEND == "torch":
     import torch
+    from torch._inductor import cpp_builder
+    from torch.fx.experimental import proxy_tensor
 else:
     raise ImportError(f"KERAS_BACKEND={_BACKEND!r}: training needs tensorflow, jax or torch")
 
@@ -59,7 +61,7 @@ def step(function):
     return function
 
 
-def forward(model, inputs):
+def forward(model, inputs, compiled=False):
     """Calls a model in training mode once, and keeps what is needed to differentiate that call later.
 
     Batch statistics and dropout seeds move on by one step.
@@ -67,6 +69,8 @@ def forward(model, inputs):
     Args:
         model: `keras.Model` of one input and one output.
         inputs: tensor.
+        compiled: bool, whether PyTorch compiles call and gradient, once for each shape of `inputs`; the model must be
+            one of `require_compilable`. TensorFlow and JAX compile the whole step anyway.
 
     Returns:
         `(outputs, pull_back)`. `pull_back(gradient)` takes the gradient of a loss with respect to `outputs` to its
@@ -89,10 +93,56 @@ def forward(model, inputs):
             variable.assign(value)
         return outputs, lambda gradient: transposed(gradient)[0]
 
-    with torch.enable_grad():
-        outputs = model(inputs, training=True)
     weights = [variable.value for variable in model.trainable_variables]
+    with torch.enable_grad():
+        if compiled:
+            state = [variable.value for variable in model.non_trainable_variables]
+            outputs, *new_state = _compiled(model, weights, state, inputs)(weights, state, inputs)
+            for variable, value in zip(model.non_trainable_variables, new_state, strict=True):
+                variable.assign(value.detach())
+        else:
+            outputs = model(inputs, training=True)
     return outputs.detach(), lambda gradient: torch.autograd.grad(outputs, weights, gradient)
+
+
+def require_compilable(model):
+    """Raises `ValueError` if PyTorch cannot compile the training call of a `keras.Model`."""
+    if any(getattr(layer, "rate", 0) for layer in model.layers):
+        raise ValueError("--jit_compile: PyTorch compiles generators without dropout only; give --dropout 0 with it")
+    try:
+        cpp_builder.get_cpp_compiler()
+    except Exception as error:
+        raise ValueError(
+            f"--jit_compile: PyTorch finds no C++ compiler, such as g++ ({type(error).__name__})"
+        ) from None
+
+
+def _compiled(model, weights, state, inputs):
+    """Compiles a model's call in training mode with Inductor; the model itself remembers it, for each shape of inputs.
+
+    Keras' layers are run once, to record the operations they come down to: `torch.compile` given the layers
+    themselves breaks off at each and compiles next to nothing.
+
+    Returns:
+        `function(weights, state, inputs) -> [outputs, *new_state]`.
+    """
+    of_shapes = vars(model).setdefault("_compiled_calls", {})
+    if inputs.shape not in of_shapes:
+
+        def call(weights, state, inputs):
+            outputs, new_state = model.stateless_call(weights, state, inputs, training=True)
+            return [outputs, *new_state]
+
+        with torch.no_grad():
+            recorded = proxy_tensor.make_fx(call)([weight.detach() for weight in weights], state, inputs)
+        for node in reversed(recorded.graph.find_nodes(op="call_function", target=torch.ops.aten.clone.default)):
+            # Keras copies what a convolution reads, twice; Inductor brings it into the order of axes that it wants.
+            if all(user.target is torch.ops.aten.convolution.default for user in node.users):
+                node.replace_all_uses_with(node.args[0])
+                recorded.graph.erase_node(node)
+        recorded.recompile()
+        of_shapes[inputs.shape] = torch.compile(recorded)
+    return of_shapes[inputs.shape]
 
 
 def of_inputs(function, inputs):

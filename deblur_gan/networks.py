@@ -6,6 +6,7 @@ PyTorch code. The order of the layers that hold weights is the file format: do n
 """
 
 import keras
+import numpy as np
 from keras import layers
 
 ARCHITECTURES = ("meudec", "paper")
@@ -27,6 +28,11 @@ class ReflectionPadding2D(layers.Layer):
 
     def call(self, inputs):
         both = (self.padding, self.padding)
+        if keras.backend.backend() == "torch":
+            # PyTorch is fast at mirroring the last two axes, and where they are not the last, it mirrors three.
+            channels_first = keras.ops.transpose(inputs, (0, 3, 1, 2))
+            padded = keras.ops.pad(channels_first, ((0, 0), (0, 0), both, both), mode="reflect")
+            return keras.ops.transpose(padded, (0, 2, 3, 1))
         return keras.ops.pad(inputs, ((0, 0), both, both, (0, 0)), mode="reflect")
 
     def compute_output_shape(self, input_shape):
@@ -212,6 +218,38 @@ def generator_model(
     else:
         restored = Clip(name="restored", dtype="float32")(x)
     return keras.Model(blurred, restored, name="generator")
+
+
+def widened_weights(narrow, wide, seed=0):
+    """Makes of the weights of a generator those of a wider one that gives the same images.
+
+    Every channel becomes several that hold the same, and what reads them shares its kernel out among them. The shares
+    are random: equal ones would give the copies of a channel the same gradients for ever.
+
+    Args:
+        narrow: `keras.Model` from `generator_model`.
+        wide: another, of the same architecture and blocks; its `ngf` is a multiple of that of `narrow`.
+        seed: int, for the shares.
+
+    Returns:
+        List of float32 arrays for `wide.set_weights`.
+
+    Reference: Chen et al., "Net2Net: Accelerating Learning via Knowledge Transfer", https://arxiv.org/abs/1511.05641
+    """
+    rng = np.random.default_rng(seed)
+    weights = []
+    for narrow_layer, wide_layer in zip(narrow.layers, wide.layers, strict=True):
+        for value, variable in zip(narrow_layer.get_weights(), wide_layer.weights, strict=True):
+            value = np.tile(value, [new // old for new, old in zip(variable.shape, value.shape, strict=True)])
+            if value.ndim == 4:
+                read = 3 if isinstance(wide_layer, layers.Conv2DTranspose) else 2
+                n_copies = value.shape[read] // narrow_layer.kernel.shape[read]
+                written, read_once = value.shape[5 - read], value.shape[read] // n_copies
+                shares = rng.dirichlet([1.0] * n_copies, size=(written, read_once))  # (written, read_once, n_copies)
+                shares = np.moveaxis(shares, 2, 0).swapaxes(1, 2).reshape(n_copies * read_once, written)
+                value = value * (shares if read == 2 else shares.T)
+            weights.append(value.astype(np.float32))
+    return weights
 
 
 def critic_model(architecture="paper", ndf=64, image_shape=(256, 256, 3), dtype="float32"):

@@ -118,7 +118,12 @@ class Options:
     dropout: float = _option(
         0.5, "Share of activations dropped in each residual block while training.", at_least=0, below=1
     )
-    init_from: str | None = _option(None, "Weights of a generator to start from, for fine-tuning.", words=())
+    init_from: str | None = _option(
+        None,
+        "Weights of a generator to start from, for fine-tuning. --ngf may be a multiple of that file's: every channel "
+        "is then doubled (or more), which restores the same and can learn more.",
+        words=(),
+    )
     vgg: str = _option("vgg16", "Network of the perceptual loss.", choices=("vgg16", "vgg19"))
     vgg_weights: str = _option(
         "imagenet", "Its weights: a Keras .h5 file, or 'imagenet' to download them once.", words=("imagenet",)
@@ -155,6 +160,12 @@ class Options:
         None,
         "Compute in half precision where it is safe; weights stay float32.",
         choices=("bfloat16", "float16"),
+    )
+    jit_compile: bool = _option(
+        False,
+        "PyTorch: compile the generator's pass, in a minute or two; needs --dropout 0 and a C++ compiler. TensorFlow "
+        "and JAX always compile.",
+        may_change=True,
     )
     multi_gpu: bool = _option(False, "Share every batch among all GPUs (TensorFlow and JAX).")
     seed: int = _option(0, "For initial weights, dropout, samples, what is set aside.", at_least=0, at_most=2**32 - 1)

@@ -14,7 +14,7 @@ from deblur_gan.files import locked
 from deblur_gan.gan import DeblurGAN
 from deblur_gan.interruption import Interruption
 from deblur_gan.losses import PerceptualLoss
-from deblur_gan.networks import critic_model, generator_model
+from deblur_gan.networks import critic_model, generator_model, widened_weights
 from deblur_gan.options import MAY_CHANGE, BadOption, Options, is_path
 from deblur_gan.photographs import BadImage
 from deblur_gan.recorder import Recorder
@@ -200,7 +200,7 @@ def build_gan(options):
     Raises:
         BadRun: if the batch cannot be shared among the GPUs, or `init_from` holds a generator of another size.
         BadWeights: if a network would be too large to be saved, or `init_from` cannot be read or holds no generator.
-        ValueError: if `vgg_weights` cannot be read.
+        ValueError: if `vgg_weights` cannot be read, or PyTorch cannot do what `jit_compile` asks.
     """
     image_shape = (options.crop_size, options.crop_size, 3)
     sizes = {"architecture": options.generator, "ngf": options.ngf, "n_blocks": options.n_blocks}
@@ -219,7 +219,7 @@ def build_gan(options):
             options.generator, options.ngf, options.n_blocks, dtype=policy, dropout=options.dropout
         )
         if options.init_from:
-            generator.set_weights(_initial_weights(options.init_from, options.generator, options.ngf, options.n_blocks))
+            generator.set_weights(_initial_weights(options.init_from, generator, options))
         elif options.generator == "paper":
             # The identity is a better start than a random picture added to the blurred one.
             head = generator.get_layer("head_conv")
@@ -243,20 +243,22 @@ def build_gan(options):
         gan.compile(
             keras.optimizers.Adam(options.learning_rate, beta_1=0.5),
             keras.optimizers.Adam(options.learning_rate, beta_1=0.5),
+            jit_compile=options.jit_compile or "auto",
         )
     return gan
 
 
-def _initial_weights(path, architecture, ngf, n_blocks):
+def _initial_weights(path, generator, options):
     found = describe(path)
     if found["network"] != "generator":
         raise BadWeights(f"{path}: holds a {found['network']}; --init_from names a generator")
-    if (found["architecture"], found["ngf"], found["n_blocks"]) != (architecture, ngf, n_blocks):
+    same = (found["architecture"], found["n_blocks"]) == (options.generator, options.n_blocks)
+    if not same or options.ngf % found["ngf"]:
         raise BadRun(
             f"--init_from {path}: holds another generator; give --generator {found['architecture']} "
-            f"--ngf {found['ngf']} --n_blocks {found['n_blocks']} with it"
+            f"--ngf {found['ngf']} (or a multiple of it) --n_blocks {found['n_blocks']} with it"
         )
-    return load_generator(path).get_weights()
+    return widened_weights(load_generator(path), generator, options.seed)
 
 
 def _no_loss(sharp, restored):

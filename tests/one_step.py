@@ -1,4 +1,4 @@
-"""One training step from fixed weights, images and epsilon, on the backend of KERAS_BACKEND: one_step.py OUT.npz"""
+"""One training step from fixed weights, images and epsilon, on the backend of KERAS_BACKEND: OUT.npz [compiled]"""
 
 import sys
 
@@ -15,7 +15,7 @@ EPSILON = np.array([0.2, 0.7], "float32").reshape(2, 1, 1, 1)
 
 def networks():
     """Builds generator, critic and perceptual loss with the same weights wherever it is called; no dropout."""
-    generator = generator_model("meudec", ngf=4, n_blocks=1)
+    generator = generator_model("meudec", ngf=4, n_blocks=1, dropout=0.0)
     critic = critic_model("paper", ndf=4, image_shape=(None, None, 3))
     perceptual_loss = PerceptualLoss(weights=None)
     rng = np.random.default_rng(0)
@@ -28,9 +28,6 @@ def networks():
                 for weight in network.get_weights()
             ]
         )
-    for layer in generator.layers:
-        if isinstance(layer, keras.layers.Dropout):
-            layer.rate = 0.0
     return generator, critic, perceptual_loss
 
 
@@ -43,11 +40,11 @@ class WithEpsilon(DeblurGAN):
         return keras.ops.convert_to_tensor(EPSILON)
 
 
-def main(path):
+def main(path, jit_compile="auto"):
     generator, critic, perceptual_loss = networks()
     before = generator.get_weights() + critic.get_weights()
     gan = WithEpsilon(generator, critic, perceptual_loss, critic_updates=CRITIC_UPDATES, pixel_weight=0.5)
-    gan.compile(keras.optimizers.SGD(RATE), keras.optimizers.SGD(RATE))
+    gan.compile(keras.optimizers.SGD(RATE), keras.optimizers.SGD(RATE), jit_compile=jit_compile)
     result = gan.train_on_batch(*images(), return_dict=True)
     for number, (old, new) in enumerate(zip(before, generator.get_weights() + critic.get_weights(), strict=True)):
         result[f"{number}_weight"], result[f"{number}_change"] = new, new - old
@@ -55,4 +52,4 @@ def main(path):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1], jit_compile=True if "compiled" in sys.argv[2:] else "auto")

@@ -142,6 +142,9 @@ def test_one_step_is_the_same_on_every_backend(tmp_path):
 
     installed = [name for name in ("tensorflow", "jax", "torch") if _installed(name)]
     others = [run_on(name, "one_step.py", tmp_path / f"{name}.npz") for name in installed if name != BACKEND]
+    if "torch" in installed:
+        others.append(run_on("torch", "one_step.py", tmp_path / "compiled.npz", "compiled"))
+        installed.append("compiled")
     one_step.main(tmp_path / f"{BACKEND}.npz")
     expected = plain_step.run()
     for process in others:

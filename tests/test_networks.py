@@ -9,6 +9,7 @@ from deblur_gan.networks import (
     ReflectionPadding2D,
     critic_model,
     generator_model,
+    widened_weights,
 )
 
 
@@ -199,3 +200,21 @@ def test_mixed_precision_keeps_the_head_in_float32():
 def test_bad_arguments_are_named(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+@pytest.mark.parametrize("architecture", ["meudec", "paper"])
+@pytest.mark.parametrize("times", [1, 2, 3])
+def test_a_widened_generator_restores_the_same_with_channels_that_can_part(architecture, times):
+    narrow, wide = (generator_model(architecture, ngf, 1, dropout=0.0) for ngf in (4, 4 * times))
+    rng = np.random.default_rng(0)
+    narrow.set_weights([weight + rng.uniform(0, 0.05, weight.shape) for weight in narrow.get_weights()])
+    wide.set_weights(widened_weights(narrow, wide))
+    x = images(2, 32, 24, 3)
+    assert np.abs(output(narrow, x) - x).mean() > 0.01 and np.abs(output(narrow, x)).mean() < 0.99
+    np.testing.assert_allclose(output(wide, x), output(narrow, x), atol=1e-4)
+    if times > 1:
+        # What reads two copies of one channel reads them in different shares, in both kinds of convolution.
+        for name, read in (("block1_conv1", 2), ("up1_conv", 2 if architecture == "meudec" else 3)):
+            kernel = np.moveaxis(wide.get_layer(name).get_weights()[0], read, 0)
+            half = narrow.get_layer(name).kernel.shape[read]
+            assert np.abs(kernel[0] - kernel[half]).max() > 0.01 * np.abs(kernel).max()

@@ -199,8 +199,11 @@ def test_a_run_begins_from_a_file_and_saves_float32_averages(pairs, tmp_path, ea
         n_val_images=0,
         log_dir=tmp_path / "weights",
     )
-    with pytest.raises(BadRun, match="give --generator paper --ngf 2 --n_blocks 1 with it"):
-        train(dataclasses.replace(options, ngf=4))
+    for other in ({"ngf": 3}, {"n_blocks": 2}, {"generator": "meudec"}):
+        with pytest.raises(
+            BadRun, match=r"give --generator paper --ngf 2 \(or a multiple of it\) --n_blocks 1 with it"
+        ):
+            train(dataclasses.replace(options, **other))
     run_dir = train(options)
     assert json.loads((run_dir / "options.json").read_text())["training_photographs"] == 9
     (path,) = run_dir.glob("generator_001_*.h5")
@@ -208,6 +211,17 @@ def test_a_run_begins_from_a_file_and_saves_float32_averages(pairs, tmp_path, ea
         np.testing.assert_allclose(start, end, atol=1e-7)
     assert not (run_dir / "generator_best.h5").exists()
     assert log_of(run_dir)[0]["val_psnr"] == ""
+
+
+@on_tensorflow
+def test_a_run_begins_from_a_narrower_file_where_that_one_stands(pairs, tmp_path):
+    narrow = generator_model("paper", 2, 1)
+    save_generator(narrow, tmp_path / "start.h5")
+    options = small(generator="paper", ngf=6, dropout=0.0, init_from=str(tmp_path / "start.h5"))
+    images = np.random.default_rng(0).uniform(-1, 1, (1, 16, 16, 3)).astype("float32")
+    np.testing.assert_allclose(
+        training.build_gan(options).generator.predict_on_batch(images), narrow.predict_on_batch(images), atol=1e-4
+    )
 
 
 @on_tensorflow
