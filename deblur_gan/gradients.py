@@ -70,7 +70,7 @@ def forward(model, inputs, compiled=False):
         model: `keras.Model` of one input and one output.
         inputs: tensor.
         compiled: bool, whether PyTorch compiles call and gradient, once for each shape of `inputs`; the model must be
-            one of `require_compilable`. TensorFlow and JAX compile the whole step anyway.
+            one of `require_compilable`. The other backends compile whole steps.
 
     Returns:
         `(outputs, pull_back)`. `pull_back(gradient)` takes the gradient of a loss with respect to `outputs` to its

@@ -163,8 +163,8 @@ class Options:
     )
     jit_compile: bool = _option(
         False,
-        "PyTorch: compile the generator's pass, in a minute or two; needs --dropout 0 and a C++ compiler. TensorFlow "
-        "and JAX always compile.",
+        "Compile the step: the generator's pass on PyTorch (which takes minutes, --dropout 0 and a C++ compiler), all "
+        "of it by XLA on TensorFlow. JAX compiles anyway.",
         may_change=True,
     )
     multi_gpu: bool = _option(False, "Share every batch among all GPUs (TensorFlow and JAX).")
