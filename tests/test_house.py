@@ -22,7 +22,7 @@ FLOORS = [
     "checkpoint light losses paths photographs pytorch",
     "blur flow frames gan pairs restoration weights",
     "batch evaluation run_data run_folder synthesis training_set",
-    "data recorder report samples",
+    "data inputs recorder report samples",
     "journal",
     "results training",
     "commands",

@@ -160,7 +160,7 @@ def _restore_stream(load, file_format, quality):
     if sys.stdout.isatty():
         raise click.UsageError("- goes to standard output, which is this terminal; redirect it: - > restored.jpg")
     content = sys.stdin.buffer.read()
-    sys.stdout.buffer.write(restore_stream(load(None), content, file_format, quality))
+    sys.stdout.buffer.write(restore_stream(load(None), content, file_format, quality, "the input"))
 
 
 def _restore_files(
