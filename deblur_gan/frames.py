@@ -230,7 +230,7 @@ def picture(frame):
         uint8 `(H, W, 3)` RGB or, of a frame with transparency, `(H, W, 4)` RGBA, upright.
     """
     layout = "rgba" if any(component.is_alpha for component in frame.format.components) else "rgb24"
-    colours = reformatted(frame, layout, "POINT", colour_coding(frame), RGB_CODING)
+    colours = reformatted(_centred(frame), layout, "POINT", colour_coding(frame), RGB_CODING)
     pixels = colours.to_ndarray()
     if "DISPLAYMATRIX" in [data.type.name for data in frame.side_data]:
         a, b, _, c, d, *_ = np.frombuffer(frame.side_data["DISPLAYMATRIX"], np.int32)
@@ -238,6 +238,26 @@ def picture(frame):
             pixels, a, d = pixels.swapaxes(0, 1), c, b
         pixels = pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
     return np.ascontiguousarray(pixels)
+
+
+def _centred(frame):
+    """A copy that does not say where between pixels their shared colour differences lie.
+
+    The result of `restore_video` cannot say it, and FFmpeg would move the differences by half a pixel on the way.
+    """
+    from av import VideoFrame
+
+    if frame.format.chroma_width(2) == 2 and frame.format.chroma_height(2) == 2:
+        return frame
+    copy = VideoFrame(frame.width, frame.height, frame.format.name)
+    copy.colorspace, copy.color_range = frame.colorspace, frame.color_range
+    for plane, original in zip(copy.planes, frame.planes, strict=True):
+        rows = np.zeros((plane.height, plane.line_size), np.uint8)
+        of_original = np.frombuffer(original, np.uint8).reshape(plane.height, original.line_size)
+        width = min(plane.line_size, original.line_size)
+        rows[:, :width] = of_original[:, :width]
+        plane.update(rows)
+    return copy
 
 
 def colour_coding(frame):

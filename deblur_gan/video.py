@@ -102,7 +102,7 @@ def restore_video(
             raise BadImage(f"{source}: is transparent in the way of WebM, which is not read here")
         part = _Part(container, video, start, duration)
         with whole_file(target) as temporary, _written(target, av):
-            result = _Result(temporary, video, part)
+            result = _Result(temporary, target, video, part)
             with contextlib.closing(result):
                 _restore_frames(generator, source, result, part, strength, tile_size, progress)
                 if not result.n_frames:
@@ -215,9 +215,13 @@ class _Part:
         except pyav(self.container.name).FFmpegError as error:
             self.notes.append(f"it is cut: what follows {_clock(last - self.origin)} cannot be read ({ffmpeg_reason(error)})")
             return
-        promised = Fraction(self.container.duration or 0, 1_000_000)
+        promised = max(Fraction(self.container.duration or 0, 1_000_000), self._said_by_avi())
         if promised - (last - self.origin) > _CUT:
             self.notes.append(f"it is cut: it ends at {_clock(last - self.origin)} of the {_clock(promised)} that it promises")
+
+    def _said_by_avi(self):
+        """Fraction, seconds: FFmpeg corrects the duration of a cut AVI, but not its number of frames."""
+        return self.video.frames * self.video.time_base if self.container.format.name == "avi" else 0
 
 
 def _exact(seconds):
@@ -228,15 +232,16 @@ def _exact(seconds):
 class _Result:
     """The file that is written: restored frames at the times of the original, and copies of all other packets."""
 
-    def __init__(self, path, video, part):
-        av = pyav(path)
+    def __init__(self, path, target, video, part):
+        """`path` is written, and called `target` in messages."""
+        av, self._target = pyav(target), target
         self.n_frames, self.size, self.notes = 0, None, []
         self._video, self._part, self._container = video, part, video.container
         suffix = path.suffix.lower()
         try:
             self._file = av.open(str(path.absolute()), "w", format={".m4v": "mp4"}.get(suffix))
         except ValueError:
-            raise BadImage(f"{suffix or 'no extension'}: no container of videos is called so") from None
+            raise BadImage(f"{target}: no container of videos has this extension") from None
         # From the number of a stream to its copy, and to the time of its last packet; packets that came too early.
         self._copies, self._last, self._early = {}, {}, []
         # Times and durations of the frames that the encoder has not given back, by their number.
@@ -304,7 +309,7 @@ class _Result:
                 if (name, options) != own:
                     self.notes.append(f"it is written as H.264: {codec.canonical_name} cannot be written here")
                 return name, stream
-        raise BadImage(f"its codec, {codec.canonical_name}, cannot be written here, nor H.264 in such a file")
+        raise BadImage(f"{self._target}: cannot be written: such a file takes neither {codec.canonical_name} nor H.264")
 
     def _add_copy(self, stream):
         kind = f"stream {stream.index} ({stream.type})"
