@@ -21,7 +21,7 @@ FLOORS = [
     "backend files gradients hdf5 interruption knobs metadata metrics moving_average networks options",
     "checkpoint light losses paths photographs pytorch",
     "blur flow frames gan pairs restoration weights",
-    "evaluation run_data run_folder synthesis training_set",
+    "batch evaluation run_data run_folder synthesis training_set",
     "data recorder report samples",
     "journal",
     "results training",
