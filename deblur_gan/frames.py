@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from scipy import ndimage
 
 from deblur_gan.photographs import BadImage, find_images, read_rgb
 
@@ -169,8 +168,8 @@ def decoded(path, stream, packets):
         packets: iterable of its `av.Packet`s.
 
     Yields:
-        `(frame, seconds, broken)`: `av.VideoFrame`, or None if there is none to show; Fraction, its time, or None; None,
-        or what is broken about it, a str such as "is damaged".
+        `(frame, seconds, broken)`: `av.VideoFrame`, or None if there is none to show; Fraction, its time, or None if it
+        is not known; str, what is broken about it, such as "is damaged", or None.
 
     Raises:
         BadImage: if the video is recorded with high dynamic range.
@@ -312,6 +311,8 @@ def sharpness(image):
         Crete et al., The Blur Effect: Perception and Estimation with a New No-Reference Perceptual Blur Metric,
         Human Vision and Electronic Imaging XII, 2007: this is 1 minus their measure.
     """
+    from scipy import ndimage  # restoring a photograph gets here by way of `video`, and can do without
+
     grey = image @ np.float32([0.299, 0.587, 0.114])
     of_axes = []
     for axis in (0, 1):

@@ -20,7 +20,6 @@ from deblur_gan.frames import (
     reformatted,
 )
 from deblur_gan.photographs import BadImage
-from deblur_gan.restoration import deblur
 
 # The encoder of a codec and its setting: constant quality, at which encoding costs little of what was restored.
 _ENCODERS = {
@@ -45,6 +44,7 @@ _TAGS = ("colorspace", "color_range", "color_primaries", "color_trc")
 _STALE = ("BPS", "DURATION", "ENCODER", "NUMBER_OF_", "ROTATE", "_STATISTICS_")
 
 _READ_ON = 10  # seconds that are read beyond the part, for sound that lies behind its pictures in the file
+_BROKEN_NAMED = 10  # broken frames that are named one by one
 _CUT = 1  # seconds by which a file may be shorter than it says
 
 
@@ -63,21 +63,17 @@ class RestoredVideo:
     notes: list
 
 
-def restore_video(
-    generator, source, target, strength=1.0, tile_size=None, start=None, duration=None, progress=None
-):
-    """Restores every frame of a video as `deblur` restores a photograph, and copies its sound and its subtitles.
+def restore_video(restore, source, target, start=None, duration=None, progress=None):
+    """Restores every frame of a video as a photograph is restored, and copies its sound and its subtitles.
 
     The result has the frames of the original at their times, its size, its codec and its colours. It is upright: what
     the original says about turning is applied. A frame that is damaged stays as it is; where a frame cannot be decoded
     there is none, and the one before is shown longer, as it is in the original.
 
     Args:
-        generator: as `deblur`.
+        restore: function from uint8 `(H, W, 3)` pixels to the restored ones, such as `deblur` of a generator.
         source: str or Path of a video file of standard dynamic range, not interlaced.
         target: str or Path; its extension says the container. It appears whole or not at all.
-        strength: as `deblur`.
-        tile_size: as `deblur`.
         start: float, seconds from the beginning at which the result begins; None for the beginning.
         duration: float, seconds that the result lasts at most; None for all that follows.
         progress: callable such as `tqdm`, called with `total` (int, frames that are expected) and `unit`; of what it
@@ -104,7 +100,7 @@ def restore_video(
         with whole_file(target) as temporary, _written(target, av):
             result = _Result(temporary, target, video, part)
             with contextlib.closing(result):
-                _restore_frames(generator, source, result, part, strength, tile_size, progress)
+                _restore_frames(restore, source, result, part, progress)
                 if not result.n_frames:
                     wanted = "can be decoded" if part.whole else "lies in the part that was asked for"
                     raise BadImage(f"{source}: no frame of it {wanted}")
@@ -112,13 +108,15 @@ def restore_video(
     return RestoredVideo(result.n_frames, result.size, part.notes + result.notes)
 
 
-def _restore_frames(generator, source, result, part, strength, tile_size, progress):
+def _restore_frames(restore, source, result, part, progress):
     with contextlib.ExitStack() as leaving:
-        bar = None
+        bar, n_broken = None, 0
         for frame, seconds, broken in decoded(source, part.video, part.packets(result.copy)):
             if not part.holds(seconds):
                 continue
             if broken:
+                n_broken += 1
+            if broken and n_broken <= _BROKEN_NAMED:
                 kept = "the one before it is shown in its place" if frame is None else "it is kept as it was"
                 result.notes.append(f"the frame at {_clock(seconds)} {broken}; {kept}")
             if frame is None:
@@ -134,11 +132,12 @@ def _restore_frames(generator, source, result, part, strength, tile_size, progre
                 change = f"is {width}x{height}, but those before it are {result.size[0]}x{result.size[1]}"
                 raise BadImage(f"{source}: the frame at {_clock(seconds)} {change}; one size is required")
             if not broken:
-                restored = deblur(generator, pixels[..., :3], tile_size, strength=strength)
-                pixels = np.concatenate([restored, pixels[..., 3:]], axis=-1)
+                pixels = np.concatenate([restore(pixels[..., :3]), pixels[..., 3:]], axis=-1)
             result.add(pixels, frame)
             if bar is not None:
                 bar.update(1)
+        if n_broken > _BROKEN_NAMED:
+            result.notes.append(f"{n_broken - _BROKEN_NAMED} more frames are damaged or cannot be decoded")
 
 
 def _clock(seconds):
@@ -213,11 +212,11 @@ class _Part:
                 elif packet.size:
                     copy(packet)
         except pyav(self.container.name).FFmpegError as error:
-            self.notes.append(f"it is cut: what follows {_clock(last - self.origin)} cannot be read ({ffmpeg_reason(error)})")
+            self.notes.append(f"it cannot be read beyond {_clock(last - self.origin)} ({ffmpeg_reason(error)})")
             return
         promised = max(Fraction(self.container.duration or 0, 1_000_000), self._said_by_avi())
         if promised - (last - self.origin) > _CUT:
-            self.notes.append(f"it is cut: it ends at {_clock(last - self.origin)} of the {_clock(promised)} that it promises")
+            self.notes.append(f"it is cut: it ends after {_clock(last - self.origin)} of {_clock(promised)}")
 
     def _said_by_avi(self):
         """Fraction, seconds: FFmpeg corrects the duration of a cut AVI, but not its number of frames."""
