@@ -332,10 +332,11 @@ class _Result:
         copy = self._copies.get(packet.stream.index)
         if copy is None:
             return
-        time = packet.pts if packet.pts is not None else packet.dts
-        if time is None or not (self._part.holds(time * packet.time_base) or _is_cover(copy)):
+        time, shift = packet.dts if packet.pts is None else packet.pts, self._part.shift(packet.time_base)
+        if _is_cover(copy):
+            time, packet.dts, shift = 0, None, 0
+        elif time is None or not self._part.holds(time * packet.time_base):
             return
-        shift = 0 if _is_cover(copy) else self._part.shift(packet.time_base)
         packet.pts = time - shift
         # Times of a damaged file may go back; the first one of a packet is as good as any then.
         floor = self._last.get(copy.index)
@@ -359,8 +360,12 @@ class _Result:
             pts = self._last_pts + 1
         self._last_pts, self._times[self.n_frames] = pts, (pts, frame.duration or self._step)
         context = self._stream.codec_context
-        rgb = av.VideoFrame.from_ndarray(pixels, format="rgba" if pixels.shape[-1] == 4 else "rgb24")
-        coded = reformatted(rgb, context.pix_fmt, "AREA", RGB_CODING, self._coding)
+        if pixels.shape[-1] == 3 and self._coding[1] == 2 and not context.format.is_rgb:
+            coded, coding = av.VideoFrame.from_ndarray(_full_range(pixels, self._coding[0]), "yuv444p"), self._coding
+        else:
+            coded = av.VideoFrame.from_ndarray(pixels, "rgba" if pixels.shape[-1] == 4 else "rgb24")
+            coding = RGB_CODING
+        coded = reformatted(coded, context.pix_fmt, "AREA", coding, self._coding)
         for name, value in self._tags.items():
             setattr(coded, name, value)
         # Frames are counted here: some codecs take no other times. The packets get the true ones.
@@ -382,6 +387,17 @@ class _Result:
         """Writes what the encoder still holds, and the end of the file."""
         self._write(self._stream.encode(None))
         self._file.close()
+
+
+def _full_range(pixels, matrix):
+    """uint8 `(3, H, W)`, luma and colour differences of RGB in the full range; FFmpeg rounds these differences down."""
+    of_red, of_blue = {1: (0.2126, 0.0722), 4: (0.3, 0.11), 5: (0.299, 0.114), 7: (0.212, 0.087), 9: (0.2627, 0.0593)}[
+        matrix
+    ]
+    red, green, blue = np.moveaxis(pixels.astype(np.float32), -1, 0)
+    luma = of_red * red + (1 - of_red - of_blue) * green + of_blue * blue
+    differences = (blue - luma) / (2 - 2 * of_blue) + 128, (red - luma) / (2 - 2 * of_red) + 128
+    return np.clip(np.rint([luma, *differences]), 0, 255).astype(np.uint8)
 
 
 def _is_cover(stream):
