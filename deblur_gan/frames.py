@@ -16,6 +16,9 @@ _HDR = {16: "PQ", 18: "HLG"}
 
 _ONE_FRAME_A_PACKET = ("dnxhd", "h264", "hevc", "mjpeg", "mpeg4", "prores")
 
+# SWS_ACCURATE_RND, SWS_FULL_CHR_H_INT and SWS_FULL_CHR_H_INP: without them FFmpeg rounds colours down by a level.
+_EXACTLY = 0x40000 | 0x2000 | 0x4000
+
 # How RGB is coded, as `colour_coding` says it: by whichever matrix, in the full range.
 RGB_CODING = 1, 2
 
@@ -281,11 +284,9 @@ def reformatted(frame, layout, kernel, coding, to_coding):
     """
     from av.video.reformatter import Interpolation
 
-    # Without these three it rounds down: pictures become darker by a level.
-    exact = Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
     return frame.reformat(
         format=layout,
-        interpolation=Interpolation[kernel] | exact,
+        interpolation=int(Interpolation[kernel]) | _EXACTLY,
         src_colorspace=coding[0],
         src_color_range=coding[1],
         dst_colorspace=to_coding[0],

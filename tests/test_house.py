@@ -21,9 +21,9 @@ FLOORS = [
     "backend files gradients hdf5 interruption knobs metadata metrics moving_average networks options",
     "checkpoint light losses paths photographs pytorch",
     "blur flow frames gan pairs restoration weights",
-    "evaluation run_data run_folder synthesis training_set video",
-    "batch data recorder report samples",
-    "journal",
+    "encoding evaluation run_data run_folder synthesis training_set",
+    "data recorder report samples video",
+    "batch journal",
     "results training",
     "commands",
 ]
