@@ -237,8 +237,8 @@ def restored_copy(restore, photograph, side_by_side=False):
     return dataclasses.replace(photograph, pixels=pixels, alpha=alpha)
 
 
-def restore_stream(restore, content, file_format=None, quality=None):
-    """Restores the content of an image file; the arguments are as of `restore_files`.
+def restore_stream(restore, content, file_format=None, quality=None, name="these bytes"):
+    """Restores the content of an image file; the arguments are as of `restore_files`, `name` as of `read_photograph`.
 
     Returns:
         bytes of the restored file, in the format of `content` unless another is given.
@@ -246,5 +246,5 @@ def restore_stream(restore, content, file_format=None, quality=None):
     Raises:
         BadImage: if the content cannot be used as a photograph.
     """
-    photograph = converted(read_photograph(content, "the input"), file_format, quality)
+    photograph = converted(read_photograph(content, name), file_format, quality)
     return encoded(restored_copy(restore, photograph))

@@ -261,11 +261,7 @@ def encoded(photograph):
     Raises:
         OSError, ValueError: if the format cannot hold such a picture.
     """
-    image = Image.fromarray(photograph.pixels)
-    if photograph.grey:
-        image = image.convert("L")
-    if photograph.alpha is not None:
-        image.putalpha(Image.fromarray(photograph.alpha))
+    image = as_pillow(photograph)
     options = _FORMATS[photograph.format][1] | photograph.metadata
     if photograph.grey and photograph.format == "AVIF":
         del options["subsampling"]  # or it would be stored in colour
@@ -274,6 +270,35 @@ def encoded(photograph):
     file = io.BytesIO()
     image.save(file, photograph.format, **options)
     return file.getvalue()
+
+
+def as_pillow(photograph):
+    """A photograph as a Pillow image of mode L, LA, RGB or RGBA, with its metadata in `info`, as `save` takes it."""
+    image = Image.fromarray(photograph.pixels)
+    if photograph.grey:
+        image = image.convert("L")
+    if photograph.alpha is not None:
+        image.putalpha(Image.fromarray(photograph.alpha))
+    image.info |= {key: photograph.metadata[key] for key in photograph.metadata.keys() & {"dpi", "exif", "icc_profile"}}
+    return image
+
+
+def from_pillow(image, name="this PIL image"):
+    """A Pillow image as a photograph: its pixels as they lie, as `read_photograph` converts them, without metadata.
+
+    Args:
+        image: `PIL.Image.Image`; it is not changed.
+        name: str, what it is called in messages.
+
+    Returns:
+        `Photograph`.
+
+    Raises:
+        BadImage: if it is empty, or its pixels are of a type that has no agreed conversion to 8 bits.
+    """
+    if 0 in image.size:
+        raise BadImage(f"{name}: is {image.width}x{image.height} pixels; at least one is required")
+    return Photograph(*_decoded(image.copy(), name, []))
 
 
 def converted(photograph, file_format=None, quality=None):
