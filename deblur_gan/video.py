@@ -24,7 +24,7 @@ class RestoredVideo:
     Attributes:
         n_frames: int, frames written.
         size: `(width, height)`, int, upright.
-        notes: list of str, what is otherwise than in the original: "frame 7 is damaged and was kept as it was".
+        notes: list of str, what is otherwise than in the original, such as "it is written as H.264: ...".
     """
 
     n_frames: int
