@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from deblur_gan.files import printable
+from deblur_gan.frames import VIDEO_EXTENSIONS
 from deblur_gan.metadata import reason
 from deblur_gan.photographs import (
     EXTENSIONS,
@@ -21,14 +22,15 @@ from deblur_gan.photographs import (
     read_photograph,
     write_photograph,
 )
+from deblur_gan.video import restore_video
 
 
 @dataclasses.dataclass
 class Job:
-    """A photograph to be restored.
+    """A photograph or video to be restored.
 
     Attributes:
-        source: Path of the photograph.
+        source: Path of the photograph or video.
         target: Path that the restored one is to be written to.
         problem: str, one line that says why it cannot be; None where nothing is known against it.
     """
@@ -36,6 +38,11 @@ class Job:
     source: Path
     target: Path
     problem: str | None = None
+
+    @property
+    def is_video(self):
+        """bool, by the extension."""
+        return self.source.suffix.lower() in VIDEO_EXTENSIONS
 
 
 @dataclasses.dataclass
@@ -46,13 +53,15 @@ class Outcome:
         job: `Job`.
         error: str, one printable line that names the file and says why it was not restored; None if it was.
         size: `(width, height)` of what was written, in pixels.
-        notes: list of str, what the result does not keep, as `Photograph.notes`.
+        n_frames: int, of a video.
+        notes: list of str, what the result does not keep, as `Photograph.notes` or `RestoredVideo.notes`.
         seconds: float, from opening the file to closing the result.
     """
 
     job: Job
     error: str | None = None
     size: tuple = (0, 0)
+    n_frames: int = 1
     notes: list = dataclasses.field(default_factory=list)
     seconds: float = 0.0
 
@@ -63,7 +72,8 @@ def find_jobs(sources, output_dir, recursive=False, suffix="", file_format=None,
     What looks like a picture in a folder, by its extension, is meant, hidden files and folders and the output folder
     apart. A file lands in `output_dir` under its name, one from a subfolder in a folder of that name. A photograph
     that would take the name of another's result, or the place of another photograph, is not restored but has a
-    `problem`, so that nothing is lost.
+    `problem`, so that nothing is lost. A video, which takes as long as hundreds of photographs, is restored where it is
+    named itself; in a folder it is left out.
 
     Args:
         sources: sequence of str or Path, files and folders.
@@ -74,7 +84,8 @@ def find_jobs(sources, output_dir, recursive=False, suffix="", file_format=None,
         shard: `(number, count)`: of all, in the order of their paths, every `count`-th from the `number`-th on.
 
     Returns:
-        `(jobs, left_out)`: list of `Job`, and list of str, lines that name subfolders that were not looked into.
+        `(jobs, left_out)`: list of `Job`, and list of str, lines that name subfolders that were not looked into, and
+        videos that were left out.
 
     Raises:
         BadImage: if a source does not exist, or is a folder without a picture.
@@ -87,11 +98,14 @@ def find_jobs(sources, output_dir, recursive=False, suffix="", file_format=None,
                 raise BadImage(f"{source}: no such file or folder")
             found = [(source, Path())]
         else:
-            found, subfolders = _pictures_below(source, output_dir, recursive)
+            found, subfolders, videos = _pictures_below(source, output_dir, recursive)
             if subfolders and not recursive:
                 left_out.append(printable(f"{source}: its subfolders are not looked into: {_short_list(subfolders)}"))
             if not found:
-                raise BadImage(f"{source}: no image in this folder; {FORMATS_READ} files are required")
+                ask = "name its videos to restore them" if videos else f"{FORMATS_READ} files are required"
+                raise BadImage(f"{source}: no image in this folder; {ask}")
+            if videos:
+                left_out.append(printable(f"{source}: videos are restored where they are named: {_short_list(videos)}"))
         for path, folder in found:
             if _place(path) not in places:  # or it was named twice
                 places[_place(path)] = None
@@ -110,18 +124,23 @@ def find_jobs(sources, output_dir, recursive=False, suffix="", file_format=None,
 
 
 def _pictures_below(folder, output_dir, recursive):
-    """`(path, its folder below this one)` of each picture, and the names of the subfolders."""
+    """`(path, its folder below this one)` of each picture, and the names of the subfolders and of the videos."""
+    videos = []
     found, subfolders = [(path, Path()) for path in find_images(folder, PICTURE_EXTENSIONS)], []
     for entry in sorted(folder.iterdir()):
-        if not entry.is_dir() or entry.name.startswith("."):
+        if entry.name.startswith("."):
+            continue
+        if not entry.is_dir():
+            videos += [entry.name] if entry.suffix.lower() in VIDEO_EXTENSIONS else []
             continue
         if output_dir.exists() and entry.samefile(output_dir):
             continue
         subfolders.append(entry.name)
         if recursive and not entry.is_symlink():  # a link may lead back
-            below, _ = _pictures_below(entry, output_dir, recursive)
+            below, _, videos_below = _pictures_below(entry, output_dir, recursive)
             found += [(path, entry.name / place) for path, place in below]
-    return found, subfolders
+            videos += [os.path.join(entry.name, video) for video in videos_below]
+    return found, subfolders, videos
 
 
 def _short_list(names):
@@ -130,7 +149,7 @@ def _short_list(names):
 
 def _result_name(source, suffix, file_format):
     extension = source.suffix
-    if file_format and extension.lower() not in EXTENSIONS[file_format]:
+    if file_format and extension.lower() not in (*EXTENSIONS[file_format], *VIDEO_EXTENSIONS):
         extension = EXTENSIONS[file_format][0]
     return f"{source.stem}{suffix}{extension}"
 
@@ -145,8 +164,18 @@ def _real_folder(folder):
     return os.path.realpath(folder)
 
 
-def restore_files(restore, jobs, file_format=None, quality=None, side_by_side=False, overwrite=False):
-    """Restores photographs, one after the other; one that fails does not stop the others.
+def restore_files(
+    restore,
+    jobs,
+    file_format=None,
+    quality=None,
+    side_by_side=False,
+    overwrite=False,
+    start=None,
+    duration=None,
+    frame_bar=None,
+):
+    """Restores photographs and videos, one after the other; one that fails does not stop the others.
 
     An older file of a result's name is replaced.
 
@@ -157,6 +186,8 @@ def restore_files(restore, jobs, file_format=None, quality=None, side_by_side=Fa
         quality: as `photographs.converted`.
         side_by_side: bool, write the blurred and the restored photograph beside each other instead of the restored.
         overwrite: bool, a result may take the place of the file it was made from.
+        start, duration: as `video.restore_video`.
+        frame_bar: `progress` of `video.restore_video`.
 
     Yields:
         `Outcome` of each job, as soon as it is done.
@@ -165,15 +196,22 @@ def restore_files(restore, jobs, file_format=None, quality=None, side_by_side=Fa
         began, outcome = time.perf_counter(), Outcome(job, job.problem)
         try:
             if not job.problem:
-                photograph = converted(read_photograph(job.source), file_format, quality)
-                if job.target.exists() and job.target.samefile(job.source) and not overwrite:
+                same = job.target.exists() and job.source.exists() and job.target.samefile(job.source)
+                photograph = None if job.is_video else converted(read_photograph(job.source), file_format, quality)
+                if same and not overwrite:
                     raise BadImage(
                         f"{job.source}: the result would replace it; take another output folder or --overwrite"
                     )
-                photograph = restored_copy(restore, photograph, side_by_side)
+                if job.is_video and side_by_side:
+                    raise BadImage(f"{job.source}: side by side is for photographs alone")
                 job.target.parent.mkdir(parents=True, exist_ok=True)
-                write_photograph(job.target, photograph)
-                outcome.size, outcome.notes = photograph.pixels.shape[1::-1], photograph.notes
+                if job.is_video:
+                    video = restore_video(restore, job.source, job.target, start, duration, frame_bar)
+                    outcome.size, outcome.n_frames, outcome.notes = video.size, video.n_frames, video.notes
+                else:
+                    photograph = restored_copy(restore, photograph, side_by_side)
+                    write_photograph(job.target, photograph)
+                    outcome.size, outcome.notes = photograph.pixels.shape[1::-1], photograph.notes
         # Whatever one photograph meets (no memory left, a full disk), the next one gets its chance.
         except Exception as error:
             outcome.error = printable(error if isinstance(error, BadImage) else f"{job.source}: {reason(error)}")

@@ -21,10 +21,10 @@ FLOORS = [
     "backend files gradients hdf5 interruption knobs metadata metrics moving_average networks options",
     "checkpoint light losses paths photographs pytorch",
     "blur flow frames gan pairs restoration weights",
-    "batch evaluation run_data run_folder synthesis training_set",
-    "data inputs recorder report samples",
-    "journal",
-    "results training",
+    "encoding evaluation run_data run_folder synthesis training_set",
+    "data recorder report samples video",
+    "batch journal",
+    "inputs results training",
     "commands",
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms.split()}

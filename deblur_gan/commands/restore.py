@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 import time
 from pathlib import Path
@@ -30,6 +31,19 @@ class Shard(click.ParamType):
         if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
             self.fail(f"{value!r} is not NUMBER/COUNT with a number from 1 to the count, such as 2/8", param, ctx)
         return int(number), int(count)
+
+
+class Time(click.ParamType):
+    """Seconds, or [hours:]minutes:seconds."""
+
+    name = "time"
+
+    def convert(self, value, param, ctx):
+        if not isinstance(value, str):
+            return value
+        if not re.fullmatch(r"((\d+:)?[0-5]?\d:[0-5]?\d|\d+)(\.\d*)?", value, re.ASCII):
+            self.fail(f"{value!r} is no time such as 7.5 (seconds) or 1:02:30 (hours:minutes:seconds)", param, ctx)
+        return sum(float(part) * 60**power for power, part in enumerate(reversed(value.split(":"))))
 
 
 def part_of_a_name(ctx, param, value):
@@ -86,14 +100,17 @@ def part_of_a_name(ctx, param, value):
 )
 @click.option("--overwrite", is_flag=True, help="Let a restored photograph replace the file it was made from.")
 @click.option("--shard", type=Shard(), default="1/1", help="2/8: every eighth photograph by name, from the second on.")
+@click.option("--start", type=Time(), help="Restore a video from here on: seconds, or hours:minutes:seconds.")
+@click.option("--duration", type=Time(), help="Restore so much of a video: seconds, or hours:minutes:seconds.")
 @click.option("--dry_run", is_flag=True, help="Say what would be written, and write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print a line of JSON for each photograph instead of words.")
 @click.pass_context
 def restore(context, photographs, input_dir, weight_path, tile_size, strength, **options):
     """Restores PHOTOGRAPHS, files and folders of them, at their own size, whatever it is.
 
-    JPEG, PNG, WebP, TIFF, BMP, AVIF and, with pillow-heif, HEIC are read. - reads one from standard input and writes it
-    to standard output. Without PHOTOGRAPHS, samples are restored, which are made where they are missing.
+    JPEG, PNG, WebP, TIFF, BMP, AVIF and, with pillow-heif, HEIC are read; with PyAV also videos, where they are named
+    themselves. - reads a photograph from standard input and writes it to standard output. Without PHOTOGRAPHS, samples
+    are restored, which are made where they are missing.
 
     On a processor OpenVINO restores fastest, and is taken where it is installed. KERAS_BACKEND=tensorflow, jax, torch
     or openvino in the environment takes that one.
@@ -174,6 +191,9 @@ def _restore_files(
 
     began = time.perf_counter()
     jobs, left_out = find_jobs(sources, output_dir, recursive, suffix, file_format, shard)
+    with_video = any(job.is_video for job in jobs)
+    if (options["start"] is not None or options["duration"] is not None) and not with_video:
+        raise click.UsageError("--start and --duration are for videos; none is named")
     waiting = [job for job in jobs if not (skip_existing and not job.problem and job.target.exists())]
     if dry_run:
         for job in waiting:
@@ -190,6 +210,9 @@ def _restore_files(
     def say(line):
         bar.write(line, file=sys.stderr)
 
+    def frame_bar(**counted):
+        return tqdm(leave=False, **counted)
+
     try:
         with bar:
             for line in left_out:
@@ -201,7 +224,7 @@ def _restore_files(
                     bar.clear()
                 bar.disable = True
                 raise
-            for outcome in restore_files(restore, waiting, file_format, **options):
+            for outcome in restore_files(restore, waiting, file_format, frame_bar=frame_bar, **options):
                 bar.update()
                 done.append(outcome)
                 if as_json:
@@ -222,9 +245,10 @@ def _restore_files(
         raise SystemExit(130) from None
     restored = [outcome for outcome in done if outcome.error is None]
     if not as_json:
-        megapixels = sum(outcome.size[0] * outcome.size[1] for outcome in restored) / 1e6
+        megapixels = sum(outcome.size[0] * outcome.size[1] * outcome.n_frames for outcome in restored) / 1e6
+        kind = "files" if with_video else "photographs"
         click.echo(
-            printable(f"Restored {len(restored)} of {len(done)} photographs into {output_dir}/")
+            printable(f"Restored {len(restored)} of {len(done)} {kind} into {output_dir}/")
             + f" ({megapixels:.1f} megapixels in {time.perf_counter() - began:.1f} s)"
         )
         _say_skipped(len(jobs) - len(waiting))
@@ -245,4 +269,6 @@ def _as_json(outcome):
     width, height = outcome.size
     sizes = {"width": width, "height": height, "bytes": job.target.stat().st_size}
     about |= {"restored": str(job.target), **sizes, "original_bytes": job.source.stat().st_size}
+    if job.is_video:
+        about["frames"] = outcome.n_frames
     return json.dumps(about | {"seconds": round(outcome.seconds, 3), "dropped": outcome.notes})
