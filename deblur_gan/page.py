@@ -5,7 +5,7 @@ in the environment then.
 """
 
 import contextlib
-import dataclasses
+import functools
 import os
 import secrets
 import socket
@@ -16,10 +16,11 @@ from pathlib import Path
 
 from PIL import Image
 
-from deblur_gan import __version__, shipped_generator
+from deblur_gan import shipped_generator
+from deblur_gan.batch import restored_copy
 from deblur_gan.files import printable
 from deblur_gan.metadata import reason
-from deblur_gan.photographs import FORMATS_READ, IMAGE_EXTENSIONS, MAX_PIXELS, BadImage, read_photograph, write_photograph
+from deblur_gan.photographs import IMAGE_EXTENSIONS, MAX_PIXELS, BadImage, read_photograph, write_photograph
 from deblur_gan.restoration import deblur
 from deblur_gan.samples import write_sample_images
 from deblur_gan.weights import load_generator
@@ -141,7 +142,7 @@ def _app(folder, weights, stopping):
     import gradio as gr
 
     app = fastapi.FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    app.add_middleware(_with_policy)
+    app.add_middleware(_guarded)
     blocks = _blocks(folder, weights, stopping)
     # Gradio believes any path of a page that it did not launch itself.
     blocks.has_launched = True
@@ -149,7 +150,9 @@ def _app(folder, weights, stopping):
         app,
         blocks,
         path="/",
-        theme=gr.themes.Default(primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
+        theme=gr.themes.Default(
+            primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
+        ),
         css=resources.files("deblur_gan").joinpath("page.css").read_text(encoding="utf-8"),
         head=f"<script>{resources.files('deblur_gan').joinpath('page.js').read_text(encoding='utf-8')}</script>",
         footer_links=["api"],
@@ -160,8 +163,11 @@ def _app(folder, weights, stopping):
     )
 
 
-def _with_policy(app):
-    """Adds `_POLICY` to all that an ASGI application answers."""
+def _guarded(app):
+    """An ASGI application that adds `_POLICY` to its answers, and fetches nothing for others.
+
+    Gradio hands on what it is asked for by an address in place of a file's path.
+    """
 
     async def answer(scope, receive, send):
         async def send_with_policy(message):
@@ -169,7 +175,11 @@ def _with_policy(app):
                 message["headers"] = [*message.get("headers", []), (b"content-security-policy", _POLICY)]
             await send(message)
 
-        await app(scope, receive, send_with_policy)
+        if scope["type"] == "http" and "://" in scope["path"]:
+            await send_with_policy({"type": "http.response.start", "status": 403})
+            await send({"type": "http.response.body"})
+        else:
+            await app(scope, receive, send_with_policy)
 
     return answer
 
@@ -219,11 +229,11 @@ class _Darkroom:
                 yield tile
 
         photograph = read_photograph(path)
-        pixels = deblur(self.generator(weights), photograph.pixels, progress=watched, strength=strength)
+        restore = functools.partial(deblur, self.generator(weights), progress=watched, strength=strength)
+        result = restored_copy(restore, photograph)
         folder = self.cache / secrets.token_hex(16)
         folder.mkdir()
         restored = folder / name
-        result = dataclasses.replace(photograph, pixels=pixels)
         write_photograph(restored, result)
         shown = path, restored
         if photograph.format not in _SHOWN:
@@ -234,6 +244,28 @@ class _Darkroom:
         return self.results[asked]
 
 
+def _watch(component, folder):
+    """Makes a `gr.File` hand on `(path, name)` of each upload, and take no file from outside of a folder.
+
+    Its own names lack what a shell might take for its own. Not a subclass: Gradio writes a file beside the source of
+    each.
+    """
+    import gradio as gr
+
+    move = component.async_move_resource_to_block_cache
+
+    async def move_uploaded(path):
+        """Every path that a visitor sends comes by here."""
+        if not Path(os.path.realpath(path)).is_relative_to(folder):
+            raise gr.Error("Only photographs that were uploaded to this page are restored.", print_exception=False)
+        return await move(path)
+
+    component.async_move_resource_to_block_cache = move_uploaded
+    component.preprocess = lambda files: [
+        (Path(file.path), Path(file.orig_name or file.path).name) for file in files or []
+    ]
+
+
 def _blocks(folder, weights, stopping):
     """The page and its endpoint `restore`, as `gradio.Blocks`."""
     import gradio as gr
@@ -241,20 +273,6 @@ def _blocks(folder, weights, stopping):
     darkroom = _Darkroom(folder / "cache", weights, stopping)
     write_sample_images(folder / "samples")
     samples = [*sorted((folder / "samples/test/A").glob("*.png")), folder / "samples/real/clock_motion.png"]
-
-    class Photographs(gr.File):
-        """Uploaded files under the names that they had; Gradio drops what a shell might take for its own."""
-
-        is_template = True  # drawn as gr.File
-
-        def preprocess(self, payload):
-            return [(Path(file.path), Path(file.orig_name or file.path).name) for file in payload or []]
-
-        async def async_move_resource_to_block_cache(self, path):
-            """Every path that a visitor sends comes by here: no other file is read, no address is fetched."""
-            if not Path(os.path.realpath(path)).is_relative_to(folder):
-                raise gr.Error("Only photographs that were uploaded to this page are restored.", print_exception=False)
-            return await super().async_move_resource_to_block_cache(path)
 
     def restore(photographs, strength, weights, progress=gr.Progress()):  # noqa: B008 (how Gradio is asked for one)
         """Restores photographs at their own size: the uploaded files, the strength from 0 to 1, the weights."""
@@ -288,13 +306,13 @@ def _blocks(folder, weights, stopping):
         title="Restore blurred photographs", analytics_enabled=False, delete_cache=(_HOUR, 24 * _HOUR), fill_width=True
     ) as blocks:
         gr.HTML(
-            "<h1>Restore blurred photographs</h1><p>Drop photographs anywhere on this page, paste one, or click a sample. "
-            "They are restored on the machine that serves the page, go nowhere else, and are removed when it closes, after "
-            "a day at the latest.</p>"
+            "<h1>Restore blurred photographs</h1><p>Drop photographs anywhere on this page, paste one, or click a "
+            "sample. They are restored on the machine that serves the page, go nowhere else, and are removed when it "
+            "closes, after a day at the latest.</p>"
         )
         with gr.Row():
             with gr.Column(scale=1, min_width=300):
-                photographs = Photographs(
+                photographs = gr.File(
                     label="Blurred photographs",
                     file_count="multiple",
                     file_types=["image", *sorted(IMAGE_EXTENSIONS)],
@@ -327,6 +345,7 @@ def _blocks(folder, weights, stopping):
                 restored = gr.File(
                     label="Restored photographs", file_count="multiple", interactive=False, elem_id="restored"
                 )
+        _watch(photographs, folder)
         results = gr.State([])
 
         calls = gr.on(

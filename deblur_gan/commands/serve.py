@@ -32,7 +32,7 @@ def serve(host, port, weight_path, opens):
         raise click.ClickException('the page needs Gradio, which is not installed: pip install "deblur-gan[web]"')
     from deblur_gan.backend import start_backend
 
-    start_backend()
+    start_backend(restoring=True)
     from deblur_gan import page
     from deblur_gan.files import printable
     from deblur_gan.photographs import BadImage
