@@ -264,6 +264,7 @@ def _watch(component, folder):
     component.preprocess = lambda files: [
         (Path(file.path), Path(file.orig_name or file.path).name) for file in files or []
     ]
+    component.example_payload = lambda: [{"path": "photo.jpg", "meta": {"_type": "gradio.FileData"}}]
 
 
 def _blocks(folder, weights, stopping):
@@ -310,7 +311,7 @@ def _blocks(folder, weights, stopping):
             "sample. They are restored on the machine that serves the page, go nowhere else, and are removed when it "
             "closes, after a day at the latest.</p>"
         )
-        with gr.Row():
+        with gr.Row(elem_id="room"):
             with gr.Column(scale=1, min_width=300):
                 photographs = gr.File(
                     label="Blurred photographs",
@@ -363,7 +364,6 @@ def _blocks(folder, weights, stopping):
             [slider, which, notes],
             api_visibility="private",
             show_progress="hidden",
-            scroll_to_output=True,
         )
         which.input(
             lambda shown, number: shown[number][1:],

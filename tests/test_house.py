@@ -23,7 +23,7 @@ FLOORS = [
     "blur flow frames gan pairs restoration weights",
     "batch evaluation run_data run_folder synthesis training_set",
     "data inputs recorder report samples",
-    "journal",
+    "journal page",
     "results training",
     "commands",
 ]
