@@ -247,8 +247,8 @@ class _Darkroom:
 def _watch(component, folder):
     """Makes a `gr.File` hand on `(path, name)` of each upload, and take no file from outside of a folder.
 
-    Its own names lack what a shell might take for its own. Not a subclass: Gradio writes a file beside the source of
-    each.
+    The name is the one that the file had with the visitor; the path lacks what a shell might take for its own. Not a
+    subclass, because Gradio writes a file beside the source of each.
     """
     import gradio as gr
 
@@ -372,7 +372,6 @@ def _blocks(folder, weights, stopping):
             api_visibility="private",
             show_progress="hidden",
         )
-
         sample.click(
             lambda number: [str(samples[number])],
             sample,
