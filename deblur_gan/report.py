@@ -249,7 +249,8 @@ def _section(section):
     yield "</tbody></table></div>\n"
     if section.examples:
         yield (
-            "<h3>Side by side</h3>\n<p>Click into a picture, or move the frame with the arrow keys (with Shift in "
+            "<h3>Side by side</h3>\n<p>Drag the two lines in the large picture to compare blurred, restored and sharp. "
+            "Below it, click into a picture, or move the frame with the arrow keys (with Shift in "
             "larger steps): the lower row shows what is in the frame, pixel by pixel, and starts where restoring "
             "changed most. Error maps: black for no difference from the sharp picture, white for "
             f"{LARGEST_ERROR} of 255 or more.</p>\n"

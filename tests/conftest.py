@@ -1,6 +1,7 @@
 """What several test files stand on: pictures and folders of pairs, made from a seed; JAX that compiles quickly."""
 
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -70,3 +71,20 @@ def negatives(folder, n_pairs, **size):
 def pairs(tmp_path):
     """A folder of nine pairs of 40x48 pixels, called `train`."""
     return write_pairs(tmp_path / "images" / "train", range(9))
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """A headless Chromium that Playwright drives; the tests that need it skip where either is missing."""
+    playwright = pytest.importorskip("playwright.sync_api", reason='needs Playwright: pip install -e ".[test]"')
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if path is None:
+        pytest.skip("needs Chromium or Chrome on the PATH (Debian: apt-get install chromium)")
+    flags = (
+        "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+        "--disable-component-update --disable-sync --disable-dev-shm-usage"
+    )
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=path, args=flags.split(), timeout=120_000)
+        yield browser
+        browser.close()

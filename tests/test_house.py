@@ -24,7 +24,7 @@ FLOORS = [
     "encoding evaluation run_data run_folder synthesis training_set",
     "data recorder report samples video",
     "batch journal",
-    "inputs results training",
+    "inputs page results training",
     "commands",
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms.split()}

@@ -1,12 +1,6 @@
 import http.server
-import json
-import os
 import re
-import select
-import shutil
-import subprocess
 import threading
-import time
 
 import numpy as np
 import pytest
@@ -16,11 +10,6 @@ from deblur_gan.evaluation import Row, summarize
 from deblur_gan.metrics import METRICS
 from deblur_gan.report import WINDOW, Example, Section, error_map, most_changed, thumbnail, write_page
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync --disable-dev-shm-usage --window-size=1200,900 --remote-debugging-pipe"
-)
 GAINS = [0.5, -1.25, 10.0, float("nan"), 9.5, float("inf")]
 GAIN = 5  # its column in the table of images
 
@@ -56,162 +45,137 @@ def page(tmp_path_factory):
     return path
 
 
-class Browser:
-    """A headless Chromium with one page, driven through DevTools messages; the mouse and the keys are real ones."""
-
-    def __init__(self, profile):
-        to_child, self._to = os.pipe()
-        self._from, from_child = os.pipe()
-
-        def connect():
-            # Chromium reads messages from descriptor 3 and writes them to 4; neither pair may overwrite the other.
-            read, write = os.dup(to_child), os.dup(from_child)
-            os.dup2(read, 3)
-            os.dup2(write, 4)
-            os.set_inheritable(3, True)
-            os.set_inheritable(4, True)
-
-        self._process = subprocess.Popen(
-            [CHROMIUM, *FLAGS.split(), f"--user-data-dir={profile}", "about:blank"],
-            preexec_fn=connect,
-            close_fds=False,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        os.close(to_child)
-        os.close(from_child)
-        self._buffer, self._number, self.events, self._session = b"", 0, [], None
-        target = self.send("Target.createTarget", url="about:blank")["targetId"]
-        self._session = self.send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        for domain in ("Page", "Runtime", "Network", "Log"):
-            self.send(f"{domain}.enable")
-
-    def send(self, method, **parameters):
-        self._number += 1
-        message = {"id": self._number, "method": method, "params": parameters}
-        if self._session:
-            message["sessionId"] = self._session
-        os.write(self._to, json.dumps(message).encode() + b"\0")
-        answer = self._wait(lambda received: received.get("id") == self._number)
-        assert "error" not in answer, answer
-        return answer["result"]
-
-    def _wait(self, wanted):
-        deadline = time.monotonic() + 60
-        while True:
-            while b"\0" in self._buffer:
-                line, self._buffer = self._buffer.split(b"\0", 1)
-                received = json.loads(line)
-                if "method" in received:
-                    self.events.append(received)
-                if wanted(received):
-                    return received
-            assert select.select([self._from], [], [], max(0, deadline - time.monotonic()))[0], "Chromium is silent"
-            self._buffer += os.read(self._from, 1 << 20)
-
-    def open(self, url):
-        self.send("Page.navigate", url=url)
-        while self.value("document.readyState") != "complete" or self.value("location.href") != url:
-            time.sleep(0.02)
-
-    def value(self, expression):
-        result = self.send("Runtime.evaluate", expression=expression, returnByValue=True)
-        assert "exceptionDetails" not in result, result
-        return result["result"].get("value")
-
-    def click(self, selector, across=0.5, down=0.5):
-        """A press of the left button at this place of the first element that fits."""
-        element = f"document.querySelector({json.dumps(selector)})"
-        self.value(f"{element}.scrollIntoView({{block: 'center'}})")
-        box = self.value(f"(({{x, y, width, height}}) => [x, y, width, height])({element}.getBoundingClientRect())")
-        place = {"x": box[0] + across * box[2], "y": box[1] + down * box[3], "button": "left", "clickCount": 1}
-        for kind in ("mousePressed", "mouseReleased"):
-            self.send("Input.dispatchMouseEvent", type=kind, **place)
-
-    def press(self, key, **more):
-        for kind in ("keyDown", "keyUp"):
-            self.send("Input.dispatchKeyEvent", type=kind, key=key, code=key, **more)
-
-    def close(self):
-        self._process.kill()
-        self._process.wait()
-        os.close(self._to)
-        os.close(self._from)
+@pytest.fixture
+def tab(page, chromium):
+    """The page in a window of a desktop."""
+    context = chromium.new_context(viewport={"width": 1200, "height": 900})
+    tab = context.new_page()
+    tab.goto(page.as_uri())
+    yield tab
+    context.close()
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    if CHROMIUM is None:
-        pytest.skip("needs Chromium or Chrome on the PATH (Debian: apt-get install chromium)")
-    browser = Browser(tmp_path_factory.mktemp("profile"))
-    yield browser
-    browser.close()
+def click(tab, selector, across, down):
+    """Presses the left button at this place of an element."""
+    box = tab.locator(selector).first.bounding_box()
+    tab.locator(selector).first.click(position={"x": across * box["width"], "y": down * box["height"]})
 
 
-def column(browser, number):
-    cells = f"[...document.querySelectorAll('.images tbody tr')].map((row) => row.cells[{number}].textContent)"
-    return browser.value(cells)
+def column(tab, number):
+    return tab.eval_on_selector_all(".images tbody tr", f"(rows) => rows.map((row) => row.cells[{number}].textContent)")
 
 
-def test_click_on_a_heading_sorts(page, browser):
-    browser.open(page.as_uri())
-    as_written = column(browser, GAIN)
+def test_click_on_a_heading_sorts(tab):
+    as_written = column(tab, GAIN)
     assert as_written == ["+0.50", "-1.25", "+10.00", "+nan", "+9.50", "+inf"]
-    browser.click(f".images th:nth-child({GAIN + 1}) button")
-    assert column(browser, GAIN) == ["-1.25", "+0.50", "+9.50", "+10.00", "+inf", "+nan"]
-    assert browser.value(f"document.querySelector('.images th:nth-child({GAIN + 1})').ariaSort") == "ascending"
-    browser.click(f".images th:nth-child({GAIN + 1}) button")
-    assert column(browser, GAIN) == ["+inf", "+10.00", "+9.50", "+0.50", "-1.25", "+nan"]
-    assert column(browser, 1)[1] == "street/image 2"  # lines stay whole
-    browser.click(".images th:nth-child(2) button")
-    assert column(browser, GAIN) == as_written
-    assert browser.value("document.querySelectorAll('[aria-sort]').length") == 1
+    heading = tab.locator(f".images th:nth-child({GAIN + 1})")
+    heading.locator("button").click()
+    assert column(tab, GAIN) == ["-1.25", "+0.50", "+9.50", "+10.00", "+inf", "+nan"]
+    assert heading.get_attribute("aria-sort") == "ascending"
+    heading.locator("button").click()
+    assert column(tab, GAIN) == ["+inf", "+10.00", "+9.50", "+0.50", "-1.25", "+nan"]
+    assert column(tab, 1)[1] == "street/image 2"  # lines stay whole
+    tab.locator(".images th:nth-child(2) button").click()
+    assert column(tab, GAIN) == as_written
+    assert tab.locator("[aria-sort]").count() == 1
 
 
-def test_heading_sorts_by_keyboard(page, browser):
-    browser.open(page.as_uri())
-    browser.value(f"document.querySelector('.images th:nth-child({GAIN + 1}) button').focus()")
-    browser.press("Enter", text="\r")
-    assert column(browser, GAIN)[0] == "-1.25"
+def test_heading_sorts_by_keyboard(tab):
+    tab.locator(f".images th:nth-child({GAIN + 1}) button").press("Enter")
+    assert column(tab, GAIN)[0] == "-1.25"
 
 
-def frame(browser):
-    return [int(browser.value(f"document.querySelector('.example').dataset.{axis}")) for axis in "xy"]
+def frame(tab):
+    return [int(tab.locator(".example").get_attribute(f"data-{axis}")) for axis in "xy"]
 
 
-def middle_of_crop(browser, number):
+def middle_of_crop(tab, number):
     """Red and green in the middle of a zoomed crop, as the place in the picture that they tell."""
-    pixel = (
-        f"(() => {{ const c = document.querySelectorAll('canvas')[{number}]; "
-        "return [...c.getContext('2d').getImageData(c.width / 2, c.height / 2, 1, 1).data] })()"
-    )
-    red, green, *_ = browser.value(pixel)
+    middle = "(c) => [...c.getContext('2d').getImageData(c.width / 2, c.height / 2, 1, 1).data]"
+    red, green, *_ = tab.locator("canvas").nth(number).evaluate(middle)
     return red * 320 / 255, green * 240 / 255
 
 
-def test_click_and_arrow_keys_move_the_frame(page, browser):
-    browser.open(page.as_uri())
-    x, y = frame(browser)
+def test_click_and_arrow_keys_move_the_frame(tab):
+    x, y = frame(tab)
     assert x <= 200 and x + WINDOW >= 240 and y <= 100 and y + WINDOW >= 140  # where restoring changed most
 
-    browser.click(".picture", 0.5, 0.5)
-    assert frame(browser) == pytest.approx([160 - WINDOW / 2, 120 - WINDOW / 2], abs=2)
-    assert middle_of_crop(browser, 0) == pytest.approx([160, 120], abs=6)
+    click(tab, ".picture", 0.5, 0.5)
+    assert frame(tab) == pytest.approx([160 - WINDOW / 2, 120 - WINDOW / 2], abs=2)
+    assert middle_of_crop(tab, 0) == pytest.approx([160, 120], abs=6)
 
-    x, y = frame(browser)
-    browser.value("document.querySelector('.frame').focus()")
-    browser.press("ArrowRight")
-    browser.press("ArrowDown", modifiers=8)  # Shift
-    assert frame(browser) == [x + 8, y + WINDOW // 2]
-    assert middle_of_crop(browser, 0) == pytest.approx([168, 168], abs=6)
+    x, y = frame(tab)
+    tab.locator(".frame").first.press("ArrowRight")
+    tab.keyboard.press("Shift+ArrowDown")
+    assert frame(tab) == [x + 8, y + WINDOW // 2]
+    assert middle_of_crop(tab, 0) == pytest.approx([168, 168], abs=6)
 
-    browser.click(".panel:nth-child(3) .picture", 0.99, 0.01)
-    assert frame(browser) == [320 - WINDOW, 0]
-    left = browser.value("document.querySelectorAll('.frame')[1].style.left")
+    click(tab, ".panel:nth-child(3) .picture", 0.99, 0.01)
+    assert frame(tab) == [320 - WINDOW, 0]
+    left = tab.locator(".frame").nth(1).evaluate("(frame) => frame.style.left")
     assert float(left.rstrip("%")) == pytest.approx(100 * (320 - WINDOW) / 320, abs=0.01)
 
 
-def test_page_asks_nobody_and_throws_nothing(page, browser):
+def boundaries(tab):
+    """What the sliders say, and where the picture is cut, in percent of its width."""
+    said = [float(slider.input_value()) for slider in tab.locator(".compare input").all()]
+    cut = "(stack) => [...stack.querySelectorAll('img')].map((image) => getComputedStyle(image).clipPath)"
+    clips = tab.locator(".stack").evaluate(cut)
+    assert clips[0] == "none"
+    assert [float(clip.split()[-1].rstrip("%)")) for clip in clips[1:]] == said
+    return said
+
+
+def test_on_a_phone_blurred_restored_and_sharp_are_compared_in_one_picture(page, chromium):
+    context = chromium.new_context(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
+    tab = context.new_page()
+    tab.goto(page.as_uri())
+    assert tab.evaluate("document.documentElement.scrollWidth") == 390
+    names = tab.locator(".stack img").evaluate_all("(images) => images.map((image) => image.alt)")
+    assert names == ["blurred", "restored", "sharp"]
+    stack = tab.locator(".stack")
+    stack.scroll_into_view_if_needed()
+    box = stack.bounding_box()
+    sliders = tab.locator(".compare input")
+    assert box["width"] > 300 and sliders.nth(1).bounding_box()["y"] < box["y"] + box["height"] + 100
+    left, right = boundaries(tab)
+    assert 0 < left < right < 100
+
+    # A finger: the nearer boundary comes to it.
+    tab.touchscreen.tap(box["x"] + 0.1 * box["width"], box["y"] + 40)
+    assert boundaries(tab) == [pytest.approx(10, abs=1), right]
+    tab.touchscreen.tap(box["x"] + 0.9 * box["width"], box["y"] + 40)
+    assert boundaries(tab) == [pytest.approx(10, abs=1), pytest.approx(90, abs=1)]
+
+    # The keyboard; and the boundaries do not cross.
+    sliders.nth(0).press("ArrowRight")
+    assert boundaries(tab)[0] == pytest.approx(10.5, abs=1)
+    sliders.nth(0).press("End")
+    assert boundaries(tab) == [100, 100]
+    sliders.nth(1).press("Home")
+    assert boundaries(tab) == [0, 0]
+    context.close()
+
+
+def test_a_mouse_drags_the_boundary(tab):
+    box = tab.locator(".stack").bounding_box()
+    tab.mouse.move(box["x"] + 0.6 * box["width"], box["y"] + 20)
+    tab.mouse.down()
+    tab.mouse.move(box["x"] + 0.2 * box["width"], box["y"] + 20, steps=3)
+    tab.mouse.up()
+    tab.mouse.move(box["x"] + 0.9 * box["width"], box["y"] + 20)
+    assert boundaries(tab) == [pytest.approx(20, abs=1), pytest.approx(20, abs=1)]
+
+
+def test_without_scripts_the_panels_are_there_and_no_dead_slider(page, chromium):
+    context = chromium.new_context(java_script_enabled=False)
+    tab = context.new_page()
+    tab.goto(page.as_uri())
+    assert tab.locator(".panel img").count() == 5 and tab.locator("input").count() == 0
+    context.close()
+
+
+def test_page_asks_nobody_and_throws_nothing(page, chromium):
     asked = []
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -224,37 +188,42 @@ def test_page_asks_nobody_and_throws_nothing(page, browser):
 
     server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    browser.events.clear()
-    browser.open(page.as_uri())
-    urls = [e["params"]["request"]["url"] for e in browser.events if e["method"] == "Network.requestWillBeSent"]
+    context = chromium.new_context()
+    tab = context.new_page()
+    urls, said = [], []
+    tab.on("request", lambda request: urls.append(request.url))
+    tab.on("console", lambda message: said.append(message.text))
+    tab.on("pageerror", lambda error: said.append(str(error)))
+    tab.goto(page.as_uri())
     assert urls[0] == page.as_uri() and all(url.startswith("data:") for url in urls[1:])
-    assert [e for e in browser.events if e["method"] in ("Runtime.exceptionThrown", "Log.entryAdded")] == []
+    assert said == []
 
     # Even a page that tried could not.
-    browser.value(
-        f"new Promise((done) => {{ const image = new Image(); image.onerror = image.onload = done; "
-        f"image.src = 'http://127.0.0.1:{server.server_port}/'; }})"
+    outcome = tab.evaluate(
+        "(url) => new Promise((done) => { const image = new Image(); "
+        "image.onerror = image.onload = (event) => done(event.type); image.src = url; })",
+        f"http://127.0.0.1:{server.server_port}/",
     )
-    time.sleep(0.3)
+    assert outcome == "error" and "Content Security Policy" in said[0]
     assert asked == []
+    context.close()
     server.shutdown()
     server.server_close()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_stands_out_in_light_and_dark(page, browser, scheme):
-    browser.send("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
-    browser.open(page.as_uri())
+def test_text_stands_out_in_light_and_dark(tab, scheme):
+    tab.emulate_media(color_scheme=scheme)
 
-    def luminance(colour):
+    def luminance(selector, style):
+        colour = tab.locator(selector).first.evaluate(f"(element) => getComputedStyle(element).{style}")
         channels = np.array([int(part) for part in re.findall(r"\d+", colour)[:3]]) / 255
         return float(np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4) @ WEIGHTS)
 
-    style = "getComputedStyle(document.querySelector('{}')).{}"
-    ground = luminance(browser.value(style.format("body", "backgroundColor")))
+    ground = luminance("body", "backgroundColor")
     assert (ground < 0.1) == (scheme == "dark")
-    for selector in ("body", "p", "td.good", "td.bad", "th", "dt"):
-        ink = luminance(browser.value(style.format(selector, "color")))
+    for selector in ("body", "p", "td.good", "td.bad", "th", "dt", ".compare label"):
+        ink = luminance(selector, "color")
         contrast = (max(ink, ground) + 0.05) / (min(ink, ground) + 0.05)
         assert contrast >= 4.5, f"{selector}: contrast {contrast:.1f}"  # WCAG AA
 

@@ -13,6 +13,7 @@ from deblur_gan import __version__
 # What `deblur-gan --help` lists. A command is the function in the file of the same name; a dict is a group of commands.
 _COMMANDS = {
     "restore": ("restore", "Restores blurred photographs."),
+    "serve": ("serve", "Serves a page in a browser that restores photographs."),
     "train": ("train", "Trains a generator on pairs of blurred and sharp photographs."),
     "test": ("test", "Scores generators on pairs of photographs."),
     "blur": (
