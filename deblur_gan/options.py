@@ -7,7 +7,7 @@ import os
 import types
 from dataclasses import dataclass
 
-# The data where no other is named, as make_sample_images.py and organize_gopro_dataset.py lay it out.
+# The data where no other is named, as `deblur-gan samples` and `deblur-gan organize` lay it out.
 DATA_DIR = os.path.join("images", "train")
 
 # The kinds of blur in `blur.KINDS`, which cannot be asked without NumPy.

@@ -42,7 +42,7 @@ LARGEST_DEFAULT_OVERLAP = 64
 SIZES_COMPILED = 16
 
 
-def deblur(generator, image, tile_size=None, tile_overlap=None, progress=None):
+def deblur(generator, image, tile_size=None, tile_overlap=None, progress=None, strength=1.0):
     """Restores a photograph at its own size.
 
     The image is padded by reflection to the multiple of 4 that the networks take, small ones to 64 pixels, and
@@ -63,19 +63,22 @@ def deblur(generator, image, tile_size=None, tile_overlap=None, progress=None):
         tile_overlap: int, pixels shared by neighbouring tiles, less than `tile_size`. None is a quarter of the tile,
             at most `LARGEST_DEFAULT_OVERLAP`.
         progress: callable such as `tqdm` that is handed the list of tiles and iterates over it, for a progress bar.
+        strength: float, how far each pixel goes from the image, at 0, to what is restored, at 1; it is rounded once.
 
     Returns:
         uint8 array of the shape of `image`.
 
     Raises:
-        ValueError: if `image`, `tile_size` or `tile_overlap` is not as said above.
+        ValueError: if `image`, `tile_size`, `tile_overlap` or `strength` is not as said above.
         FloatingPointError: if the generator's answer is not finite.
     """
     image = np.asarray(image)
     if image.dtype != np.uint8 or image.ndim not in (3, 4) or image.shape[-1] != 3 or 0 in image.shape:
         raise ValueError(f"image is {image.dtype} {image.shape}; uint8 (H, W, 3) or (B, H, W, 3) is required")
     if image.ndim == 3:
-        return deblur(generator, image[None], tile_size, tile_overlap, progress)[0]
+        return deblur(generator, image[None], tile_size, tile_overlap, progress, strength)[0]
+    if not 0 <= strength <= 1:
+        raise ValueError(f"strength={strength}: must be from 0 to 1")
 
     height, width = image.shape[1:3]
     if tile_size is None:
@@ -90,9 +93,11 @@ def deblur(generator, image, tile_size=None, tile_overlap=None, progress=None):
 
     tile_size = _next_multiple(tile_size)
     if max(height, width) <= tile_size:
-        restored = to_uint8(_predict(generator, _pad(image, SMALLEST_WHOLE_SIDE)))
+        padded = _pad(image, SMALLEST_WHOLE_SIDE)
+        restored = _blend(padded, _predict(generator, padded), strength)
     else:
-        restored = _restore_tiles(generator, _pad(image, SMALLEST_SIDE), tile_size, tile_overlap, progress or list)
+        padded = _pad(image, SMALLEST_SIDE)
+        restored = _restore_tiles(generator, padded, tile_size, tile_overlap, progress or list, strength)
     return restored[:, :height, :width]
 
 
@@ -153,6 +158,14 @@ def _predict(generator, pixels):
     return restored
 
 
+def _blend(pixels, restored, strength):
+    """uint8 between the pixels and the restored values; at strength 1 the values as they are."""
+    if strength < 1:
+        values = from_uint8(pixels)
+        restored = values + np.float32(strength) * (restored - values)
+    return to_uint8(restored)
+
+
 def _bound_compiled_sizes(generator, shape):
     """Makes room for what is compiled for another shape of input; the generator itself remembers which there are."""
     shapes = vars(generator).setdefault("_compiled_shapes", set())
@@ -162,7 +175,7 @@ def _bound_compiled_sizes(generator, shape):
     shapes.add(shape)
 
 
-def _restore_tiles(generator, padded, tile_size, tile_overlap, progress):
+def _restore_tiles(generator, padded, tile_size, tile_overlap, progress, strength):
     rows, columns = (_windows(length, tile_size, tile_overlap) for length in padded.shape[1:3])
     blended = np.zeros(padded.shape, np.float32)
     tiles = [(row, column) for row in rows for column in columns]
@@ -171,7 +184,7 @@ def _restore_tiles(generator, padded, tile_size, tile_overlap, progress):
         blended[:, row, column] += tile * row_weights[:, None, None] * column_weights[:, None]
     restored = np.empty_like(padded)
     for row in range(padded.shape[1]):  # row by row, for the sake of memory
-        restored[:, row] = to_uint8(blended[:, row])
+        restored[:, row] = _blend(padded[:, row], blended[:, row], strength)
     return restored
 
 

@@ -101,8 +101,8 @@ def _pairs(folders, blur, n_workers):
             found, unmatched = find_pairs(folder, blur)
         except NotADirectoryError as error:
             raise BadRun(
-                f"{error}; scripts/organize_gopro_dataset.py makes images/ from GOPRO_Large, "
-                "scripts/make_sample_images.py from a few samples, --data_dir names pairs elsewhere"
+                f"{error}; `deblur-gan organize` makes images/ from GOPRO_Large, "
+                "`deblur-gan samples` from a few samples, --data_dir names pairs elsewhere"
             ) from None
         problems = check_pairs(found, unmatched, n_workers, show_progress=True) if n_workers else []
         for problem in problems:

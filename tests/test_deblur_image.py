@@ -1,5 +1,4 @@
 import importlib.util
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +8,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+from deblur_gan.commands import restore
 from deblur_gan.restoration import deblur
 from deblur_gan.weights import load_generator
 
@@ -22,9 +22,9 @@ def run(*arguments, cwd, root=ROOT):
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True)
 
 
-def command(root=ROOT):
+def command():
     """The command inside this process, which has Keras already."""
-    spec = importlib.util.spec_from_file_location("deblur_image", root / "scripts" / "deblur_image.py")
+    spec = importlib.util.spec_from_file_location("deblur_image", ROOT / "scripts" / "deblur_image.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.deblur_image
@@ -56,15 +56,10 @@ def test_a_folder_as_a_user_has_it(tmp_path):
 
 def test_without_a_folder_it_restores_samples_and_says_so_twice(tmp_path, monkeypatch):
     clone = tmp_path / "clone"
-    for name, original in (
-        ("scripts/deblur_image.py", ROOT / "scripts" / "deblur_image.py"),
-        ("weights/generator.h5", GOLDEN / "keras213_generator.h5"),
-    ):
-        (clone / name).parent.mkdir(parents=True)
-        shutil.copy(original, clone / name)
+    monkeypatch.setattr(restore, "home", lambda: clone)
     monkeypatch.chdir(tmp_path)
     for _ in range(2):
-        result = CliRunner().invoke(command(clone), [])
+        result = CliRunner().invoke(command(), [])
         assert result.exit_code == 0, result.output
         assert f"restoring the sample photographs in {clone / 'images' / 'test' / 'A'}" in result.output
         samples = {path.name: Image.open(path).size for path in (clone / "images" / "test" / "A").iterdir()}

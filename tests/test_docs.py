@@ -15,6 +15,7 @@ from conftest import ROOT
 
 import deblur_gan
 from deblur_gan.blur import KINDS
+from deblur_gan.commands import main
 from deblur_gan.knobs import KnobType
 from deblur_gan.networks import generator_model
 from deblur_gan.options import MAY_CHANGE
@@ -90,7 +91,7 @@ def test_snippets_run_as_printed(block, clone, monkeypatch):
 
 
 def commands():
-    """`(page, line, words)` of every command line in the pages that calls a Python file of this project."""
+    """`(page, line, words)` of every command line in the pages that calls `deblur-gan` or a Python file of it."""
     found = []
     for page, line, block in blocks("sh"):
         common = next((other for where, _, other in blocks("sh") if where == page and other.startswith("--")), "")
@@ -99,6 +100,8 @@ def commands():
             words = shlex.split(command, comments=True)
             if words[:1] == ["python"] and words[1].endswith(".py"):
                 found.append((page, line, words[1:]))
+            if words[:1] == ["deblur-gan"]:
+                found.append((page, line, words))
     return found
 
 
@@ -115,7 +118,10 @@ def script(path):
 def test_command_lines_parse(words, monkeypatch):
     # The reader's files are not here; whether one exists is all that is not checked.
     monkeypatch.setattr(click.Path, "convert", lambda self, value, param, ctx: value)
-    script(words[0]).make_context(words[0], list(words[1:]))
+    command, name, words = (main if words[0] == "deblur-gan" else script(words[0])), words[0], list(words[1:])
+    while isinstance(command, click.Group):
+        name, command, words = command.resolve_command(click.Context(command), words)
+    command.make_context(name, words)
 
 
 def test_every_script_is_used_in_the_pages():
@@ -123,11 +129,19 @@ def test_every_script_is_used_in_the_pages():
     assert {f"scripts/{path.name}" for path in (ROOT / "scripts").glob("*.py")} <= used
 
 
+def functions(group):
+    """The commands of a group and of the groups in it."""
+    for name in group.list_commands(None):
+        command = group.get_command(None, name)
+        yield from functions(command) if isinstance(command, click.Group) else [command]
+
+
 SCRIPTS = [f"scripts/{path.name}" for path in sorted((ROOT / "scripts").glob("*.py"))]
 
 
 def test_every_flag_that_is_mentioned_exists():
-    flags = {flag for path in SCRIPTS for param in script(path).params for flag in param.opts}
+    commands = [main, *map(script, SCRIPTS), *functions(main)]
+    flags = {flag for command in commands for param in command.params for flag in param.opts}
     for page, text in TEXTS.items():
         mentioned = set(re.findall(r"(?<![\w-])--[a-z]\w*", prose(text)))
         unknown = mentioned - flags - {"--help", "--logdir"}  # the last is TensorBoard's
@@ -192,7 +206,7 @@ def test_files_and_names_that_are_mentioned_exist():
 
 def test_readme_lists_every_room():
     rooms = re.findall(r"^\| \[`(\w+\.py)`\]", TEXTS["README.md"], re.MULTILINE)
-    files = {path.name for path in (ROOT / "deblur_gan").glob("*.py")} - {"__init__.py"}
+    files = {path.name for path in (ROOT / "deblur_gan").glob("*.py")} - {"__init__.py", "__main__.py"}
     assert sorted(rooms) == sorted(files)
 
 

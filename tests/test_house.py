@@ -25,9 +25,12 @@ FLOORS = [
     "data recorder report samples",
     "journal",
     "results training",
+    "commands",
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms.split()}
-ROOMS = sorted(path for path in PACKAGE.glob("*.py") if path.name != "__init__.py")
+ROOMS = sorted(path for path in PACKAGE.glob("*.py") if not path.name.startswith("__"))
+# One room in several files, on the top floor.
+COMMANDS = sorted((PACKAGE / "commands").glob("*.py"))
 
 # What stands in one place is imported in one place.
 ONLY_IN = {
@@ -60,15 +63,16 @@ def private_names(path):
         yield from (name for name in names if name.startswith("_") and not name.startswith("__"))
 
 
-@pytest.mark.parametrize("path", ROOMS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [*ROOMS, *COMMANDS], ids=lambda path: path.stem)
 def test_a_room_says_its_purpose_and_stands_on_the_floors_below(path):
     tree = ast.parse(path.read_text(encoding="utf-8"))
     first, *more = (ast.get_docstring(tree) or "").splitlines()
     assert first.endswith((".", ":")) or more, "a sentence says what the room is for"
+    floor = FLOOR_OF["commands" if path in COMMANDS else path.stem]
     for module in imported(path):
         package, _, room = module.partition(".")
         if package == "deblur_gan" and room in FLOOR_OF:
-            assert FLOOR_OF[room] < FLOOR_OF[path.stem], f"{path.stem} imports {room}"
+            assert FLOOR_OF[room] < floor or path in COMMANDS and room == "commands", f"{path.stem} imports {room}"
         for only, place in ONLY_IN.items():
             assert not (module == only or module.startswith(f"{only}.")) or path.stem == place, module
     # About 350 lines; the readers of formats, each one description of one format, have more.
@@ -88,9 +92,9 @@ def test_options_stand_on_python_alone():
 
 def test_a_private_name_has_one_meaning():
     places = defaultdict(set)
-    for path in ROOMS:
+    for path in [*ROOMS, *COMMANDS]:
         for name in private_names(path):
-            places[name].add(path.stem)
+            places[name].add(path)
     assert {name: rooms for name, rooms in places.items() if len(rooms) > 1} == {}
 
 

@@ -40,6 +40,15 @@ for script in {[str(script) for script in SCRIPTS]}:
     with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()) as text:
         runpy.run_path(script, run_name="__main__")
     assert "Usage" in text.getvalue(), script
+from deblur_gan.commands import main
+def names(group, path):
+    for name in group.list_commands(None):
+        command = group.get_command(None, name)
+        yield from names(command, [*path, name]) if hasattr(command, "list_commands") else [[*path, name]]
+for words in ([], *names(main, [])):
+    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()) as text:
+        main([*words, "--help"], prog_name="deblur-gan")
+    assert text.getvalue().startswith(" ".join(["Usage: deblur-gan", *words])), words
 print(sorted({{"keras", "tensorflow", "jax", "torch"}} & set(sys.modules)))
 """
     result = python("-c", program)

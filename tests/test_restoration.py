@@ -81,6 +81,18 @@ def test_code_for_many_sizes_is_not_kept_for_ever(monkeypatch):
     assert len(made) == 2
 
 
+@pytest.mark.parametrize("tile_size", [None, 64])
+def test_strength_goes_from_the_photograph_to_what_is_restored(inventive, tile_size):
+    image = noise(70, 90, 3)
+    restored = deblur(inventive, image, tile_size)
+    np.testing.assert_array_equal(deblur(inventive, image, tile_size, strength=1.0), restored)
+    np.testing.assert_array_equal(deblur(inventive, image, tile_size, strength=0.0), image)
+    quarter = deblur(inventive, image, tile_size, strength=0.25)
+    # A quarter of the way, rounded; the whole way was rounded too. A thousandth for float32.
+    away = quarter - (image + 0.25 * (restored.astype(float) - image))
+    assert np.abs(away).max() <= 0.5 + 0.25 * 0.5 + 1e-3 and (quarter != image).any()
+
+
 def test_padding_is_out_of_sight(meudec):
     """Sizes that need padding give, away from the border, what a larger cut of the photograph gives."""
     image = noise(96, 96, 3)
@@ -172,6 +184,8 @@ def test_tiles_equal_the_whole_image_where_they_see_enough(meudec):
         (np.zeros((0, 8, 3), np.uint8), {}, r"\(0, 8, 3\)"),
         (np.zeros((8, 8, 3), np.uint8), {"tile_size": 4}, "tile_size=4: must be at least 8"),
         (np.zeros((8, 8, 3), np.uint8), {"tile_size": 16, "tile_overlap": 16}, "tile_overlap=16"),
+        (np.zeros((8, 8, 3), np.uint8), {"strength": 1.1}, "strength=1.1: must be from 0 to 1"),
+        (np.zeros((8, 8, 3), np.uint8), {"strength": float("nan")}, "strength=nan"),
     ],
 )
 def test_bad_arguments_are_named(identity, image, options, message):

@@ -73,7 +73,7 @@ def test_other_pixels_under_the_same_names_are_noticed(photographs, pairs):
 
 
 def test_folders_without_use_are_named(tmp_path, pairs):
-    with pytest.raises(BadRun, match="nowhere: no such folder.*organize_gopro_dataset.py"):
+    with pytest.raises(BadRun, match="nowhere: no such folder.*deblur-gan organize"):
         found({"data_dir": (tmp_path / "nowhere",)})
     with pytest.raises(BadRun, match="no photographs for --synthetic"):
         found({"synthetic": (str(tmp_path),)})

@@ -466,7 +466,7 @@ def test_mistakes_on_the_command_line_are_one_line(pairs, tmp_path):
 
     log_dir = ["--log_dir", tmp_path / "weights"]
     code, line = error_of("--data_dir", tmp_path / "nowhere", *log_dir)
-    assert code == 1 and "nowhere: no such folder" in line and "organize_gopro_dataset.py" in line
+    assert code == 1 and "nowhere: no such folder" in line and "deblur-gan organize" in line
     code, line = error_of("--data_dir", pairs, "--crop_size", 30, *log_dir)
     assert code == 2 and "--crop_size 30: must be a multiple of 4" in line
     code, line = error_of("--data_dir", pairs, "--vgg_weights", tmp_path / "none.h5", *log_dir)

@@ -1,0 +1,70 @@
+"""The commands of `deblur-gan`: one file each, imported when that command is called or asked for its help.
+
+The files in `scripts/` run the same commands.
+"""
+
+import importlib
+from pathlib import Path
+
+import click
+
+from deblur_gan import __version__
+
+# What `deblur-gan --help` lists. A command is the function in the file of the same name; a dict is a group of commands.
+_COMMANDS = {
+    "restore": ("restore", "Restores blurred photographs."),
+    "train": ("train", "Trains a generator on pairs of blurred and sharp photographs."),
+    "test": ("test", "Scores generators on pairs of photographs."),
+    "blur": (
+        {
+            "photographs": ("blur_images", "Makes training pairs from sharp photographs."),
+            "recordings": ("blur_recordings", "Makes training pairs from videos and folders of frames."),
+        },
+        "Makes training pairs: from photographs or from recordings.",
+    ),
+    "samples": ("samples", "Makes a small data set of sample photographs."),
+    "organize": ("organize", "Lays out the GoPro data set as folders of pairs."),
+}
+
+
+class _Group(click.Group):
+    """A group that imports a command when it is called, and lists all without importing any."""
+
+    def __init__(self, commands, **settings):
+        super().__init__(**settings)
+        self._entries = commands
+
+    def list_commands(self, ctx):
+        return list(self._entries)
+
+    def get_command(self, ctx, name):
+        if name not in self._entries:
+            return None
+        source, says = self._entries[name]
+        if isinstance(source, dict):
+            return _Group(source, name=name, help=says)
+        return getattr(importlib.import_module(f"deblur_gan.commands.{source}"), source)
+
+    def format_commands(self, ctx, formatter):
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, says) for name, (_, says) in self._entries.items()])
+
+
+main = _Group(
+    _COMMANDS,
+    name="deblur-gan",
+    help="Restores photographs that were blurred by motion, and trains the networks that do it.\n\n"
+    "`deblur-gan COMMAND --help` says what a command takes.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+click.version_option(__version__, prog_name="deblur-gan")(main)
+
+
+def home():
+    """The folder that `images/` and `weights/` are looked for and made in where nothing else is said.
+
+    Returns:
+        Path: a clone's root where the package runs from a clone, the current folder where it is installed.
+    """
+    clone = Path(__file__).resolve().parent.parent.parent
+    return clone if (clone / "pyproject.toml").exists() else Path()

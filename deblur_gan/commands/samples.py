@@ -1,0 +1,30 @@
+"""`deblur-gan samples`: makes a small data set to try things with."""
+
+from pathlib import Path
+
+import click
+
+from deblur_gan.commands import home
+
+
+@click.command()
+@click.option(
+    "--output_dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=lambda: home() / "images",
+    show_default="images/ of a clone, or of the current folder",
+    help="Folder that gets train/ and test/, each with A/ (blurred) and B/ (sharp), and real/ (blurred by a hand).",
+)
+def samples(output_dir):
+    """Makes a small data set from photographs that come with scikit-image, blurred by random camera shake.
+
+    Always the same files; nothing is downloaded.
+    """
+    from deblur_gan.files import printable
+    from deblur_gan.samples import write_sample_images
+
+    try:
+        n_train, n_test = write_sample_images(output_dir)
+    except (ValueError, OSError) as error:
+        raise click.ClickException(printable(error)) from None
+    click.echo(f"{n_train} training and {n_test} test pairs written to {output_dir}")

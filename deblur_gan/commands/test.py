@@ -1,0 +1,96 @@
+"""`deblur-gan test`: scores generators on pairs of photographs."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from deblur_gan import shipped_generator
+from deblur_gan.commands import home
+
+
+@click.command(context_settings={"show_default": True})
+@click.option(
+    "--data_dir",
+    type=click.Path(path_type=Path),
+    default=lambda: home() / "images" / "test",
+    show_default="images/test of a clone, or of the current folder",
+    help="Folder with A/ and B/, or blur/ and sharp/, or a GoPro tree <sequence>/{blur,blur_gamma,sharp}/.",
+)
+@click.option(
+    "--weight_path",
+    "weight_paths",
+    type=click.Path(exists=True, path_type=Path),
+    multiple=True,
+    default=lambda: [shipped_generator()],
+    show_default="weights/generator.h5",
+    help="Weights of a generator; several times for a comparison.",
+)
+@click.option(
+    "--output_dir",
+    type=click.Path(path_type=Path),
+    default=Path("results"),
+    help="Folder in which <name of the weights>/ with metrics.csv, metrics.json and index.html is made.",
+)
+@click.option(
+    "--protocol",
+    "protocols",
+    type=click.Choice(["full", "half", "256"]),
+    multiple=True,
+    default=["full"],
+    help="Size at which is measured; several times for several. full: native. half: both images to half size first, "
+    "as for the paper's figures. 256: both squashed to 256x256.",
+)
+@click.option("--n_images", type=click.IntRange(min=1), help="Take so many pairs, evenly spread.  [default: all]")
+@click.option("--batch_size", type=click.IntRange(min=1), default=1, help="Images restored at once; speed alone.")
+@click.option(
+    "--blur",
+    type=click.Choice(["blur", "blur_gamma"]),
+    default="blur",
+    help="Which blurred folder of a GoPro tree (blur_gamma: averaged in linear light).",
+)
+@click.option(
+    "--tile_size",
+    type=click.IntRange(min=8),
+    help="Restore in tiles of so many pixels, to save memory.  [default: as `deblur-gan restore`]",
+)
+@click.option("--save_images", is_flag=True, help="Also write the restored images, as PNG.")
+def test(weight_paths, **options):
+    """Scores generators on pairs of blurred and sharp photographs.
+
+    Prints PSNR, SSIM and its variants for the blurred input, the restored images and the gain, per sequence and
+    overall, and writes them for each image, with a page to look at. An interrupted run goes on where it stopped.
+    Exit code 1 if files had to be left out, which are named at the end.
+    """
+    if not options["data_dir"].exists():
+        raise click.BadParameter(
+            f"{options['data_dir']}: no such folder; name one with test pairs, or let "
+            "`deblur-gan organize` or `deblur-gan samples` make images/test",
+            param_hint="--data_dir",
+        )
+    from deblur_gan.backend import start_backend
+
+    start_backend()
+    from deblur_gan.files import printable
+    from deblur_gan.photographs import BadImage
+    from deblur_gan.report import format_comparison, format_table
+    from deblur_gan.results import evaluate
+    from deblur_gan.weights import BadWeights
+
+    try:
+        results, problems = evaluate(weight_paths, command=_command_line(sys.argv), **options)
+    except (BadImage, BadWeights, OSError) as error:
+        raise click.ClickException(printable(error)) from None
+    for result in results:
+        click.echo(f"\n{printable(result.folder / 'index.html')}\n\n{format_table(result)}")
+    if len(results) > 1:
+        click.echo(f"\nComparison\n\n{format_comparison(results)}")
+    if problems:
+        click.echo(f"\nFiles left out: {len(problems)}\n" + "\n".join(problems), err=True)
+        sys.exit(1)
+
+
+def _command_line(argv):
+    """The words that were typed."""
+    program, *arguments = argv
+    return ["python", *argv] if program.endswith(".py") else [Path(program).name, *arguments]

@@ -1,0 +1,98 @@
+"""`deblur-gan train`: trains a generator."""
+
+import dataclasses
+
+import click
+
+from deblur_gan.commands import home
+from deblur_gan.options import DATA_DIR, MAY_CHANGE, BadOption, Options, is_path, kind
+
+# The value of --resume without a folder.
+LAST = "the last run"
+
+
+def flag(field):
+    """The flag of one option."""
+    rules = field.metadata
+    settings = {"default": field.default, "show_default": rules.get("shown", True), "help": rules["help"]}
+    if kind(field) is bool:
+        return click.option(f"--{field.name}", is_flag=True, **settings)
+    if is_path(field):
+        return click.option(f"--{field.name}", type=click.Path(), multiple=kind(field) is tuple, **settings)
+    if "choices" in rules:
+        return click.option(f"--{field.name}", type=click.Choice(rules["choices"]), **settings)
+    if kind(field) is str:
+        return click.option(f"--{field.name}", type=str, **settings)
+    range_of = click.IntRange if kind(field) is int else click.FloatRange
+    bounds = range_of(
+        rules.get("at_least", rules.get("above")),
+        rules.get("at_most", rules.get("below")),
+        min_open="above" in rules,
+        max_open="below" in rules,
+    )
+    return click.option(f"--{field.name}", type=bounds, **settings)
+
+
+def flags_of_options(command):
+    for field in reversed(dataclasses.fields(Options)):
+        command = flag(field)(command)
+    return command
+
+
+@click.command()
+@flags_of_options
+@click.option(
+    "--resume",
+    type=click.Path(),
+    is_flag=False,
+    flag_value=LAST,
+    help="Go on with the run in this folder (without a folder: the last one in --log_dir) from its last checkpoint, "
+    f"with its options. Only {', '.join(f'--{name}' for name in MAY_CHANGE)} may be given anew.",
+)
+@click.pass_context
+def train(context, resume, **flags):
+    """Trains a generator against a critic on pairs of blurred and sharp photographs.
+
+    What a run leaves behind is in a folder of its own below --log_dir: generator_best.h5 (by PSNR on the validation
+    images), generator_{epoch}_{loss}.h5 and critic_{epoch}.h5, log.csv, curves.png, a picture of blurred | restored |
+    sharp for every epoch, TensorBoard events, options.json, and state.npz, which --resume needs. A run that was
+    killed at any moment goes on with --resume as if nothing had happened (bit for bit on the TensorFlow CPU backend
+    with TF_DETERMINISTIC_OPS=1). Ctrl-C and SIGTERM save a checkpoint first; a second Ctrl-C leaves at once.
+
+    The backend is Keras': KERAS_BACKEND=tensorflow, jax or torch. The exit code is 0 if all epochs were done, 1 if the
+    run could not begin or had to stop, 2 if the command line makes no sense, 130 after Ctrl-C, 143 after SIGTERM.
+    """
+    default = click.core.ParameterSource.DEFAULT
+    given = {name: value for name, value in flags.items() if context.get_parameter_source(name) != default}
+    # Where nothing else is said, the data and the runs are those of the clone, wherever it is called from.
+    log_dir = given.pop("log_dir", home() / Options.log_dir)
+    if not resume and not flags["data_dir"] and not flags["synthetic"]:
+        given["data_dir"] = home() / DATA_DIR
+    try:
+        options = Options(**given, log_dir=log_dir)
+    except BadOption as error:
+        raise click.UsageError(str(error)) from None
+
+    from deblur_gan.backend import start_backend
+
+    start_backend(training=True)
+    from deblur_gan import training
+    from deblur_gan.files import printable
+    from deblur_gan.run_folder import RunFolder
+
+    try:
+        if resume:
+            run_dir = RunFolder.last(log_dir).path if resume == LAST else resume
+            run_dir = training.resume(run_dir, **given)
+        else:
+            run_dir = training.train(options)
+    except training.Stopped as error:
+        click.echo(printable(f"Error: {error}"), err=True)
+        context.exit(128 + error.signal_number if error.signal_number else 1)
+    except KeyboardInterrupt:  # while the data was checked or the networks were built
+        click.echo("Error: interrupted before the first step", err=True)
+        context.exit(130)
+    # BadRun, BadImage, BadWeights, OSError: each is one line.
+    except (OSError, ValueError) as error:
+        raise click.ClickException(printable(" ".join(str(error).split()))) from None
+    click.echo(f"Done: {run_dir}")
