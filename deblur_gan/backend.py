@@ -13,6 +13,7 @@ BACKENDS = ("tensorflow", "jax", "torch")
 # CUDA plugins. Other errors pass.
 _NOTE = re.compile(
     rb"WARNING: All log messages before absl::InitializeLog|[IW]\d{4} \d\d:\d\d:|.*factory for plugin cu"
+    rb"|INFO: Created TensorFlow Lite \w+ delegate"
 )
 
 
@@ -30,7 +31,7 @@ def start_backend(training=False):
     import click  # here, because the filter below is this file run alone
 
     try:
-        with _without_notes():
+        with contextlib.nullcontext() if "keras" in sys.modules else without_notes():
             keras = importlib.import_module("keras")
         if training and keras.backend.backend() not in BACKENDS:
             raise ImportError("it cannot train")
@@ -62,12 +63,13 @@ def versions():
 
 
 @contextlib.contextmanager
-def _without_notes():
-    """Sends what is written to stderr through a process that leaves the notes out.
+def without_notes():
+    """Sends what is written to stderr through a process that leaves the notes of TensorFlow and LiteRT out.
 
-    A process and not a thread, because what a library says before it aborts must arrive.
+    Whole lines arrive, so that no progress bar may be shown meanwhile. A process and not a thread, because what a
+    library says before it aborts must arrive.
     """
-    if "keras" in sys.modules or os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") == "0":
+    if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") == "0":
         yield
         return
     sys.stderr.flush()

@@ -35,7 +35,7 @@ FORMATS = {
 
 
 def load_exported(path, generator):
-    """Starts a file that `export` wrote, with its own engine on the processor, in float32 where the file is.
+    """Starts a file that `export_generator` wrote, with its own engine on the processor, in float32 where the file is.
 
     Args:
         path: str or Path.

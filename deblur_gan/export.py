@@ -1,7 +1,7 @@
 """Generators as files for other engines, each tried with its own engine before it appears.
 
 Keras converts; TensorFlow must be its backend for all formats but PyTorch's. Beside the network a file holds JSON that
-says how to use it and where it comes from; see `export`.
+says how to use it and where it comes from; see `export_generator`.
 """
 
 import contextlib
@@ -41,18 +41,21 @@ class CannotExport(ValueError):
     """A file that cannot be made; the message is one line that says why."""
 
 
-def export(weight_path, output, format, precision="float32", dropout=True):
+def export_generator(weight_path, output, format, precision="float32", dropout=True):
     """Writes a generator in another format; the file appears whole, tried and compared with `deblur`, or not at all.
 
     Height and width stay free. Input and output are float32 `(B, H, W, 3)`, RGB in [-1, 1]; H and W are multiples of 4.
 
     - float16: the weights, and in ONNX all but input and output, are stored in half precision.
-    - int8, ONNX: so are, in 8 bits, the weights and inputs of the convolutions that hold most of the weights (the
-      strided ones and those of the residual blocks); the ranges are taken from sample photographs.
-    - int8, LiteRT: weights of convolutions in 8 bits; inputs are quantized as they come.
+    - int8, ONNX: weights and inputs of the strided convolutions and of those in the residual blocks, which hold most
+      of the weights, have 8 bits; the ranges of the inputs are taken from sample photographs.
+    - int8, LiteRT: the weights of the convolutions have 8 bits; their inputs are quantized as they come.
 
-    All formats but "pth" hold the JSON of `provenance`: ONNX as metadata and OpenVINO as runtime information called
-    `METADATA_NAME`, LiteRT as a file in the archive that is appended to the model, SavedModel in `assets.extra`.
+    All formats but "pth" hold JSON: how the file is used (`layout`, `channels`, `value_range`, `size_multiple`,
+    `smallest_side`, and for instance normalization `full_contrast`) and where it comes from (what `describe` says of
+    the weights, `source_sha256`, `precision`, `package_version`). It is called `METADATA_NAME`: in ONNX metadata, in
+    OpenVINO runtime information, in LiteRT a file in the archive that is appended to the model, in SavedModel a file
+    in `assets.extra`.
 
     Args:
         weight_path: str or Path of the generator's weights; see `load_generator`.
@@ -104,7 +107,7 @@ def require_exportable(output, format, precision="float32"):
     """Refuses what cannot be made, before any work.
 
     Raises:
-        CannotExport: see `export`.
+        CannotExport: see `export_generator`.
     """
     suffix, precisions, modules, extra = FORMATS[format]
     if precision not in precisions:
@@ -127,13 +130,7 @@ def require_exportable(output, format, precision="float32"):
 
 
 def _provenance(weight_path, precision):
-    """What a file says about itself.
-
-    Returns:
-        dict that JSON can hold: how the file is used (`layout`, `channels`, `value_range`, `size_multiple`,
-        `smallest_side`, and for instance normalization `full_contrast`), and where it comes from (`describe`,
-        `source_sha256`, `precision`, `package_version`).
-    """
+    """What a file says about itself; see `export_generator`."""
     description = describe(weight_path)
     with open(weight_path, "rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()

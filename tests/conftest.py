@@ -70,3 +70,20 @@ def negatives(folder, n_pairs, **size):
 def pairs(tmp_path):
     """A folder of nine pairs of 40x48 pixels, called `train`."""
     return write_pairs(tmp_path / "images" / "train", range(9))
+
+
+@pytest.fixture(scope="session")
+def shipped_exports(tmp_path_factory):
+    """A function from a format to the path of weights/generator.h5 in it, exported when it is first asked for."""
+    folder = tmp_path_factory.mktemp("exports")
+
+    def exported(format):
+        from deblur_gan.engines import FORMATS
+        from deblur_gan.export import export_generator
+
+        path = folder / f"generator{FORMATS[format].suffix}"
+        if not path.exists():
+            export_generator(ROOT / "weights" / "generator.h5", path, format)
+        return path
+
+    return exported
