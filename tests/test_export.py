@@ -247,7 +247,7 @@ def test_the_command_measures_the_loss_and_leaves_only_its_files(tmp_path):
     ("words", "code", "line"),
     [
         (["--format", "pth", "-o", "x.onnx"], 2, "x.onnx: the name of a file in the format pth must end in .pth"),
-        (["--format", "onnx", "-o", "x.onnx", "--no-dropout"], 2, "--no-dropout: onnx has no dropout"),
+        (["--format", "onnx", "-o", "x.onnx", "--no_dropout"], 2, "--no_dropout: onnx has no dropout"),
         (["--format", "pth", "-o", "x.pth", "--data_dir", "nowhere"], 1, "nowhere: no such folder"),
         (["--format", "pth", "-o", "x.pth", "--weight_path", "text.h5"], 1, "text.h5"),
         (["--format", "pth", "-o", "x.pth", "--weight_path", "meudec.h5"], 1, "the model is a meudec generator"),

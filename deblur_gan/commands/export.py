@@ -43,12 +43,11 @@ from deblur_gan import shipped_generator
     help="Folder of pairs, as of test, on which the loss in PSNR is measured and printed.",
 )
 @click.option(
-    "--dropout/--no-dropout",
-    default=True,
-    show_default=True,
-    help="pth: whether the authors' generator is built with dropout, which names its layers otherwise.",
+    "--no_dropout",
+    is_flag=True,
+    help="pth: for the authors' code run with --no_dropout, which names the layers otherwise.",
 )
-def export(weight_path, format, output, precision, data_dir, dropout):
+def export(weight_path, format, output, precision, data_dir, no_dropout):
     """Writes a generator for ONNX Runtime, OpenVINO, LiteRT, TensorFlow or the authors' PyTorch code.
 
     The file is tried with its own engine before it appears: a float32 file that restores a photograph with more than
@@ -74,15 +73,15 @@ def export(weight_path, format, output, precision, data_dir, dropout):
         require_exportable(output, format, precision)
     except CannotExport as error:
         raise click.UsageError(printable(error)) from None
-    if not dropout and format != "pth":
-        raise click.UsageError(f"--no-dropout: {format} has no dropout; pth alone takes it")
+    if no_dropout and format != "pth":
+        raise click.UsageError(f"--no_dropout: {format} has no dropout; pth alone takes it")
     try:
         pairs = find_pairs(data_dir)[0] if data_dir else []
         if data_dir and not pairs:
             raise click.ClickException(printable(f"{data_dir}: holds no pairs"))
         click.echo(printable(f"Converting {weight_path} to {format}, {precision}; at full width this takes minutes"))
         with without_notes():
-            difference = export_generator(weight_path, output, format, precision, dropout)
+            difference = export_generator(weight_path, output, format, precision, not no_dropout)
         click.echo(printable(f"{output}: differs from deblur by at most {difference} grey levels on a photograph"))
         if pairs:
             generator = load_generator(weight_path)
