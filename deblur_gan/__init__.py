@@ -1,6 +1,6 @@
 """DeblurGAN for Keras: blind motion deblurring with a conditional Wasserstein GAN.
 
-The public names load on first use, and Keras with them: importing the package starts nothing.
+The public names load on first use, and Keras with those that need it: importing the package starts nothing.
 """
 
 import importlib
@@ -20,9 +20,12 @@ _ROOMS = {
     "generator_model": "networks",
     "load_critic": "weights",
     "load_generator": "weights",
+    "read_photograph": "photographs",
+    "restore": "inputs",
     "save_critic": "weights",
     "save_generator": "weights",
     "save_pytorch": "weights",
+    "write_photograph": "photographs",
 }
 
 __all__ = [*_ROOMS, "shipped_generator"]

@@ -1,12 +1,15 @@
-"""Keras' backend: started for a command without its own notes, with one line where it cannot start, and its version."""
+"""Keras' backend: chosen where nobody chose it, started without its own notes, one line where it cannot start."""
 
 import contextlib
 import importlib.util
+import json
 import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
+# Keras' default is the first of them.
 BACKENDS = ("tensorflow", "jax", "torch")
 
 # What TensorFlow's libraries say before its log level counts: notes, warnings, and that two of them bring the same
@@ -17,13 +20,78 @@ _NOTE = re.compile(
 )
 
 
-def start_backend(training=False):
-    """Imports Keras, and with it the backend that the environment variable `KERAS_BACKEND` selects.
+def import_keras(training=False, restoring=False):
+    """Imports Keras, and with it a backend.
+
+    The environment variable `KERAS_BACKEND` selects it, or Keras' own `keras.json` where that names another than
+    Keras' default. Where neither does, it is the first that is installed of TensorFlow, JAX, PyTorch and OpenVINO. To
+    restore, OpenVINO comes first: it starts and restores fastest on a processor. It cannot train.
+
+    Args:
+        training: bool, whether the backend has to train.
+        restoring: bool, whether the backend has only to restore.
+
+    Raises:
+        ImportError: if no backend is installed, or this one cannot train. Keras and backends that are damaged raise
+            whatever their import trips over.
+    """
+    if "keras" not in sys.modules:
+        selected, chosen = os.environ.get("KERAS_BACKEND"), _choice(training, restoring)
+        if chosen == "openvino":
+            _import_later("scipy.signal")
+        os.environ["KERAS_BACKEND"] = chosen
+        try:
+            importlib.import_module("keras")
+        finally:
+            # What this process chose is not for those that it starts.
+            os.environ.pop("KERAS_BACKEND") if selected is None else os.environ.update(KERAS_BACKEND=selected)
+    keras = sys.modules["keras"]
+    if training and keras.backend.backend() not in BACKENDS:
+        raise ImportError("it cannot train")
+
+
+def _choice(training, restoring):
+    """The name of the backend that Keras is to be imported with."""
+    if selected := os.environ.get("KERAS_BACKEND"):
+        return selected
+    if (configured := _configured()) != BACKENDS[0]:
+        return configured
+    order = BACKENDS if training else ("openvino", *BACKENDS) if restoring else (*BACKENDS, "openvino")
+    for name in order:
+        if importlib.util.find_spec(name):
+            return name
+    raise ImportError(f"none of {', '.join(order)} is installed, and it needs one: pip install {order[0]}")
+
+
+def _configured():
+    """The backend that Keras' configuration file names; Keras makes the file, with its default."""
+    folder = Path(os.environ.get("KERAS_HOME") or Path("~", ".keras").expanduser())
+    try:
+        return json.loads((folder / "keras.json").read_bytes())["backend"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return BACKENDS[0]
+
+
+def _import_later(name):
+    """Puts the import of a module off until something of it is used.
+
+    Keras' OpenVINO backend imports scipy.signal for windows of sound, which takes as long as all the rest of Keras.
+    """
+    if name not in sys.modules:
+        spec = importlib.util.find_spec(name)
+        spec.loader = importlib.util.LazyLoader(spec.loader)
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+
+
+def start_backend(training=False, restoring=False):
+    """Imports Keras for a command: `import_keras`, but quiet, and with one line where it fails.
 
     TensorFlow's C++ notes and warnings do not reach the screen unless `TF_CPP_MIN_LOG_LEVEL` is 0.
 
     Args:
-        training: bool, whether the backend has to train; Keras has others that only restore.
+        training: as `import_keras`.
+        restoring: as `import_keras`.
 
     Raises:
         click.ClickException: if the backend does not exist, is not installed, cannot be imported or cannot train.
@@ -31,17 +99,18 @@ def start_backend(training=False):
     import click  # here, because the filter below is this file run alone
 
     try:
-        with contextlib.nullcontext() if "keras" in sys.modules else without_notes():
-            keras = importlib.import_module("keras")
-        if training and keras.backend.backend() not in BACKENDS:
-            raise ImportError("it cannot train")
+        loud = "keras" not in sys.modules and _choice(training, restoring) != "openvino"
+        with without_notes() if loud else contextlib.nullcontext():
+            import_keras(training, restoring)
     # A backend whose parts do not fit each other fails with whatever its import trips over.
     except Exception as error:
         selected = os.environ.get("KERAS_BACKEND")
-        backend = f"KERAS_BACKEND={selected}" if selected else "Keras' default backend"
-        found = ("installed" if importlib.util.find_spec(name) else "not installed" for name in BACKENDS)
-        choice = ", ".join(f"{name} ({state})" for name, state in zip(BACKENDS, found, strict=True))
         reason = " ".join(str(error).split()) or type(error).__name__
+        found = {name: importlib.util.find_spec(name) is not None for name in (*BACKENDS, "openvino")}
+        if not selected and not any(found.values()):
+            raise click.ClickException(f"Keras: {reason}") from None
+        backend = f"KERAS_BACKEND={selected}" if selected else "Keras' default backend"
+        choice = ", ".join(f"{name} ({'' if there else 'not '}installed)" for name, there in found.items())
         raise click.ClickException(f"{backend}: cannot be used ({reason}). There are {choice}") from None
 
 

@@ -2,7 +2,7 @@
 
 import io
 
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, JpegImagePlugin
 from PIL.PngImagePlugin import PngInfo
 
 # By format, what is carried over under the name that it has in Pillow's `info` and in its `save`. Besides: EXIF, in
@@ -16,11 +16,15 @@ _KEPT = {
     "TIFF": ("compression", "icc_profile", "dpi"),
     "WEBP": ("icc_profile", "xmp"),
 }
+# How a file is encoded, which its metadata says too: nobody misses it in another format.
+_ENCODING = {"compression", "exact", "lossless", "qtables", "quality", "subsampling"}
 _PLAIN_WORDS = {
+    "exif": "EXIF data",
     "icc_profile": "colour profile",
     "dpi": "resolution",
     "xmp": "XMP data",
     "extra": "IPTC data",
+    "qtables": "quality",
     "pnginfo": "texts",
 }
 
@@ -118,9 +122,33 @@ def _found(image, file_format, exif):
             for name, content in image.applist
             if name == kind and content.startswith(beginning)
         )
+        # The same tables are the same quality, whoever made them by whatever scale.
+        found["qtables"] = list(image.quantization.values())
+        sampling = JpegImagePlugin.get_sampling(image)
+        found["subsampling"] = ("4:4:4", "4:2:2", "4:2:0")[sampling] if sampling >= 0 else None
     if file_format == "PNG":
         found["pnginfo"] = _png_texts(image)
     return {key: value for key, value in found.items() if value}
+
+
+def carried_over(metadata, file_format, notes):
+    """What of a photograph's metadata a copy in another format is given.
+
+    Args:
+        metadata: dict, as `kept_metadata` returns it for the format that the photograph came in.
+        file_format: str, Pillow's name of the other format.
+        notes: list of str, to which is added what cannot be kept.
+
+    Returns:
+        dict of options for Pillow's `save`.
+    """
+    takes = {*_KEPT[file_format], *(["exif"] if file_format != "BMP" else [])} - _ENCODING
+    notes += [
+        f"its {_PLAIN_WORDS.get(key, key)} cannot be kept in {file_format}"
+        for key in metadata
+        if key not in takes | _ENCODING
+    ]
+    return {key: value for key, value in metadata.items() if key in takes}
 
 
 def _png_texts(image):

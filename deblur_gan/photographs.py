@@ -8,25 +8,27 @@ import importlib.util
 import io
 import stat
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageCms, UnidentifiedImageError, features
 
 from deblur_gan.files import printable, write_bytes
-from deblur_gan.metadata import kept_metadata, reason, upright_exif
+from deblur_gan.metadata import carried_over, kept_metadata, reason, upright_exif
 
-# The formats that are read and written, by Pillow's names: what their files end in, and how a copy is written.
+# The formats that are read and written, by Pillow's names: what their files end in, the usual ending first, and how
+# they are written where the file that a photograph came from does not say it.
 _FORMATS = {
     "AVIF": ((".avif",), {"quality": 95, "subsampling": "4:4:4"}),
     "BMP": ((".bmp", ".dib"), {}),
     "HEIF": ((".heic", ".heif", ".hif"), {"quality": 95, "chroma": 444}),
-    "JPEG": ((".jfif", ".jpe", ".jpeg", ".jpg", ".mpo"), {"quality": 95, "subsampling": 0}),
+    "JPEG": ((".jpg", ".jpeg", ".jfif", ".jpe", ".mpo"), {"quality": 95, "subsampling": 0}),
     "PNG": ((".png",), {}),
     "TIFF": ((".tif", ".tiff"), {}),
     "WEBP": ((".webp",), {"quality": 95}),
 }
+EXTENSIONS = {name: extensions for name, (extensions, _) in _FORMATS.items()}
 FORMATS_READ = "JPEG, PNG, WebP, TIFF, BMP, AVIF or HEIC"
 IMAGE_EXTENSIONS = frozenset(extension for extensions, _ in _FORMATS.values() for extension in extensions)
 # What looks like a picture and is not read, so that it can be named where a folder holds it.
@@ -87,7 +89,7 @@ class Photograph:
     notes: list = field(default_factory=list)
 
 
-def read_photograph(path):
+def read_photograph(source, name="these bytes"):
     """Reads an image file as people have them.
 
     Grey, palette, transparent, CMYK, Lab, 16-bit and EXIF-rotated files all come back as upright 8-bit RGB. 16-bit grey
@@ -95,8 +97,9 @@ def read_photograph(path):
     refused for damaged metadata: that is left out and noted.
 
     Args:
-        path: str or Path of a JPEG, PNG, WebP, TIFF, BMP, AVIF or, where pillow-heif is installed, HEIC file; the
-            content decides, not the extension, but for cameras' raw files.
+        source: str or Path of a JPEG, PNG, WebP, TIFF, BMP, AVIF or, where pillow-heif is installed, HEIC file, or
+            bytes, the content of one; the content decides, not the extension, but for cameras' raw files.
+        name: str, what bytes are called in messages.
 
     Returns:
         `Photograph`, which `write_photograph` can write in its own format.
@@ -106,12 +109,17 @@ def read_photograph(path):
             than `MAX_PIXELS` pixels, claims much more pixels than so many bytes can hold, or is of a pixel type
             (floating point, 32-bit) that has no agreed conversion to 8 bits.
     """
-    path = Path(path)
-    n_bytes = _regular_size(path)
+    if isinstance(source, bytes):
+        path, n_bytes = Path(name), len(source)
+    else:
+        path, n_bytes = Path(source), _regular_size(Path(source))
     try:
-        with Image.open(path, formats=_READABLE) as image:
+        with (
+            io.BytesIO(source) if isinstance(source, bytes) else open(path, "rb") as file,
+            Image.open(file, formats=_READABLE) as image,
+        ):
             _check_claims(image, path, n_bytes)
-            return _photograph(image, path)
+            return _photograph(image, path, file)
     except BadImage:
         raise
     except PermissionError:
@@ -162,7 +170,7 @@ def _check_claims(image, path, n_bytes):
         raise BadImage(f"{path}: holds {frames} pictures; a file with a single one is required")
 
 
-def _photograph(image, path):
+def _photograph(image, path, file):
     file_format = "JPEG" if image.format == "MPO" else image.format
     notes = []
     image.load()
@@ -172,7 +180,7 @@ def _photograph(image, path):
         alpha = None
         notes.append("its transparency cannot be kept (Pillow writes BMP without)")
     metadata = kept_metadata(image, file_format, exif, notes)
-    if file_format == "WEBP" and _is_lossless_webp(path):
+    if file_format == "WEBP" and _is_lossless_webp(file):
         metadata.update(lossless=True, exact=True, quality=80)
     return Photograph(pixels, alpha, grey, file_format, metadata, notes)
 
@@ -215,22 +223,18 @@ def _through_profile(image, notes):
     return converted
 
 
-def _is_lossless_webp(path):
-    with open(path, "rb") as file:
-        file.seek(12)
-        while len(head := file.read(8)) == 8:
-            if head[:4] in (b"VP8 ", b"VP8L"):
-                return head[:4] == b"VP8L"
-            length = int.from_bytes(head[4:], "little")
-            file.seek(length + length % 2, io.SEEK_CUR)
+def _is_lossless_webp(file):
+    file.seek(12)
+    while len(head := file.read(8)) == 8:
+        if head[:4] in (b"VP8 ", b"VP8L"):
+            return head[:4] == b"VP8L"
+        length = int.from_bytes(head[4:], "little")
+        file.seek(length + length % 2, io.SEEK_CUR)
     return False
 
 
 def write_photograph(path, photograph):
     """Writes an image file, whole or not at all, in the format and with the metadata of the photograph it came from.
-
-    JPEG, AVIF and HEIC are written at quality 95 without chroma subsampling, WebP at quality 95 unless it came without
-    loss, everything else without loss.
 
     Args:
         path: str or Path; its folder exists.
@@ -239,17 +243,93 @@ def write_photograph(path, photograph):
     Raises:
         OSError: if the file cannot be written; what stood at `path` before is then still there.
     """
+    write_bytes(path, encoded(photograph))
+
+
+def encoded(photograph):
+    """The content of an image file, in the format and with the metadata of the photograph it came from.
+
+    A JPEG file is written with the quantization tables and the chroma subsampling that it came with, AVIF, HEIC and
+    WebP, unless it came without loss, at quality 95, and everything else without loss. `converted` changes that.
+
+    Args:
+        photograph: `Photograph`.
+
+    Returns:
+        bytes.
+
+    Raises:
+        OSError, ValueError: if the format cannot hold such a picture.
+    """
+    image = as_pillow(photograph)
+    options = _FORMATS[photograph.format][1] | photograph.metadata
+    if photograph.grey and photograph.format == "AVIF":
+        del options["subsampling"]  # or it would be stored in colour
+    if "qtables" in options:
+        del options["quality"]  # by which Pillow would scale them
+    file = io.BytesIO()
+    image.save(file, photograph.format, **options)
+    return file.getvalue()
+
+
+def as_pillow(photograph):
+    """A photograph as a Pillow image of mode L, LA, RGB or RGBA, with its metadata in `info`, as `save` takes it."""
     image = Image.fromarray(photograph.pixels)
     if photograph.grey:
         image = image.convert("L")
     if photograph.alpha is not None:
         image.putalpha(Image.fromarray(photograph.alpha))
-    options = _FORMATS[photograph.format][1] | photograph.metadata
-    if photograph.grey and photograph.format == "AVIF":
-        del options["subsampling"]  # or it would be stored in colour
-    encoded = io.BytesIO()
-    image.save(encoded, photograph.format, **options)
-    write_bytes(path, encoded.getbuffer())
+    image.info |= {key: photograph.metadata[key] for key in photograph.metadata.keys() & {"dpi", "exif", "icc_profile"}}
+    return image
+
+
+def from_pillow(image, name="this PIL image"):
+    """A Pillow image as a photograph: its pixels as they lie, as `read_photograph` converts them, without metadata.
+
+    Args:
+        image: `PIL.Image.Image`; it is not changed.
+        name: str, what it is called in messages.
+
+    Returns:
+        `Photograph`.
+
+    Raises:
+        BadImage: if it is empty, or its pixels are of a type that has no agreed conversion to 8 bits.
+    """
+    if 0 in image.size:
+        raise BadImage(f"{name}: is {image.width}x{image.height} pixels; at least one is required")
+    return Photograph(*_decoded(image.copy(), name, []))
+
+
+def converted(photograph, file_format=None, quality=None):
+    """The photograph as it is to be written in another format or at another quality; its pixels are the same.
+
+    Args:
+        photograph: `Photograph`.
+        file_format: str, one of `EXTENSIONS`; None is its own. What the format cannot hold is noted.
+        quality: int, 1 to 100, for JPEG, WebP, AVIF and HEIC. None is that of the file it came from where the format
+            stays and is JPEG, and 95 otherwise.
+
+    Returns:
+        `Photograph`.
+
+    Raises:
+        ValueError: if this Pillow does not write the format.
+    """
+    metadata, notes, alpha = photograph.metadata, list(photograph.notes), photograph.alpha
+    file_format = file_format or photograph.format
+    if file_format not in _READABLE:
+        needs = "pip install pillow-heif" if file_format == "HEIF" else "a Pillow that was built with it"
+        raise ValueError(f"{file_format} is written where it is installed: {needs}")
+    if file_format != photograph.format:
+        metadata = carried_over(metadata, file_format, notes)
+        if alpha is not None and file_format in ("BMP", "JPEG"):
+            alpha = None
+            notes.append(f"its transparency cannot be kept in {file_format}")
+    if quality is not None and "quality" in _FORMATS[file_format][1]:
+        metadata = {key: metadata[key] for key in metadata.keys() - {"qtables", "lossless", "exact"}}
+        metadata["quality"] = quality
+    return replace(photograph, format=file_format, metadata=metadata, alpha=alpha, notes=notes)
 
 
 def read_rgb(path):

@@ -1,27 +1,12 @@
 """The one way from a photograph to a restored photograph, whatever its size."""
 
-import dataclasses
 import math
-import sys
-from pathlib import Path
 
 import keras
 import numpy as np
-from tqdm import tqdm
 
-from deblur_gan.files import printable
-from deblur_gan.metadata import reason
 from deblur_gan.networks import InstanceNormalization
-from deblur_gan.photographs import (
-    FORMATS_READ,
-    PICTURE_EXTENSIONS,
-    BadImage,
-    find_images,
-    from_uint8,
-    read_photograph,
-    to_uint8,
-    write_photograph,
-)
+from deblur_gan.photographs import from_uint8, to_uint8
 
 # Two strided convolutions halve the image twice, and the reflection paddings need two pixels after that.
 SIZE_MULTIPLE = 4
@@ -186,82 +171,3 @@ def _restore_tiles(generator, padded, tile_size, tile_overlap, progress, strengt
     for row in range(padded.shape[1]):  # row by row, for the sake of memory
         restored[:, row] = _blend(padded[:, row], blended[:, row], strength)
     return restored
-
-
-def restore_files(generator, source, output_dir, side_by_side=False, tile_size=None, overwrite=False):
-    """Restores an image file, or every image file of a folder, into a folder, under the same names.
-
-    Whatever looks like a picture, by its extension, is restored or named on stderr, with the reason; one that fails
-    does not stop the others. Named too: what a result does not keep of a damaged file, and subfolders. An older file
-    of a result's name is replaced.
-
-    Args:
-        generator: as `deblur`.
-        source: str or Path of an image file or of a folder of them; its subfolders are not looked into.
-        output_dir: str or Path; made if it is missing.
-        side_by_side: bool, write the blurred and the restored photograph beside each other instead of the restored.
-        tile_size: as `deblur`.
-        overwrite: bool, a restored photograph may take the place of the file it was made from.
-
-    Returns:
-        `(restored, failed)`: list of the Paths written, and list of the messages of the files that failed.
-
-    Raises:
-        BadImage: if `source` does not exist or is a folder without an image in it.
-        OSError: if `output_dir` cannot be made.
-    """
-    source, output_dir = Path(source), Path(output_dir)
-    paths = find_images(source, PICTURE_EXTENSIONS) if source.is_dir() else [source]
-    if not paths:
-        raise BadImage(f"{source}: no image in this folder; {FORMATS_READ} files are required")
-    if not source.exists():
-        raise BadImage(f"{source}: no such file or folder")
-    output_dir.mkdir(parents=True, exist_ok=True)
-
-    restored, failed = [], []
-    with tqdm(paths, unit="photo", disable=len(paths) == 1) as bar:
-
-        def say(line):
-            bar.write(printable(line), file=sys.stderr)
-
-        if source.is_dir() and (subfolders := _subfolders(source, output_dir)):
-            say(f"{source}: its subfolders are not looked into: {', '.join(subfolders)}")
-        for path in bar:
-            target = output_dir / path.name
-            try:
-                photograph = read_photograph(path)
-                if target.exists() and target.samefile(path) and not overwrite:
-                    raise BadImage(f"{path}: the result would replace it; choose another output folder or allow it")
-                write_photograph(target, _restored_copy(generator, photograph, side_by_side, tile_size))
-                restored.append(target)
-                for note in photograph.notes:
-                    say(f"{path}: restored, but {note}")
-            # Whatever one photograph meets (no memory left, a full disk), the next one gets its chance.
-            except Exception as error:
-                failed.append(printable(error if isinstance(error, BadImage) else f"{path}: {reason(error)}"))
-                say(failed[-1])
-    return restored, failed
-
-
-def _subfolders(source, output_dir):
-    names = sorted(
-        entry.name
-        for entry in source.iterdir()
-        if entry.is_dir() and not entry.name.startswith(".") and not entry.samefile(output_dir)
-    )
-    return names if len(names) <= 5 else [*names[:5], f"and {len(names) - 5} more"]
-
-
-def _restored_copy(generator, photograph, side_by_side, tile_size):
-    def tile_bar(tiles):
-        return tqdm(tiles, unit="tile", leave=False)
-
-    pixels = deblur(generator, photograph.pixels, tile_size, progress=tile_bar)
-    if not side_by_side:
-        return dataclasses.replace(photograph, pixels=pixels)
-    alpha = photograph.alpha
-    return dataclasses.replace(
-        photograph,
-        pixels=np.concatenate([photograph.pixels, pixels], axis=1),
-        alpha=None if alpha is None else np.concatenate([alpha, alpha], axis=1),
-    )

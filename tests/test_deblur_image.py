@@ -1,8 +1,10 @@
 import importlib.util
+import os
 import subprocess
 import sys
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -16,10 +18,11 @@ ROOT = Path(__file__).parent.parent
 GOLDEN = ROOT / "tests" / "golden"
 
 
-def run(*arguments, cwd, root=ROOT):
-    """The command as a process of its own."""
-    command = [sys.executable, root / "scripts" / "deblur_image.py", *arguments]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True)
+def run(*arguments, cwd):
+    """The command as a process of its own, on the backend of this one."""
+    command = [sys.executable, ROOT / "scripts" / "deblur_image.py", *arguments]
+    environment = {**os.environ, "KERAS_BACKEND": keras.backend.backend()}
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
 
 
 def command():
@@ -62,6 +65,7 @@ def test_without_a_folder_it_restores_samples_and_says_so_twice(tmp_path, monkey
         result = CliRunner().invoke(command(), [])
         assert result.exit_code == 0, result.output
         assert f"restoring the sample photographs in {clone / 'images' / 'test' / 'A'}" in result.output
+        assert f"Their sharp originals are in {clone / 'images' / 'test' / 'B'}/" in result.output
         samples = {path.name: Image.open(path).size for path in (clone / "images" / "test" / "A").iterdir()}
         assert samples
         assert {path.name: Image.open(path).size for path in (tmp_path / "restored").iterdir()} == samples

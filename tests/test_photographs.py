@@ -394,12 +394,25 @@ def test_no_thread_touches_what_other_threads_are_warned_of(monkeypatch):
         list(pool.map(read_photograph, [HOSTILE / "exif_not_a_number.jpg"] * 8))
 
 
-def test_jpeg_is_written_at_quality_95_without_chroma_subsampling(tmp_path):
-    Image.fromarray(smooth(24, 40)).save(tmp_path / "a.jpg", quality=30)
-    Image.fromarray(smooth(24, 40)).save(tmp_path / "95.jpg", quality=95)
-    copy = copied(tmp_path / "a.jpg")
-    assert copy.quantization == Image.open(tmp_path / "95.jpg").quantization
-    assert {component[1:3] for component in copy.layer} == {(1, 1)}
+@pytest.mark.parametrize("subsampling", [0, 1, 2])
+@pytest.mark.parametrize("quality", [1, 30, 95, 100])
+@pytest.mark.parametrize("grey", [False, True])
+def test_jpeg_keeps_its_tables_and_its_chroma_subsampling(tmp_path, quality, subsampling, grey):
+    pixels = smooth(24, 40)[..., 0] if grey else smooth(24, 40)
+    Image.fromarray(pixels).save(tmp_path / "a.jpg", quality=quality, subsampling=subsampling)
+    original, copy = Image.open(tmp_path / "a.jpg"), copied(tmp_path / "a.jpg")
+    assert copy.quantization == original.quantization and copy.mode == original.mode
+    assert grey or copy.layer == original.layer  # grey has nothing to subsample
+
+
+def test_bytes_are_read_as_their_file(tmp_path):
+    Image.fromarray(noise(5, 7, 3)).save(tmp_path / "a.webp", lossless=True, exact=True)
+    content = (tmp_path / "a.webp").read_bytes()
+    from_file, from_bytes = read_photograph(tmp_path / "a.webp"), read_photograph(content)
+    np.testing.assert_array_equal(from_bytes.pixels, from_file.pixels)
+    assert from_bytes.metadata == from_file.metadata and from_bytes.format == "WEBP"
+    with pytest.raises(BadImage, match="^these bytes: cannot be decoded"):
+        read_photograph(content[:60])
 
 
 @pytest.mark.parametrize(

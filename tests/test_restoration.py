@@ -1,14 +1,12 @@
-import os
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
-from PIL import Image
 
 from deblur_gan.networks import generator_model
-from deblur_gan.photographs import BadImage, from_uint8, to_uint8
-from deblur_gan.restoration import SIZES_COMPILED, TILE_SIZE, _windows, deblur, restore_files
+from deblur_gan.photographs import from_uint8, to_uint8
+from deblur_gan.restoration import SIZES_COMPILED, TILE_SIZE, _windows, deblur
 from deblur_gan.weights import load_generator
 
 GOLDEN = Path(__file__).parent / "golden" / "keras213_generator.h5"
@@ -199,87 +197,3 @@ def test_an_answer_that_is_not_finite_is_no_black_picture():
     head.set_weights([np.full_like(weight, np.nan) for weight in head.get_weights()])
     with pytest.raises(FloatingPointError, match="not finite"):
         deblur(generator, noise(8, 8, 3))
-
-
-def save(path, image):
-    Image.fromarray(image).save(path)
-    return image
-
-
-def test_a_folder_keeps_names_and_one_bad_file_stops_nothing(identity, tmp_path, capsys):
-    source = tmp_path / "in"
-    source.mkdir()
-    first, second = save(source / "a.png", noise(9, 7, 3)), save(source / "B.BMP", noise(5, 5, 3))
-    (source / "broken.png").write_bytes((source / "a.png").read_bytes()[:60])
-    (source / "notes.txt").write_text("not a photograph")
-    (source / "._a.png").write_text("what macOS leaves on foreign disks")
-    restored, failed = restore_files(identity, source, tmp_path / "out")
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["B.BMP", "a.png"]
-    assert len(restored) == 2 and len(failed) == 1 and "broken.png" in failed[0]
-    assert "broken.png" in capsys.readouterr().err
-    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "out" / "a.png")), first)
-    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "out" / "B.BMP")), second)
-
-
-def test_side_by_side_is_blurred_then_restored(meudec, tmp_path):
-    image = save(tmp_path / "a.png", noise(12, 16, 4))
-    restore_files(meudec, tmp_path / "a.png", tmp_path / "out", side_by_side=True)
-    both = np.asarray(Image.open(tmp_path / "out" / "a.png"))
-    np.testing.assert_array_equal(both[:, :16], image)
-    np.testing.assert_array_equal(both[:, 16:, :3], deblur(meudec, image[:, :, :3]))
-    np.testing.assert_array_equal(both[:, 16:, 3], image[:, :, 3])
-
-
-def test_the_input_is_replaced_only_when_told(meudec, tmp_path):
-    image = save(tmp_path / "a.png", noise(8, 8, 3))
-    restored, failed = restore_files(meudec, tmp_path / "a.png", tmp_path)
-    assert not restored and "would replace it" in failed[0]
-    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "a.png")), image)
-    restored, failed = restore_files(meudec, tmp_path / "a.png", tmp_path, overwrite=True)
-    assert not failed
-    assert (np.asarray(Image.open(tmp_path / "a.png")) != image).any()
-
-
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a system without pipes in folders")
-def test_whatever_looks_like_a_picture_is_restored_or_named(identity, tmp_path, capsys):
-    source = tmp_path / "in"
-    for folder in ("holi\nday", "out", ".hidden"):
-        (source / folder).mkdir(parents=True)
-    for name in ("a.jfif", "b.TIF", "c\nd.png"):
-        Image.fromarray(noise(8, 8, 3)).save(source / name)
-    for name in ("animation.gif", "drawing.svg", "camera.NEF", "phone.jxl"):
-        (source / name).write_bytes(b"something else")
-    os.mkfifo(source / "pipe.png")
-    (source / "broken.jpg").symlink_to("nowhere.jpg")
-    (source / "notes.txt").write_text("not a picture")
-    for _ in range(2):  # the second time, results of the first are replaced
-        restored, failed = restore_files(identity, source, source / "out")
-        said = capsys.readouterr().err
-        assert [path.name for path in restored] == ["a.jfif", "b.TIF", "c\nd.png"]
-        assert len(failed) == 6 and all(message.isprintable() and message in said for message in failed)
-        for name in ("animation.gif", "drawing.svg", "camera.NEF", "phone.jxl", "pipe.png", "broken.jpg"):
-            assert sum(message.startswith(f"{source / name}: ") for message in failed) == 1
-        assert f"{source}: its subfolders are not looked into: holi\\nday\n" in said and "notes.txt" not in said
-    assert sorted(path.name for path in (source / "out").iterdir()) == ["a.jfif", "b.TIF", "c\nd.png"]
-
-
-def test_metadata_that_is_lost_is_said_and_the_picture_restored(identity, tmp_path, capsys):
-    path = Path(__file__).parent / "hostile" / "bad_exif_header.png"
-    restored, failed = restore_files(identity, path, tmp_path)
-    assert (restored, failed) == ([tmp_path / path.name], [])
-    assert f"{path}: restored, but its EXIF data cannot be kept" in capsys.readouterr().err
-    assert Image.open(restored[0]).size == (40, 30)
-
-
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a system without pipes in folders")
-def test_a_single_pipe_is_named_and_not_waited_for(identity, tmp_path):
-    os.mkfifo(tmp_path / "pipe.png")
-    assert "is a pipe" in restore_files(identity, tmp_path / "pipe.png", tmp_path / "out")[1][0]
-
-
-def test_nothing_to_restore_is_said(identity, tmp_path):
-    with pytest.raises(BadImage, match="no image in this folder"):
-        restore_files(identity, tmp_path, tmp_path / "out")
-    with pytest.raises(BadImage, match="no such file or folder"):
-        restore_files(identity, tmp_path / "missing.png", tmp_path / "out")
-    assert not (tmp_path / "out").exists()

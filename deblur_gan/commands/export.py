@@ -56,9 +56,13 @@ def export(weight_path, format, output, precision, data_dir, no_dropout):
     """
     from deblur_gan.backend import start_backend, without_notes
 
+    selected = os.environ.get("KERAS_BACKEND")
     if format != "pth":
         os.environ["KERAS_BACKEND"] = "tensorflow"
-    start_backend()
+    try:
+        start_backend()
+    finally:  # what this command needs is not for what comes after it
+        os.environ.pop("KERAS_BACKEND", None) if selected is None else os.environ.update(KERAS_BACKEND=selected)
     from tqdm import tqdm
 
     from deblur_gan.engines import load_exported

@@ -1,5 +1,9 @@
 """`deblur-gan restore`: restores photographs."""
 
+import json
+import os
+import sys
+import time
 from pathlib import Path
 
 import click
@@ -7,27 +11,71 @@ import click
 from deblur_gan import shipped_generator
 from deblur_gan.commands import home
 
+# As people write them, and as Pillow does.
+FORMATS = {
+    "jpeg": "JPEG", "png": "PNG", "webp": "WEBP", "tiff": "TIFF", "bmp": "BMP", "avif": "AVIF", "heic": "HEIF"
+}  # fmt: skip
+STREAM = Path("-")
+
+
+class Shard(click.ParamType):
+    """NUMBER/COUNT, such as 2/8."""
+
+    name = "number/count"
+
+    def convert(self, value, param, ctx):
+        if not isinstance(value, str):
+            return value
+        number, _, count = value.partition("/")
+        if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+            self.fail(f"{value!r} is not NUMBER/COUNT with a number from 1 to the count, such as 2/8", param, ctx)
+        return int(number), int(count)
+
+
+def part_of_a_name(ctx, param, value):
+    if {*value} & {"/", "\0", os.sep}:
+        raise click.BadParameter(f"{value!r} cannot be part of a file name", ctx, param)
+    return value
+
 
 @click.command()
+@click.argument("photographs", nargs=-1, type=click.Path(exists=True, allow_dash=True, path_type=Path))
+@click.option("--input_dir", type=click.Path(exists=True, path_type=Path), help="One more of PHOTOGRAPHS.")
+@click.option(
+    "--output_dir",
+    "-o",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("restored"),
+    show_default=True,
+    help="Folder for the restored photographs, which keep their names. Older files of these names are replaced.",
+)
+@click.option("--recursive", is_flag=True, help="Look into subfolders, and make the same ones in --output_dir.")
+@click.option("--skip_existing", is_flag=True, help="Leave out photographs whose result exists.")
+@click.option("--suffix", callback=part_of_a_name, default="", help="Put this behind the names: photo_sharp.jpg.")
+@click.option(
+    "--format",
+    "file_format",
+    type=click.Choice(list(FORMATS), case_sensitive=False),
+    help="Format of the restored photographs.  [default: as each came]",
+)
+@click.option(
+    "--quality",
+    type=click.IntRange(1, 100),
+    help="Quality of JPEG, WebP, AVIF and HEIC.  [default: that of the original for JPEG, 95 for the others]",
+)
+@click.option(
+    "--strength",
+    type=click.FloatRange(0, 1),
+    default=1.0,
+    show_default=True,
+    help="How far to go from the photograph, 0, to what is restored, 1.",
+)
 @click.option(
     "--weight_path",
     type=click.Path(exists=True, path_type=Path),
     default=shipped_generator,
     show_default="weights/generator.h5",
     help="Weights of the generator: .h5, .weights.h5 or .keras of any DeblurGAN in Keras, .pth of the authors' code.",
-)
-@click.option(
-    "--input_dir",
-    type=click.Path(exists=True, path_type=Path),
-    help="A folder of photographs, or one photograph: JPEG, PNG, WebP, TIFF, BMP, AVIF, or, with pillow-heif, HEIC. "
-    "Subfolders are not looked into. [default: images/test/A, sample photographs that are made where they are missing]",
-)
-@click.option(
-    "--output_dir",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("restored"),
-    show_default=True,
-    help="Folder for the restored photographs, which keep their names. Older files of these names are replaced.",
 )
 @click.option("--side_by_side", is_flag=True, help="Write pictures of blurred | restored instead.")
 @click.option(
@@ -37,31 +85,157 @@ from deblur_gan.commands import home
     "[default: whole photographs up to 1.5 megapixels, tiles of 1024 above]",
 )
 @click.option("--overwrite", is_flag=True, help="Let a restored photograph replace the file it was made from.")
-def restore(weight_path, input_dir, output_dir, side_by_side, tile_size, overwrite):
-    """Restores blurred photographs at their own size, whatever it is.
+@click.option("--shard", type=Shard(), default="1/1", help="2/8: every eighth photograph by name, from the second on.")
+@click.option("--dry_run", is_flag=True, help="Say what would be written, and write nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print a line of JSON for each photograph instead of words.")
+@click.pass_context
+def restore(context, photographs, input_dir, weight_path, tile_size, strength, **options):
+    """Restores PHOTOGRAPHS, files and folders of them, at their own size, whatever it is.
 
-    The exit code is 0 if every photograph was restored, 1 if one was not, 2 if the command line makes no sense.
+    JPEG, PNG, WebP, TIFF, BMP, AVIF and, with pillow-heif, HEIC are read. - reads one from standard input and writes it
+    to standard output. Without PHOTOGRAPHS, samples are restored, which are made where they are missing.
+
+    On a processor OpenVINO restores fastest, and is taken where it is installed. KERAS_BACKEND=tensorflow, jax, torch
+    or openvino in the environment takes that one.
+
+    The exit code is 0 if every photograph was restored, 1 if one was not, 2 if the command line makes no sense, 130
+    after Ctrl-C.
     """
-    from deblur_gan.backend import start_backend
-
-    start_backend()
     from deblur_gan.files import printable
     from deblur_gan.photographs import BadImage
-    from deblur_gan.restoration import restore_files
-    from deblur_gan.samples import write_sample_images
-    from deblur_gan.weights import BadWeights, load_generator
+
+    options["file_format"] = FORMATS.get(options["file_format"])
+    sources = [*photographs, *([input_dir] if input_dir else [])]
+
+    def load(tile_bar):
+        from deblur_gan.backend import start_backend
+
+        start_backend(restoring=True)
+        from deblur_gan.restoration import deblur
+        from deblur_gan.weights import load_generator
+
+        generator = load_generator(weight_path)
+        return lambda pixels: deblur(generator, pixels, tile_size, progress=tile_bar, strength=strength)
 
     try:
-        if input_dir is None:
-            input_dir = home() / "images" / "test" / "A"
-            if not input_dir.is_dir():
-                write_sample_images(home() / "images")
-            click.echo(printable(f"No --input_dir: restoring the sample photographs in {input_dir}"))
-        generator = load_generator(weight_path)
-        restored, failed = restore_files(generator, input_dir, output_dir, side_by_side, tile_size, overwrite)
-    except (BadImage, BadWeights, OSError) as error:
+        if STREAM in sources:
+            if len(sources) > 1:
+                raise click.UsageError("- is one photograph; others cannot be given with it")
+            for param in context.command.params:
+                if (
+                    param.name in options
+                    and param.name not in ("file_format", "quality")
+                    and (context.get_parameter_source(param.name) != click.core.ParameterSource.DEFAULT)
+                ):
+                    raise click.UsageError(f"- goes to standard output; {param.opts[0]} cannot be given with it")
+            _restore_stream(load, options["file_format"], options["quality"])
+            return
+        sharp = None
+        if not sources:
+            sources, sharp = _samples(options["as_json"])
+        complete = _restore_files(load, sources, sharp, **options)
+    except (BadImage, OSError, ValueError) as error:  # BadWeights, too
         raise click.ClickException(printable(error)) from None
-    n_photographs = len(restored) + len(failed)
-    click.echo(printable(f"Restored {len(restored)} of {n_photographs} photographs into {output_dir}/"))
-    if failed:
-        raise SystemExit(1)
+    if not complete:
+        context.exit(1)
+
+
+def _samples(quiet):
+    """The folder of blurred samples, made where it is missing, in a list, and the folder of their sharp originals."""
+    from deblur_gan.files import printable
+
+    images = home() / "images"
+    if not (images / "test" / "A").is_dir():
+        from deblur_gan.samples import write_sample_images
+
+        write_sample_images(images)
+    if not quiet:
+        click.echo(printable(f"No photographs given: restoring the sample photographs in {images / 'test' / 'A'}"))
+    return [images / "test" / "A"], images / "test" / "B"
+
+
+def _restore_stream(load, file_format, quality):
+    from deblur_gan.batch import restore_stream
+
+    if sys.stdout.isatty():
+        raise click.UsageError("- goes to standard output, which is this terminal; redirect it: - > restored.jpg")
+    content = sys.stdin.buffer.read()
+    sys.stdout.buffer.write(restore_stream(load(None), content, file_format, quality, "the input"))
+
+
+def _restore_files(
+    load, sources, sharp, output_dir, recursive, skip_existing, suffix, file_format, shard, dry_run, as_json, **options
+):
+    """Restores what `sources` name; returns whether all of it was restored."""
+    from tqdm import tqdm
+
+    from deblur_gan.batch import find_jobs, restore_files
+    from deblur_gan.files import printable
+
+    began = time.perf_counter()
+    jobs, left_out = find_jobs(sources, output_dir, recursive, suffix, file_format, shard)
+    waiting = [job for job in jobs if not (skip_existing and not job.problem and job.target.exists())]
+    if dry_run:
+        for job in waiting:
+            click.echo(job.problem or printable(f"{job.source} -> {job.target}"))
+        _say_skipped(len(jobs) - len(waiting))
+        return not any(job.problem for job in jobs)
+    output_dir.mkdir(parents=True, exist_ok=True)
+
+    done = []
+    # A bar for one photograph too, and from the beginning on: a backend may take seconds to start.
+    bar = tqdm(total=len(waiting), unit="photo")
+
+    def say(line):
+        bar.write(line, file=sys.stderr)
+
+    try:
+        with bar:
+            for line in left_out:
+                say(line)
+            restore = load(lambda tiles: tqdm(tiles, unit="tile", leave=False)) if waiting else None
+            for outcome in restore_files(restore, waiting, file_format, **options):
+                bar.update()
+                done.append(outcome)
+                if as_json:
+                    bar.write(_as_json(outcome), file=sys.stdout)
+                elif outcome.error:
+                    say(outcome.error)
+                for note in () if as_json else outcome.notes:
+                    say(printable(f"{outcome.job.source}: restored, but {note}"))
+    except KeyboardInterrupt:
+        n_restored = sum(outcome.error is None for outcome in done)
+        click.echo(
+            printable(
+                f"Interrupted: {n_restored} of {len(waiting)} photographs are restored, in {output_dir}/; "
+                "--skip_existing goes on from there"
+            ),
+            err=True,
+        )
+        raise SystemExit(130) from None
+    restored = [outcome for outcome in done if outcome.error is None]
+    if not as_json:
+        megapixels = sum(outcome.size[0] * outcome.size[1] for outcome in restored) / 1e6
+        click.echo(
+            printable(f"Restored {len(restored)} of {len(done)} photographs into {output_dir}/")
+            + f" ({megapixels:.1f} megapixels in {time.perf_counter() - began:.1f} s)"
+        )
+        _say_skipped(len(jobs) - len(waiting))
+        if sharp:
+            click.echo(printable(f"Their sharp originals are in {sharp}/"))
+    return len(restored) == len(done)
+
+
+def _say_skipped(number):
+    if number:
+        click.echo(f"Left out {number}, whose results exist")
+
+
+def _as_json(outcome):
+    job, about = outcome.job, {"file": str(outcome.job.source)}
+    if outcome.error:
+        return json.dumps(about | {"error": outcome.error})
+    width, height = outcome.size
+    sizes = {"width": width, "height": height, "bytes": job.target.stat().st_size}
+    about |= {"restored": str(job.target), **sizes, "original_bytes": job.source.stat().st_size}
+    return json.dumps(about | {"seconds": round(outcome.seconds, 3), "dropped": outcome.notes})

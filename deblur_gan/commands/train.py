@@ -76,7 +76,10 @@ def train(context, resume, **flags):
     from deblur_gan.backend import start_backend
 
     start_backend(training=True)
-    from deblur_gan import training
+    try:
+        from deblur_gan import training
+    except ModuleNotFoundError as error:
+        raise click.ClickException(f"{error}; training also needs: pip install matplotlib tensorboard") from None
     from deblur_gan.files import printable
     from deblur_gan.run_folder import RunFolder
 
