@@ -86,7 +86,7 @@ def export(weight_path, format, output, precision, data_dir, no_dropout):
         click.echo(printable(f"Converting {weight_path} to {format}, {precision}; at full width this takes minutes"))
         with without_notes():
             difference = export_generator(weight_path, output, format, precision, not no_dropout)
-        click.echo(printable(f"{output}: differs from deblur by at most {difference} grey levels on a photograph"))
+        click.echo(printable(f"{output}: differs from deblur by at most {difference} of 255 levels on a photograph"))
         if pairs:
             generator = load_generator(weight_path)
             here, there = (
@@ -94,9 +94,10 @@ def export(weight_path, format, output, precision, data_dir, no_dropout):
                 for restorer in (generator, load_exported(output, generator))
             )
             psnr = here["blurred"]["psnr"], here["restored"]["psnr"], there["restored"]["psnr"]
+            loss = round(psnr[1] - psnr[2], 3) + 0.0  # not -0.000
             click.echo(
                 f"PSNR on {len(pairs)} pairs, full size: blurred {psnr[0]:.2f} dB, restored {psnr[1]:.2f} dB, by the "
-                f"exported file {psnr[2]:.2f} dB; loss {psnr[1] - psnr[2]:.3f} dB"
+                f"exported file {psnr[2]:.2f} dB; loss {loss:.3f} dB"
             )
-    except (BadImage, BadWeights, CannotExport, OSError) as error:
+    except (BadImage, BadWeights, CannotExport, FloatingPointError, OSError) as error:
         raise click.ClickException(printable(error)) from None
