@@ -82,13 +82,14 @@ def put_in_place(made, path):
     if not path.is_dir():
         os.replace(made, path)
         return
-    former = made.with_name("former")  # a folder that holds something is not replaced in one step
+    former = path.with_name(f"{UNFINISHED}{secrets.token_hex(8)}")  # a folder is not replaced in one step
     os.rename(path, former)
     try:
         os.rename(made, path)
     except BaseException:
         os.rename(former, path)
         raise
+    shutil.rmtree(former, ignore_errors=True)
 
 
 @contextmanager
