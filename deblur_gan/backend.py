@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 # Keras' default is the first of them.
@@ -37,11 +38,11 @@ def import_keras(training=False, restoring=False):
     """
     if "keras" not in sys.modules:
         selected, chosen = os.environ.get("KERAS_BACKEND"), _choice(training, restoring)
-        if chosen == "openvino":
-            _import_later("scipy.signal")
         os.environ["KERAS_BACKEND"] = chosen
         try:
-            importlib.import_module("keras")
+            # Keras' OpenVINO backend knows it for windows of sound; it would take longer than all the rest.
+            with _put_off("scipy.signal") if chosen == "openvino" else contextlib.nullcontext():
+                importlib.import_module("keras")
         finally:
             # What this process chose is not for those that it starts.
             os.environ.pop("KERAS_BACKEND") if selected is None else os.environ.update(KERAS_BACKEND=selected)
@@ -72,16 +73,24 @@ def _configured():
         return BACKENDS[0]
 
 
-def _import_later(name):
-    """Puts the import of a module off until something of it is used.
+@contextlib.contextmanager
+def _put_off(name):
+    """Lets what is imported meanwhile import a module without loading it, unless something of it is used."""
+    placeholder = types.ModuleType(name)
 
-    Keras' OpenVINO backend imports scipy.signal for windows of sound, which takes as long as all the rest of Keras.
-    """
+    def used(attribute):
+        if sys.modules.get(name) is placeholder:
+            del sys.modules[name]
+        return getattr(importlib.import_module(name), attribute)
+
     if name not in sys.modules:
-        spec = importlib.util.find_spec(name)
-        spec.loader = importlib.util.LazyLoader(spec.loader)
-        sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
+        placeholder.__getattr__ = used
+        sys.modules[name] = placeholder
+    try:
+        yield
+    finally:
+        if sys.modules.get(name) is placeholder:
+            del sys.modules[name]
 
 
 def start_backend(training=False, restoring=False):

@@ -183,8 +183,8 @@ def _restore_files(
     output_dir.mkdir(parents=True, exist_ok=True)
 
     done = []
-    # A bar for one photograph too, and from the beginning on: a backend may take seconds to start.
-    bar = tqdm(total=len(waiting), unit="photo")
+    # A bar for one photograph too; on a screen from the beginning on, for a backend may take seconds to start.
+    bar = tqdm(total=len(waiting), unit="photo", delay=0 if sys.stderr.isatty() else 1e-9)
 
     def say(line):
         bar.write(line, file=sys.stderr)
@@ -193,7 +193,9 @@ def _restore_files(
         with bar:
             for line in left_out:
                 say(line)
+            bar.leave = False  # where nothing comes of it
             restore = load(lambda tiles: tqdm(tiles, unit="tile", leave=False)) if waiting else None
+            bar.leave = True
             for outcome in restore_files(restore, waiting, file_format, **options):
                 bar.update()
                 done.append(outcome)

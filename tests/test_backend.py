@@ -1,0 +1,151 @@
+"""Which backend is taken, and that OpenVINO, which only restores, restores as the others do."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import types
+
+import click
+import numpy as np
+import pytest
+from conftest import ROOT, photograph, save
+
+from deblur_gan import backend, shipped_generator
+from deblur_gan.restoration import deblur
+from deblur_gan.weights import load_generator
+
+needs_openvino = pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="OpenVINO is not installed")
+
+
+@pytest.fixture
+def python_with(monkeypatch, tmp_path):
+    """A Python in which the backends given are installed and nothing chooses between them."""
+    monkeypatch.delenv("KERAS_BACKEND", raising=False)
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+
+    def install(*names):
+        monkeypatch.setattr(backend.importlib.util, "find_spec", lambda name: name if name in names else None)
+
+    return install
+
+
+ALL = ("tensorflow", "jax", "torch", "openvino")
+
+
+@pytest.mark.parametrize(
+    ("installed", "purpose", "taken"),
+    [
+        (ALL, {"restoring": True}, "openvino"),
+        (ALL, {"training": True}, "tensorflow"),
+        (ALL, {}, "tensorflow"),
+        (ALL[:3], {"restoring": True}, "tensorflow"),
+        (ALL[1:], {"training": True}, "jax"),
+        (ALL[3:], {}, "openvino"),
+    ],
+)
+def test_the_first_that_is_installed_and_fits_is_taken(python_with, installed, purpose, taken):
+    python_with(*installed)
+    assert backend._choice(**{"training": False, "restoring": False} | purpose) == taken
+
+
+def test_what_the_user_chose_is_taken(python_with, monkeypatch, tmp_path):
+    python_with(*ALL)
+    (tmp_path / "keras.json").write_text(json.dumps({"backend": "tensorflow"}))  # as Keras writes it by itself
+    assert backend._choice(False, True) == "openvino"
+    (tmp_path / "keras.json").write_text(json.dumps({"backend": "jax"}))
+    assert backend._choice(False, True) == "jax"
+    monkeypatch.setenv("KERAS_BACKEND", "torch")
+    assert backend._choice(False, True) == "torch"
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", "\0"])
+def test_a_damaged_configuration_chooses_nothing(python_with, tmp_path, content):
+    python_with("torch")
+    (tmp_path / "keras.json").write_text(content)
+    assert backend._choice(False, True) == "torch"
+
+
+def test_without_a_backend_one_line_says_which_to_choose(python_with, monkeypatch):
+    python_with()
+    monkeypatch.setattr(sys, "modules", {name: module for name, module in sys.modules.items() if name != "keras"})
+    with pytest.raises(click.ClickException) as error:
+        backend.start_backend(restoring=True)
+    assert error.value.message == (
+        "Keras: none of openvino, tensorflow, jax, torch is installed, and it needs one: pip install openvino"
+    )
+    with pytest.raises(click.ClickException, match="none of tensorflow, jax, torch is installed.* tensorflow$"):
+        backend.start_backend(training=True)
+
+
+def test_a_module_that_is_put_off_is_loaded_when_it_is_used(monkeypatch, tmp_path):
+    (tmp_path / "seldom_used.py").write_text("value = 1")
+    monkeypatch.syspath_prepend(tmp_path)
+    with backend._put_off("seldom_used"):
+        import seldom_used
+
+        assert isinstance(seldom_used, types.ModuleType)
+    assert "seldom_used" not in sys.modules
+    assert seldom_used.value == 1
+    with backend._put_off("seldom_used"):
+        pass
+    assert sys.modules.pop("seldom_used").value == 1
+
+
+PROGRAM = """
+import sys
+import numpy as np
+import openvino
+from deblur_gan import restore
+
+compiled = []
+compile_model = openvino.compile_model
+openvino.compile_model = lambda *arguments: compiled.append(1) or compile_model(*arguments)
+blurred = np.load(sys.argv[1])
+restored = {name: restore(blurred[name]) for name in blurred}
+print(len(compiled), [name for name in ("tensorflow", "scipy.signal") if name in sys.modules])
+restored["tiles"] = restore(blurred["a"], tile_size=64)
+np.savez(sys.argv[2], **restored)
+"""
+
+
+@needs_openvino
+def test_openvino_is_picked_compiles_once_for_a_size_and_restores_as_the_others_do(tmp_path):
+    blurred = {name: photograph(seed, 90, 130) for seed, name in enumerate("abc")} | {"d": photograph(3, 51, 33)}
+    np.savez(tmp_path / "blurred.npz", **blurred)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "KERAS_HOME": str(tmp_path)}
+    environment.pop("KERAS_BACKEND", None)
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, tmp_path / "blurred.npz", tmp_path / "restored.npz"],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (done.stdout, done.stderr) == ("2 []\n", "")
+    generator, restored = load_generator(shipped_generator()), np.load(tmp_path / "restored.npz")
+    ours = {name: deblur(generator, image) for name, image in blurred.items()}
+    ours["tiles"] = deblur(generator, blurred["a"], tile_size=64)
+    for name in ours:
+        difference = np.abs(restored[name].astype(int) - ours[name])
+        change = np.abs(ours[name].astype(int) - blurred[name[0] if name != "tiles" else "a"])
+        # Processors that have bfloat16 compute in it.
+        assert difference.max() <= 4 and difference.mean() <= 0.1 * change.mean(), name
+
+
+@needs_openvino
+def test_the_command_picks_it_too(tmp_path):
+    save(tmp_path / "a.png", photograph(0))
+    program = """
+import sys
+from deblur_gan.commands import main
+main(["restore", "a.png"], standalone_mode=False)
+print([name for name in ("tensorflow", "openvino") if name in sys.modules])
+"""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "KERAS_HOME": str(tmp_path)}
+    environment.pop("KERAS_BACKEND", None)
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.stdout.endswith("\n['openvino']\n"), done.stderr
