@@ -1,6 +1,7 @@
 """Keras' backend: chosen where nobody chose it, started without its own notes, one line where it cannot start."""
 
 import contextlib
+import importlib.metadata
 import importlib.util
 import json
 import os
@@ -12,6 +13,8 @@ from pathlib import Path
 
 # Keras' default is the first of them.
 BACKENDS = ("tensorflow", "jax", "torch")
+# Before, Keras ran neither transposed convolutions nor a second size of photographs on OpenVINO.
+KERAS_FOR_OPENVINO = (3, 14)
 
 # What TensorFlow's libraries say before its log level counts: notes, warnings, and that two of them bring the same
 # CUDA plugins. Other errors pass.
@@ -59,9 +62,13 @@ def _choice(training, restoring):
         return configured
     order = BACKENDS if training else ("openvino", *BACKENDS) if restoring else (*BACKENDS, "openvino")
     for name in order:
-        if importlib.util.find_spec(name):
+        if importlib.util.find_spec(name) and (name != "openvino" or _keras_version() >= KERAS_FOR_OPENVINO):
             return name
     raise ImportError(f"none of {', '.join(order)} is installed, and it needs one: pip install {order[0]}")
+
+
+def _keras_version():
+    return tuple(int(number) for number in importlib.metadata.version("keras").split(".")[:2])
 
 
 def _configured():

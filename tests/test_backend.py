@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 import types
 
 import click
@@ -16,7 +17,10 @@ from deblur_gan import backend, shipped_generator
 from deblur_gan.restoration import deblur
 from deblur_gan.weights import load_generator
 
-needs_openvino = pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="OpenVINO is not installed")
+needs_openvino = pytest.mark.skipif(
+    importlib.util.find_spec("openvino") is None or backend._keras_version() < backend.KERAS_FOR_OPENVINO,
+    reason="OpenVINO is not installed, or Keras is too old for it",
+)
 
 
 @pytest.fixture
@@ -48,6 +52,17 @@ ALL = ("tensorflow", "jax", "torch", "openvino")
 def test_the_first_that_is_installed_and_fits_is_taken(python_with, installed, purpose, taken):
     python_with(*installed)
     assert backend._choice(**{"training": False, "restoring": False} | purpose) == taken
+
+
+def test_openvino_is_not_taken_by_a_keras_that_cannot_restore_with_it(python_with, monkeypatch):
+    python_with(*ALL)
+    monkeypatch.setattr(backend.importlib.metadata, "version", lambda name: "3.13.2")
+    assert backend._choice(False, True) == "tensorflow"
+
+
+def test_the_extra_asks_for_the_keras_that_openvino_needs():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert f"keras>={'.'.join(map(str, backend.KERAS_FOR_OPENVINO))}" in extras["fast"]
 
 
 def test_what_the_user_chose_is_taken(python_with, monkeypatch, tmp_path):

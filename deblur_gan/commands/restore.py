@@ -184,7 +184,8 @@ def _restore_files(
 
     done = []
     # A bar for one photograph too; on a screen from the beginning on, for a backend may take seconds to start.
-    bar = tqdm(total=len(waiting), unit="photo", delay=0 if sys.stderr.isatty() else 1e-9)
+    on_screen = sys.stderr.isatty()
+    bar = tqdm(total=len(waiting), unit="photo", delay=0 if on_screen else 1e-9)
 
     def say(line):
         bar.write(line, file=sys.stderr)
@@ -193,9 +194,13 @@ def _restore_files(
         with bar:
             for line in left_out:
                 say(line)
-            bar.leave = False  # where nothing comes of it
-            restore = load(lambda tiles: tqdm(tiles, unit="tile", leave=False)) if waiting else None
-            bar.leave = True
+            try:
+                restore = load(lambda tiles: tqdm(tiles, unit="tile", leave=False)) if waiting else None
+            except BaseException:  # nothing comes of it, and the line that says so stands alone
+                if on_screen:
+                    bar.clear()
+                bar.disable = True
+                raise
             for outcome in restore_files(restore, waiting, file_format, **options):
                 bar.update()
                 done.append(outcome)
