@@ -15,6 +15,7 @@ _ROOMS = {
     "TrainingSet": "training_set",
     "critic_model": "networks",
     "deblur": "restoration",
+    "export_generator": "export",
     "find_pairs": "pairs",
     "generator_model": "networks",
     "load_critic": "weights",

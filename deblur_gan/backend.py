@@ -20,6 +20,7 @@ KERAS_FOR_OPENVINO = (3, 14)
 # CUDA plugins. Other errors pass.
 _NOTE = re.compile(
     rb"WARNING: All log messages before absl::InitializeLog|[IW]\d{4} \d\d:\d\d:|.*factory for plugin cu"
+    rb"|INFO: Created TensorFlow Lite \w+ delegate"
 )
 
 
@@ -114,7 +115,8 @@ def start_backend(training=False, restoring=False):
     import click  # here, because the filter below is this file run alone
 
     try:
-        with contextlib.nullcontext() if _choice(training, restoring) == "openvino" else _without_notes():
+        loud = "keras" not in sys.modules and _choice(training, restoring) != "openvino"
+        with without_notes() if loud else contextlib.nullcontext():
             import_keras(training, restoring)
     # A backend whose parts do not fit each other fails with whatever its import trips over.
     except Exception as error:
@@ -146,12 +148,13 @@ def versions():
 
 
 @contextlib.contextmanager
-def _without_notes():
-    """Sends what is written to stderr through a process that leaves the notes out.
+def without_notes():
+    """Sends what is written to stderr through a process that leaves the notes of TensorFlow and LiteRT out.
 
-    A process and not a thread, because what a library says before it aborts must arrive.
+    Whole lines arrive, so that no progress bar may be shown meanwhile. A process and not a thread, because what a
+    library says before it aborts must arrive.
     """
-    if "keras" in sys.modules or os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") == "0":
+    if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") == "0":
         yield
         return
     sys.stderr.flush()

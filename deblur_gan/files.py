@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import shutil
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -44,6 +45,51 @@ def write_bytes(path, content):
     """Writes bytes-like `content` to `path`, whole or not at all; see `whole_file`."""
     with whole_file(path) as temporary:
         temporary.write_bytes(content)
+
+
+@contextmanager
+def workshop(path):
+    """Gives a folder beside `path`, in which something is made that `put_in_place` then puts there.
+
+    Args:
+        path: str or Path; its folder exists.
+
+    Yields:
+        Path of the folder, which is gone afterwards with all that is still in it.
+
+    Raises:
+        OSError: if it cannot be made.
+    """
+    folder = Path(path).with_name(f"{UNFINISHED}{secrets.token_hex(8)}")
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def put_in_place(made, path):
+    """Renames a file or folder; what stood at `path` before is replaced.
+
+    Args:
+        made: Path in the `workshop` of `path`.
+        path: str or Path.
+
+    Raises:
+        OSError: if it cannot be renamed; what stood at `path` before is then still there.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        os.replace(made, path)
+        return
+    former = path.with_name(f"{UNFINISHED}{secrets.token_hex(8)}")  # a folder is not replaced in one step
+    os.rename(path, former)
+    try:
+        os.rename(made, path)
+    except BaseException:
+        os.rename(former, path)
+        raise
+    shutil.rmtree(former, ignore_errors=True)
 
 
 @contextmanager

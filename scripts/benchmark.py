@@ -1,4 +1,7 @@
-"""Times the training step and says where the time goes: python scripts/benchmark.py"""
+"""Times the training step and says where the time goes: python scripts/benchmark.py
+
+With --engines: what a generator takes in each format that it can be exported to.
+"""
 
 import math
 import statistics
@@ -19,7 +22,13 @@ import click
     "--precision", type=click.Choice(["float32", "mixed_bfloat16", "mixed_float16"]), default="float32", help="Dtype."
 )
 @click.option("--plain", is_flag=True, help="Also time the step written plainly (TensorFlow).")
-def benchmark(generator, image_size, batch_size, critic_updates, n_steps, precision, plain):
+@click.option(
+    "--engines",
+    type=click.Path(exists=True, path_type=Path),
+    help="Instead: export these weights of a generator to every format, and print size and time of each on a "
+    "photograph of 600x400 pixels, the median of --n_steps in turn.",
+)
+def benchmark(generator, image_size, batch_size, critic_updates, n_steps, precision, plain, engines):
     """Times the training step at full width on this machine and backend (KERAS_BACKEND=tensorflow, jax or torch).
 
     Prints seconds per step and their parts, images per second, and the share of the speed of this machine's own
@@ -35,6 +44,9 @@ def benchmark(generator, image_size, batch_size, critic_updates, n_steps, precis
     from deblur_gan.losses import PerceptualLoss
     from deblur_gan.networks import critic_model, generator_model
 
+    if engines:
+        _print_engines(engines, n_steps)
+        return
     if plain and keras.backend.backend() != "tensorflow":
         raise click.UsageError(f"--plain: is written in TensorFlow, and the backend is {keras.backend.backend()}")
     if image_size % 4:
@@ -97,6 +109,38 @@ def _time_in_turn(kinds, n_steps):
             wall[name].append(time.perf_counter() - began)
             cpu[name].append(time.process_time() - began_cpu)
     return tuple({name: statistics.median(values) for name, values in times.items()} for times in (wall, cpu))
+
+
+def _print_engines(weight_path, n_times):
+    """A table of the formats: size of the file, seconds for a photograph, and their share of what Keras takes."""
+    import skimage
+
+    from deblur_gan.engines import FORMATS, load_exported
+    from deblur_gan.export import CannotExport, export_generator
+    from deblur_gan.photographs import read_rgb
+    from deblur_gan.restoration import deblur
+    from deblur_gan.weights import load_generator
+
+    photograph = read_rgb(Path(skimage.__file__).parent / "data" / "coffee.png")
+    generator = load_generator(weight_path)
+    sizes, restorers = {"Keras": weight_path.stat().st_size}, {"Keras": generator}
+    with tempfile.TemporaryDirectory() as folder:
+        for format, known in FORMATS.items():
+            for precision in known.precisions if format != "pth" else ():
+                name, files = f"{format} {precision}", Path(folder) / f"{format}_{precision}"
+                files.mkdir()
+                try:
+                    export_generator(weight_path, files / f"generator{known.suffix}", format, precision)
+                except CannotExport as error:
+                    click.echo(str(error), err=True)
+                    continue
+                sizes[name] = sum(file.stat().st_size for file in files.rglob("*") if file.is_file())
+                restorers[name] = load_exported(files / f"generator{known.suffix}", generator)
+        kinds = {name: lambda restorer=restorer: deblur(restorer, photograph) for name, restorer in restorers.items()}
+        wall, _ = _time_in_turn(kinds, n_times)
+    click.echo("| format | MB | s | of Keras |\n|---|---:|---:|---:|")
+    for name, seconds in wall.items():
+        click.echo(f"| {name} | {sizes[name] / 1e6:.2f} | {seconds:.2f} | {seconds / wall['Keras']:.2f} |")
 
 
 def _plain_step(gan, blurred, sharp):

@@ -88,3 +88,20 @@ def chromium():
         browser = driver.chromium.launch(executable_path=path, args=flags.split(), timeout=120_000)
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="session")
+def shipped_exports(tmp_path_factory):
+    """A function from a format to the path of weights/generator.h5 in it, exported when it is first asked for."""
+    folder = tmp_path_factory.mktemp("exports")
+
+    def exported(format):
+        from deblur_gan.engines import FORMATS
+        from deblur_gan.export import export_generator
+
+        path = folder / f"generator{FORMATS[format].suffix}"
+        if not path.exists():
+            export_generator(ROOT / "weights" / "generator.h5", path, format)
+        return path
+
+    return exported

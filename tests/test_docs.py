@@ -16,6 +16,7 @@ from conftest import ROOT
 import deblur_gan
 from deblur_gan.blur import KINDS
 from deblur_gan.commands import main
+from deblur_gan.engines import FORMATS
 from deblur_gan.knobs import KnobType
 from deblur_gan.networks import generator_model
 from deblur_gan.options import MAY_CHANGE
@@ -59,7 +60,39 @@ def clone(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("block", [pytest.param(block, id=f"{page}:{line}") for page, line, block in blocks("python")])
+# What the examples of docs/export.md import, and the format of the file that they restore with.
+EXPORTED = {
+    "onnxruntime": "onnx",
+    "openvino": "openvino",
+    "from ai_edge_litert": "litert",
+    "tf.saved_model": "saved_model",
+}
+
+
+def exported_in(block):
+    return [format for used, format in EXPORTED.items() if used in block]
+
+
+SNIPPETS = [pytest.param(block, id=f"{page}:{line}") for page, line, block in blocks("python")]
+
+
+@pytest.mark.parametrize("block", [snippet for snippet in SNIPPETS if exported_in(*snippet.values)])
+def test_examples_for_other_engines_restore_as_deblur_does(block, clone, shipped_exports, monkeypatch):
+    (format,) = exported_in(block)
+    for module in FORMATS[format].modules:
+        pytest.importorskip(module)
+    made = shipped_exports(format)
+    monkeypatch.chdir(made.parent)
+    shutil.copytree(clone / "images", "images", dirs_exist_ok=True)
+    found = {}
+    exec(block, found)
+    assert f'"{made.name}"' in block and {"keras", "deblur_gan"}.isdisjoint(found)
+    ours = deblur_gan.deblur(load_generator(ROOT / "weights/generator.h5"), read_rgb("images/test/A/chelsea.png"))
+    np.testing.assert_allclose(found["restored"].astype(int), ours, atol=1)
+    np.testing.assert_array_equal(read_rgb("restored.png"), found["restored"])
+
+
+@pytest.mark.parametrize("block", [snippet for snippet in SNIPPETS if not exported_in(*snippet.values)])
 def test_snippets_run_as_printed(block, clone, monkeypatch):
     if "tf_keras" in block:
         pytest.importorskip("tf_keras")

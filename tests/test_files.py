@@ -3,7 +3,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from deblur_gan.files import UNFINISHED, printable, whole_file, write_bytes
+from deblur_gan.files import UNFINISHED, printable, put_in_place, whole_file, workshop, write_bytes
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -49,3 +49,27 @@ def test_a_new_file_has_the_rights_of_a_new_file_and_no_thread_sees_another_umas
 )
 def test_names_are_shown_without_harm(name, shown):
     assert printable(name) == shown
+
+
+def test_a_folder_takes_the_place_of_another_or_the_other_stays(tmp_path, monkeypatch):
+    target = tmp_path / "model"
+    for content in ("first", "second"):
+        with workshop(target) as folder:
+            (folder / "made").mkdir()
+            (folder / "made" / "content").write_text(content)
+            put_in_place(folder / "made", target)
+        assert (target / "content").read_text() == content
+        assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    rename = os.rename
+
+    def full(source, destination):
+        if source.name == "made":
+            raise OSError("No space left on device")
+        rename(source, destination)
+
+    monkeypatch.setattr(os, "rename", full)
+    with pytest.raises(OSError, match="No space"), workshop(target) as folder:
+        (folder / "made").mkdir()
+        put_in_place(folder / "made", target)
+    assert (target / "content").read_text() == "second"
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]

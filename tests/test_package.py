@@ -98,8 +98,8 @@ def test_a_backend_that_cannot_train_is_refused_for_training():
 def test_what_is_no_note_arrives_even_from_a_library_that_aborts():
     program = """
 import os
-from deblur_gan.backend import _without_notes
-with _without_notes():
+from deblur_gan.backend import without_notes
+with without_notes():
     os.write(2, b"I0000 00:00:1795468796.041741 6165 cudart_stub.cc:31] Could not find cuda drivers\\n")
     os.write(2, b"E0000 00:00:1795468796.041741 6165 loader.cc:1] no such file\\n")
     os.write(2, b"F0000 00:00:1795468796.041741 6165 cpu.cc:1] this processor has no AVX")

@@ -23,6 +23,7 @@ _COMMANDS = {
         },
         "Makes training pairs: from photographs or from recordings.",
     ),
+    "export": ("export", "Writes a generator for ONNX Runtime, OpenVINO, LiteRT, TensorFlow or PyTorch."),
     "samples": ("samples", "Makes a small data set of sample photographs."),
     "organize": ("organize", "Lays out the GoPro data set as folders of pairs."),
 }

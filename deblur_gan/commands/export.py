@@ -1,0 +1,103 @@
+"""`deblur-gan export`: writes a generator for another engine."""
+
+import os
+from pathlib import Path
+
+import click
+
+from deblur_gan import shipped_generator
+
+
+@click.command()
+@click.option(
+    "--weight_path",
+    type=click.Path(exists=True, path_type=Path),
+    default=shipped_generator,
+    show_default="weights/generator.h5",
+    help="Weights of the generator, of any kind that restores.",
+)
+@click.option(
+    "--format",
+    type=click.Choice(["pth", "onnx", "openvino", "litert", "saved_model"]),
+    required=True,
+    help="pth: a state_dict for the authors' PyTorch code. The others need TensorFlow, and their own engine.",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Name of the file: .pth, .onnx, .xml (OpenVINO; its .bin is put beside it), .tflite (LiteRT), or of the "
+    "folder (SavedModel). An older one is replaced.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "float16", "int8"]),
+    default="float32",
+    show_default=True,
+    help="Of the stored weights. float16: onnx, openvino, litert. int8: onnx, litert.",
+)
+@click.option(
+    "--data_dir",
+    type=click.Path(path_type=Path),
+    help="Folder of pairs, as of test, on which the loss in PSNR is measured and printed.",
+)
+@click.option(
+    "--no_dropout",
+    is_flag=True,
+    help="pth: for the authors' code run with --no_dropout, which names the layers otherwise.",
+)
+def export(weight_path, format, output, precision, data_dir, no_dropout):
+    """Writes a generator for ONNX Runtime, OpenVINO, LiteRT, TensorFlow or the authors' PyTorch code.
+
+    The file is tried with its own engine before it appears: a float32 file that restores a photograph with more than
+    one grey level of difference is not written. The conversion runs on TensorFlow, whatever KERAS_BACKEND says; pth
+    runs on every backend.
+    """
+    from deblur_gan.backend import start_backend, without_notes
+
+    selected = os.environ.get("KERAS_BACKEND")
+    if format != "pth":
+        os.environ["KERAS_BACKEND"] = "tensorflow"
+    try:
+        start_backend()
+    finally:  # what this command needs is not for what comes after it
+        os.environ.pop("KERAS_BACKEND", None) if selected is None else os.environ.update(KERAS_BACKEND=selected)
+    from tqdm import tqdm
+
+    from deblur_gan.engines import load_exported
+    from deblur_gan.evaluation import measure, summarize
+    from deblur_gan.export import CannotExport, export_generator, require_exportable
+    from deblur_gan.files import printable
+    from deblur_gan.pairs import find_pairs
+    from deblur_gan.photographs import BadImage
+    from deblur_gan.weights import BadWeights, load_generator
+
+    try:
+        require_exportable(output, format, precision)
+    except CannotExport as error:
+        raise click.UsageError(printable(error)) from None
+    if no_dropout and format != "pth":
+        raise click.UsageError(f"--no_dropout: {format} has no dropout; pth alone takes it")
+    try:
+        pairs = find_pairs(data_dir)[0] if data_dir else []
+        if data_dir and not pairs:
+            raise click.ClickException(printable(f"{data_dir}: holds no pairs"))
+        click.echo(printable(f"Converting {weight_path} to {format}, {precision}; at full width this takes minutes"))
+        with without_notes():
+            difference = export_generator(weight_path, output, format, precision, not no_dropout)
+        click.echo(printable(f"{output}: differs from deblur by at most {difference} of 255 levels on a photograph"))
+        if pairs:
+            generator = load_generator(weight_path)
+            here, there = (
+                summarize(list(measure(restorer, tqdm(pairs, unit="pair"), metrics=("psnr",))))
+                for restorer in (generator, load_exported(output, generator))
+            )
+            psnr = here["blurred"]["psnr"], here["restored"]["psnr"], there["restored"]["psnr"]
+            loss = round(psnr[1] - psnr[2], 3) + 0.0  # not -0.000
+            click.echo(
+                f"PSNR on {len(pairs)} pairs, full size: blurred {psnr[0]:.2f} dB, restored {psnr[1]:.2f} dB, by the "
+                f"exported file {psnr[2]:.2f} dB; loss {loss:.3f} dB"
+            )
+    except (BadImage, BadWeights, CannotExport, FloatingPointError, OSError) as error:
+        raise click.ClickException(printable(error)) from None
