@@ -225,8 +225,8 @@ def _restore_files(
                 bar.disable = True
                 raise
             for outcome in restore_files(restore, waiting, file_format, frame_bar=frame_bar, **options):
-                bar.update()
                 done.append(outcome)
+                bar.update()
                 if as_json:
                     bar.write(_as_json(outcome), file=sys.stdout)
                 elif outcome.error:
