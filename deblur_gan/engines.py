@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
+from deblur_gan.backend import import_openvino
 from deblur_gan.weights import load_generator
 
 PRECISIONS = ("float32", "float16", "int8")
@@ -74,7 +75,7 @@ def _run_onnx(path):
 
 
 def _run_openvino(path):
-    import openvino
+    openvino = import_openvino()
 
     # A processor that has bfloat16 would compute in it.
     compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})

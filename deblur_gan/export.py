@@ -19,6 +19,7 @@ import numpy as np
 import skimage
 
 from deblur_gan import __version__
+from deblur_gan.backend import import_openvino
 from deblur_gan.engines import FORMATS, Engine, load_exported
 from deblur_gan.files import put_in_place, workshop
 from deblur_gan.metadata import reason
@@ -268,7 +269,7 @@ def _sample_values():
 
 
 def _write_openvino(generator, path, precision, provenance):
-    import openvino
+    openvino = import_openvino()
 
     converted = path.with_name("converted.xml")
     generator.export(str(converted), format="openvino", verbose=False, input_signature=_INPUT)
