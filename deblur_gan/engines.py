@@ -27,12 +27,16 @@ class Format(NamedTuple):
 
 
 FORMATS = {
+    "h5": Format(".h5", ("float32", "float16")),
     "pth": Format(".pth", ("float32",)),
     "onnx": Format(".onnx", PRECISIONS, ("onnx", "onnxruntime", "tf2onnx"), "onnx"),
     "openvino": Format(".xml", ("float32", "float16"), ("openvino",), "fast"),
     "litert": Format(".tflite", PRECISIONS, ("ai_edge_litert",), "litert"),
     "saved_model": Format("", ("float32",)),
 }
+
+# Those that this package reads itself, on any backend.
+OURS = ("h5", "pth")
 
 
 def load_exported(path, generator):
@@ -47,7 +51,7 @@ def load_exported(path, generator):
     """
     path = Path(path)
     format = next(name for name, known in FORMATS.items() if known.suffix == path.suffix)
-    return load_generator(path) if format == "pth" else Engine(_ENGINES[format](str(path)), generator.layers)
+    return load_generator(path) if format in OURS else Engine(_ENGINES[format](str(path)), generator.layers)
 
 
 class Engine:

@@ -1,7 +1,7 @@
 """Generators as files for other engines, each tried with its own engine before it appears.
 
-Keras converts; TensorFlow must be its backend for all formats but PyTorch's. Beside the network a file holds JSON that
-says how to use it and where it comes from; see `export_generator`.
+Keras converts; for all formats but its own and PyTorch's, TensorFlow must be its backend. Beside the network a file
+holds JSON that says how to use it and where it comes from; see `export_generator`.
 """
 
 import contextlib
@@ -20,13 +20,13 @@ import skimage
 
 from deblur_gan import __version__
 from deblur_gan.backend import import_openvino
-from deblur_gan.engines import FORMATS, Engine, load_exported
+from deblur_gan.engines import FORMATS, OURS, Engine, load_exported
 from deblur_gan.files import put_in_place, workshop
 from deblur_gan.metadata import reason
 from deblur_gan.photographs import find_images, read_rgb
 from deblur_gan.restoration import FULL_CONTRAST, SIZE_MULTIPLE, SMALLEST_WHOLE_SIDE, deblur
 from deblur_gan.samples import write_sample_images
-from deblur_gan.weights import describe, load_generator, save_pytorch
+from deblur_gan.weights import describe, load_generator, save_generator, save_pytorch
 
 # Grey levels by which a float32 file may differ from `deblur`: one, where two roundings fall on either side.
 LARGEST_DIFFERENCE = 1
@@ -52,11 +52,11 @@ def export_generator(weight_path, output, format, precision="float32", dropout=T
       of the weights, have 8 bits; the ranges of the inputs are taken from sample photographs.
     - int8, LiteRT: the weights of the convolutions have 8 bits; their inputs are quantized as they come.
 
-    All formats but "pth" hold JSON: how the file is used (`layout`, `channels`, `value_range`, `size_multiple`,
-    `smallest_side`, and for instance normalization `full_contrast`) and where it comes from (what `describe` says of
-    the weights, `source_sha256`, `precision`, `package_version`). It is called `METADATA_NAME`: in ONNX metadata, in
-    OpenVINO runtime information, in LiteRT a file in the archive that is appended to the model, in SavedModel a file
-    in `assets.extra`.
+    All formats but "pth" and "h5", which is what `save_generator` writes, hold JSON: how the file is used (`layout`,
+    `channels`, `value_range`, `size_multiple`, `smallest_side`, and for instance normalization `full_contrast`) and
+    where it comes from (what `describe` says of the weights, `source_sha256`, `precision`, `package_version`). It is
+    called `METADATA_NAME`: in ONNX metadata, in OpenVINO runtime information, in LiteRT a file in the archive that is
+    appended to the model, in SavedModel a file in `assets.extra`.
 
     Args:
         weight_path: str or Path of the generator's weights; see `load_generator`.
@@ -83,7 +83,9 @@ def export_generator(weight_path, output, format, precision="float32", dropout=T
         made = folder / f"generator{FORMATS[format].suffix}"
         try:
             with _quiet():
-                if format == "pth":
+                if format == "h5":
+                    save_generator(generator, made, provenance.get("training"), precision)
+                elif format == "pth":
                     save_pytorch(generator, made, dropout)
                 else:
                     _WRITERS[format](_convertible(generator), made, precision, json.dumps(provenance))
@@ -112,7 +114,9 @@ def require_exportable(output, format, precision="float32"):
     """
     suffix, precisions, modules, extra = FORMATS[format]
     if precision not in precisions:
-        other = {"openvino": "; OpenVINO reads the int8 file of --format onnx", "pth": "", "saved_model": ""}[format]
+        other = {"openvino": "; OpenVINO reads the int8 file of --format onnx", "h5": "", "pth": "", "saved_model": ""}[
+            format
+        ]
         raise CannotExport(f"--precision {precision}: {format} has {' and '.join(precisions)}{other}")
     if suffix and output.suffix != suffix:
         raise CannotExport(f"{output}: the name of a file in the format {format} must end in {suffix}")
@@ -120,7 +124,7 @@ def require_exportable(output, format, precision="float32"):
         raise CannotExport(f"{output}: is a folder; the name of a file is required")
     if not suffix and output.exists() and not (output / "saved_model.pb").is_file():
         raise CannotExport(f"{output}: exists and is no SavedModel; it is not replaced")
-    if format == "pth":
+    if format in OURS:
         return
     for module in ("tensorflow", *modules):
         if importlib.util.find_spec(module) is None:

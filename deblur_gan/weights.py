@@ -63,7 +63,7 @@ def load_critic(path, dtype="float32"):
     return _load(path, "critic", dtype)
 
 
-def save_generator(generator, path, training=None):
+def save_generator(generator, path, training=None, dtype="float32"):
     """Writes a generator's weights, whole or not at all.
 
     The file is read by `load_weights` of Keras 2 and Keras 3, and by Keras 3 `load_model` after `import deblur_gan`.
@@ -73,18 +73,19 @@ def save_generator(generator, path, training=None):
         generator: `keras.Model` from `generator_model`.
         path: str or Path that ends in ".h5", not in ".weights.h5" (for which Keras 3 expects another layout).
         training: dict for the metadata, of what JSON can hold, finite numbers only: what trained these weights.
+        dtype: "float32", or "float16" for half the size; such a file is loaded as any other.
 
     Raises:
-        ValueError: if the extension is another, the model is not one of `generator_model`, or `training` holds
-            something else.
+        ValueError: if the extension is another, the model is not one of `generator_model`, `training` holds something
+            else, or a weight is too large for `dtype`.
         OSError: if the file cannot be written; what stood at `path` before is then still there.
     """
-    _save(generator, path, "generator", training)
+    _save(generator, path, "generator", training, dtype)
 
 
-def save_critic(critic, path, training=None):
+def save_critic(critic, path, training=None, dtype="float32"):
     """Writes a critic's weights; otherwise as `save_generator`."""
-    _save(critic, path, "critic", training)
+    _save(critic, path, "critic", training, dtype)
 
 
 def save_pytorch(model, path, dropout=True):
@@ -159,7 +160,7 @@ def _load(path, network, dtype):
         return model
 
 
-def _save(model, path, network, training):
+def _save(model, path, network, training, dtype):
     path = Path(path)
     if path.suffix != ".h5" or path.name.endswith(".weights.h5"):
         raise ValueError(f"{path}: the name of a weight file must end in .h5 and not in .weights.h5")
@@ -182,7 +183,7 @@ def _save(model, path, network, training):
         METADATA_ATTRIBUTE: json.dumps(metadata, allow_nan=False),
     }
     values = {
-        layer.name: [np.asarray(array, np.float32) for array in model.get_layer(name).get_weights()]
+        layer.name: [_stored(path, array, dtype) for array in model.get_layer(name).get_weights()]
         for kind, stored in zip(_by_kind(_with_weights(plain)), _by_kind(layers), strict=True)
         for layer, (name, _) in zip(kind, stored, strict=True)
     }
@@ -191,6 +192,12 @@ def _save(model, path, network, training):
         for layer in plain.layers
     ]
     write_bytes(path, hdf5.file_of(named, attributes))
+
+
+def _stored(path, array, dtype):
+    if np.abs(array).max() > np.finfo(dtype).max:
+        raise ValueError(f"{path}: a weight of {np.abs(array).max():.3g} is too large for {dtype}")
+    return np.asarray(array, dtype)
 
 
 def _with_weights(model):

@@ -15,14 +15,14 @@ from test_package import python
 
 from deblur_gan import deblur, export, generator_model, load_generator, save_generator, save_pytorch
 from deblur_gan.commands.export import export as export_command
-from deblur_gan.engines import FORMATS, Engine, load_exported
+from deblur_gan.engines import FORMATS, OURS, Engine, load_exported
 from deblur_gan.export import CannotExport, export_generator, require_exportable
 from deblur_gan.files import UNFINISHED
 from deblur_gan.photographs import read_rgb
 from deblur_gan.samples import write_sample_images
 from deblur_gan.weights import describe
 
-CONVERTED = {format: known.precisions for format, known in FORMATS.items() if format != "pth"}
+CONVERTED = {format: known.precisions for format, known in FORMATS.items() if format not in OURS}
 WHOLE = [(format, "float32") for format in CONVERTED]
 LESS_PRECISE = [(format, precision) for format in CONVERTED for precision in CONVERTED[format][1:]]
 
@@ -31,7 +31,7 @@ def need(format):
     """Skips where the engine of a format is not installed."""
     for module in FORMATS[format].modules:
         pytest.importorskip(module)
-    if format != "pth" and keras.backend.backend() != "tensorflow":
+    if format not in OURS and keras.backend.backend() != "tensorflow":
         pytest.skip("converted on TensorFlow")
 
 
@@ -132,6 +132,31 @@ def test_pth_is_what_save_pytorch_writes(dropout, tmp_path):
     assert export_generator(tmp_path / "tiny.h5", tmp_path / "exported.pth", "pth", dropout=dropout) == 0
     save_pytorch(generator, tmp_path / "saved.pth", dropout)
     assert (tmp_path / "exported.pth").read_bytes() == (tmp_path / "saved.pth").read_bytes()
+
+
+def test_h5_keeps_what_trained_it_and_takes_half_the_room_in_float16(tmp_path):
+    generator = tiny(tmp_path / "tiny.h5")
+    export_generator(tmp_path / "tiny.h5", tmp_path / "half.h5", "h5", "float16")
+    export_generator(tmp_path / "half.h5", tmp_path / "whole_again.h5", "h5")
+    size = {name: (tmp_path / f"{name}.h5").stat().st_size for name in ("tiny", "half", "whole_again")}
+    assert size["half"] < 0.7 * size["tiny"] and size["whole_again"] == size["tiny"]
+    for name in ("half", "whole_again"):
+        assert describe(tmp_path / f"{name}.h5")["training"] == {"epoch": 3}
+        for ours, stored in zip(
+            generator.get_weights(), load_generator(tmp_path / f"{name}.h5").get_weights(), strict=True
+        ):
+            assert stored.dtype == np.float32
+            np.testing.assert_array_equal(stored, ours.astype(np.float16))
+
+
+def test_a_weight_that_float16_does_not_hold_is_refused(tmp_path):
+    generator = tiny(tmp_path / "tiny.h5")
+    head = generator.get_layer("head_conv")
+    head.set_weights([head.kernel, np.full(3, 1e5)])
+    save_generator(generator, tmp_path / "large.h5")
+    with pytest.raises(CannotExport, match=r"large\.h5: cannot be written as h5, float16 \(.*too large for float16\)$"):
+        export_generator(tmp_path / "large.h5", tmp_path / "half.h5", "h5", "float16")
+    assert not (tmp_path / "half.h5").exists()
 
 
 # ---- what it says about itself

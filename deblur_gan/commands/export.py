@@ -18,16 +18,17 @@ from deblur_gan import shipped_generator
 )
 @click.option(
     "--format",
-    type=click.Choice(["pth", "onnx", "openvino", "litert", "saved_model"]),
+    type=click.Choice(["h5", "pth", "onnx", "openvino", "litert", "saved_model"]),
     required=True,
-    help="pth: a state_dict for the authors' PyTorch code. The others need TensorFlow, and their own engine.",
+    help="h5: what Keras and this package read. pth: a state_dict for the authors' PyTorch code. The others need "
+    "TensorFlow, and their own engine.",
 )
 @click.option(
     "-o",
     "--output",
     type=click.Path(path_type=Path),
     required=True,
-    help="Name of the file: .pth, .onnx, .xml (OpenVINO; its .bin is put beside it), .tflite (LiteRT), or of the "
+    help="Name of the file: .h5, .pth, .onnx, .xml (OpenVINO; its .bin is put beside it), .tflite (LiteRT), or of the "
     "folder (SavedModel). An older one is replaced.",
 )
 @click.option(
@@ -35,7 +36,7 @@ from deblur_gan import shipped_generator
     type=click.Choice(["float32", "float16", "int8"]),
     default="float32",
     show_default=True,
-    help="Of the stored weights. float16: onnx, openvino, litert. int8: onnx, litert.",
+    help="Of the stored weights. float16: h5, onnx, openvino, litert. int8: onnx, litert.",
 )
 @click.option(
     "--data_dir",
@@ -51,13 +52,13 @@ def export(weight_path, format, output, precision, data_dir, no_dropout):
     """Writes a generator for ONNX Runtime, OpenVINO, LiteRT, TensorFlow or the authors' PyTorch code.
 
     The file is tried with its own engine before it appears: a float32 file that restores a photograph with more than
-    one grey level of difference is not written. The conversion runs on TensorFlow, whatever KERAS_BACKEND says; pth
-    runs on every backend.
+    one grey level of difference is not written. The conversion runs on TensorFlow, whatever KERAS_BACKEND says; h5 and
+    pth run on every backend.
     """
     from deblur_gan.backend import start_backend, without_notes
 
     selected = os.environ.get("KERAS_BACKEND")
-    if format != "pth":
+    if format not in ("h5", "pth"):
         os.environ["KERAS_BACKEND"] = "tensorflow"
     try:
         start_backend()
