@@ -55,7 +55,8 @@ def serve(host, port, weight_path, opens):
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # it cleans up as Ctrl-C does
     try:
         page.serve(listener, page.weights_in_the_box(weight_path), ready)
-    except KeyboardInterrupt:
-        click.echo("Closed")
+    except KeyboardInterrupt:  # it does not come where the shell had let the process ignore Ctrl-C
+        pass
     except (BadImage, BadWeights, OSError) as error:
         raise click.ClickException(printable(error)) from None
+    click.echo("Closed")
