@@ -41,11 +41,14 @@ def test_every_sample_is_nearer_to_the_sharp_photograph_than_before(restored):
 
 
 def test_no_colour_cast(restored):
-    """Light that is blurred as light comes out brighter, so brightness is held against the sharp photograph."""
+    """Light that is blurred as light comes out brighter, so brightness is held against the sharp photograph.
+
+    It may move away from that by half a level, which is what a pixel is rounded by.
+    """
     for name, blurred, found, sharp in restored:
         before, after, aim = (image.mean((0, 1)) for image in (blurred, found, sharp))
-        assert np.ptp(after - before) < 1, name
-        assert np.abs(after - aim).max() <= np.abs(before - aim).max(), name
+        assert np.ptp(after - before) < 0.5, name
+        assert np.abs(after - aim).max() <= np.abs(before - aim).max() + 0.5, name
 
 
 def test_the_border_is_no_worse_than_the_middle(restored):
