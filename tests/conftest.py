@@ -73,6 +73,19 @@ def pairs(tmp_path):
     return write_pairs(tmp_path / "images" / "train", range(9))
 
 
+@pytest.fixture(scope="session")
+def identity_weights(tmp_path_factory):
+    """A file of weights that return every pixel."""
+    from deblur_gan import generator_model, save_generator
+
+    generator = generator_model("paper", 1, 1)
+    head = generator.get_layer("head_conv")
+    head.set_weights([np.zeros_like(weight) for weight in head.get_weights()])
+    path = tmp_path_factory.mktemp("weights") / "identity.h5"
+    save_generator(generator, path)
+    return path
+
+
 @pytest.fixture(scope="module")
 def chromium():
     """A headless Chromium that Playwright drives; the tests that need it skip where either is missing."""

@@ -15,22 +15,10 @@ from PIL import Image
 
 from deblur_gan.batch import find_jobs
 from deblur_gan.commands import main
-from deblur_gan.networks import generator_model
 from deblur_gan.restoration import deblur
-from deblur_gan.weights import load_generator, save_generator
+from deblur_gan.weights import load_generator
 
 MEUDEC = ROOT / "tests" / "golden" / "keras213_generator.h5"
-
-
-@pytest.fixture(scope="module")
-def identity(tmp_path_factory):
-    """A file of weights that return every pixel."""
-    generator = generator_model("paper", 1, 1)
-    head = generator.get_layer("head_conv")
-    head.set_weights([np.zeros_like(weight) for weight in head.get_weights()])
-    path = tmp_path_factory.mktemp("weights") / "identity.h5"
-    save_generator(generator, path)
-    return path
 
 
 @pytest.fixture(autouse=True)
@@ -59,12 +47,12 @@ def tree(folder):
 # ---- which photographs, and where they go
 
 
-def test_a_folder_keeps_names_and_one_bad_file_stops_nothing(identity):
+def test_a_folder_keeps_names_and_one_bad_file_stops_nothing(identity_weights):
     first, second = save("in/a.png", noise(9, 7, 3)), save("in/B.BMP", noise(5, 5, 3))
     Path("in/broken.png").write_bytes(Path("in/a.png").read_bytes()[:60])
     Path("in/notes.txt").write_text("not a photograph")
     Path("in/._a.png").write_text("what macOS leaves on foreign disks")
-    result = restore(identity, "in")
+    result = restore(identity_weights, "in")
     assert result.exit_code == 1 and "in/broken.png: cannot be decoded" in result.stderr
     assert "Restored 2 of 3 photographs into restored/ (0.0 megapixels in " in result.stdout
     assert tree("restored") == ["B.BMP", "a.png"]
@@ -72,28 +60,28 @@ def test_a_folder_keeps_names_and_one_bad_file_stops_nothing(identity):
     np.testing.assert_array_equal(np.asarray(Image.open("restored/B.BMP")), second)
 
 
-def test_files_and_folders_together_and_each_once(identity):
+def test_files_and_folders_together_and_each_once(identity_weights):
     for name in ("in/a.png", "in/b.png", "c.png"):
         save(name, noise(8, 8, 3))
-    result = restore(identity, "c.png", "in", Path("in", "a.png").absolute(), "-o", "out")
+    result = restore(identity_weights, "c.png", "in", Path("in", "a.png").absolute(), "-o", "out")
     assert result.exit_code == 0, result.output
     assert tree("out") == ["a.png", "b.png", "c.png"] and "Restored 3 of 3" in result.stdout
 
 
-def test_subfolders_are_named_or_kept(identity):
+def test_subfolders_are_named_or_kept(identity_weights):
     for name in ("in/a.png", "in/deep/a.png", "in/deep/er/a.png", "in/.hidden/a.png"):
         save(name, noise(8, 8, 3))
-    result = restore(identity, "in", "-o", "in/out")
+    result = restore(identity_weights, "in", "-o", "in/out")
     assert "in: its subfolders are not looked into: deep\n" in result.stderr and tree("in/out") == ["a.png"]
     for _ in range(2):  # the second time, results of the first lie in the tree
-        result = restore(identity, "in", "-o", "in/out", "--recursive")
+        result = restore(identity_weights, "in", "-o", "in/out", "--recursive")
         assert result.exit_code == 0 and "Restored 3 of 3" in result.stdout and "subfolders" not in result.stderr
         assert tree("in/out") == ["a.png", "deep/a.png", "deep/er/a.png"]
 
 
-def test_of_two_photographs_of_one_name_the_second_is_refused(identity):
+def test_of_two_photographs_of_one_name_the_second_is_refused(identity_weights):
     first, second = save("a/x.png", noise(8, 8, 3)), save("b/x.png", noise(9, 9, 3))
-    result = restore(identity, "a/x.png", "b", "-o", "out")
+    result = restore(identity_weights, "a/x.png", "b", "-o", "out")
     assert result.exit_code == 1 and "Restored 1 of 2" in result.stdout
     assert "b/x.png: would be written to out/x.png, as a/x.png is; take another output folder" in result.stderr
     np.testing.assert_array_equal(np.asarray(Image.open("out/x.png")), first)
@@ -103,9 +91,9 @@ def test_of_two_photographs_of_one_name_the_second_is_refused(identity):
     np.testing.assert_array_equal(np.asarray(Image.open("b/x.png")), deblur(load_generator(MEUDEC), second))
 
 
-def test_a_format_that_makes_names_equal_loses_nothing(identity):
+def test_a_format_that_makes_names_equal_loses_nothing(identity_weights):
     save("in/a.bmp", noise(8, 8, 3)), save("in/a.png", noise(8, 9, 3))
-    result = restore(identity, "in", "--format", "png")
+    result = restore(identity_weights, "in", "--format", "png")
     assert result.exit_code == 1 and "in/a.png: would be written to restored/a.png, as in/a.bmp is" in result.stderr
     assert Image.open("restored/a.png").size == (8, 8)
 
@@ -130,28 +118,28 @@ def test_shards_are_all_photographs_each_once():
     assert find_jobs(given, "out", shard=(2, 4))[0] == shards[1], "by name, however they were named"
 
 
-def test_existing_results_are_left_out_and_no_backend_starts_for_none(identity, monkeypatch):
+def test_existing_results_are_left_out_and_no_backend_starts_for_none(identity_weights, monkeypatch):
     for name in "ab":
         save(f"in/{name}.png", noise(8, 8, 3))
     save("restored/b_sharp.png", noise(3, 3, 3))
-    result = restore(identity, "in", "--suffix", "_sharp", "--skip_existing")
+    result = restore(identity_weights, "in", "--suffix", "_sharp", "--skip_existing")
     assert result.exit_code == 0 and "Restored 1 of 1" in result.stdout
     assert "Left out 1, whose results exist" in result.stdout
     assert Image.open("restored/b_sharp.png").size == (3, 3) and tree("restored") == ["a_sharp.png", "b_sharp.png"]
     monkeypatch.setattr("deblur_gan.backend.start_backend", None)
-    assert restore(identity, "in", "--suffix", "_sharp", "--skip_existing").exit_code == 0
+    assert restore(identity_weights, "in", "--suffix", "_sharp", "--skip_existing").exit_code == 0
 
 
-def test_a_dry_run_says_where_each_would_go_and_writes_nothing(identity):
+def test_a_dry_run_says_where_each_would_go_and_writes_nothing(identity_weights):
     save("in/a.jpeg", noise(8, 8, 3)), save("in/deep/b.png", noise(8, 8, 3))
-    result = restore(identity, "in", "--recursive", "--format", "jpeg", "--dry_run")
+    result = restore(identity_weights, "in", "--recursive", "--format", "jpeg", "--dry_run")
     assert result.exit_code == 0 and result.stderr == ""
     assert result.stdout == "in/a.jpeg -> restored/a.jpeg\nin/deep/b.png -> restored/deep/b.jpg\n"
     assert not Path("restored").exists()
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a system without pipes in folders")
-def test_whatever_looks_like_a_picture_is_restored_or_named(identity):
+def test_whatever_looks_like_a_picture_is_restored_or_named(identity_weights):
     for folder in ("holi\nday", "out", ".hidden"):
         Path("in", folder).mkdir(parents=True)
     for name in ("a.jfif", "b.TIF", "c\nd.png"):
@@ -163,7 +151,7 @@ def test_whatever_looks_like_a_picture_is_restored_or_named(identity):
     Path("in/broken.jpg").symlink_to("nowhere.jpg")
     Path("in/notes.txt").write_text("not a picture")
     for _ in range(2):  # the second time, results of the first are replaced
-        result = restore(identity, "in", "-o", "in/out")
+        result = restore(identity_weights, "in", "-o", "in/out")
         assert result.exit_code == 1 and "Restored 3 of 9" in result.stdout
         for name in (*others, "pipe.png", "broken.jpg"):
             assert result.stderr.count(f"in/{name}: ") == 1
@@ -172,9 +160,9 @@ def test_whatever_looks_like_a_picture_is_restored_or_named(identity):
         assert tree("in/out") == ["a.jfif", "b.TIF", "c\nd.png"]
 
 
-def test_nothing_to_restore_is_said(identity):
+def test_nothing_to_restore_is_said(identity_weights):
     Path("in").mkdir()
-    result = restore(identity, "in")
+    result = restore(identity_weights, "in")
     assert result.exit_code == 1 and "in: no image in this folder" in result.stderr
     assert not Path("restored").exists()
 
@@ -198,23 +186,23 @@ def test_strength_and_tiles_are_those_of_deblur():
     np.testing.assert_array_equal(np.asarray(Image.open("restored/a.png")), expected)
 
 
-def test_a_jpeg_keeps_its_quality_unless_another_is_given(identity):
+def test_a_jpeg_keeps_its_quality_unless_another_is_given(identity_weights):
     image = np.repeat(np.repeat(noise(16, 16, 3), 8, 0), 8, 1)
     for quality in (30, 75, 95):
         save(f"in/{quality}.jpg", image, quality=quality)
-    restore(identity, "in")
+    restore(identity_weights, "in")
     for quality in (30, 75, 95):
         copy, original = Image.open(f"restored/{quality}.jpg"), Image.open(f"in/{quality}.jpg")
         assert copy.quantization == original.quantization and copy.layer == original.layer
-    restore(identity, "in", "--quality", "75")
+    restore(identity_weights, "in", "--quality", "75")
     for quality in (30, 75, 95):
         assert Image.open(f"restored/{quality}.jpg").quantization == Image.open("in/75.jpg").quantization
 
 
 @pytest.mark.parametrize(("file_format", "extension", "name"), [("jpeg", ".jpg", "JPEG"), ("webp", ".webp", "WEBP")])
-def test_another_format_has_its_extension_and_says_what_it_cannot_hold(identity, file_format, extension, name):
+def test_another_format_has_its_extension_and_says_what_it_cannot_hold(identity_weights, file_format, extension, name):
     save("a.png", noise(8, 8, 4), dpi=(300, 300))
-    result = restore(identity, "a.png", "--format", file_format, "--quality", "80")
+    result = restore(identity_weights, "a.png", "--format", file_format, "--quality", "80")
     assert result.exit_code == 0 and Image.open(f"restored/a{extension}").format == name
     lost = "its transparency cannot be kept in JPEG" if name == "JPEG" else "its resolution cannot be kept in WEBP"
     assert f"a.png: restored, but {lost}" in result.stderr
@@ -222,19 +210,19 @@ def test_another_format_has_its_extension_and_says_what_it_cannot_hold(identity,
         assert round(Image.open("restored/a.jpg").info["dpi"][0]) == 300
 
 
-def test_metadata_that_is_lost_is_said_and_the_picture_restored(identity):
+def test_metadata_that_is_lost_is_said_and_the_picture_restored(identity_weights):
     path = ROOT / "tests" / "hostile" / "bad_exif_header.png"
-    result = restore(identity, path)
+    result = restore(identity_weights, path)
     assert result.exit_code == 0 and f"{path}: restored, but its EXIF data cannot be kept" in result.stderr
     assert Image.open(Path("restored", path.name)).size == (40, 30)
-    line = json.loads(restore(identity, path, "--json").stdout)
+    line = json.loads(restore(identity_weights, path, "--json").stdout)
     assert line["dropped"][0].startswith("its EXIF data cannot be kept")
 
 
-def test_json_is_a_line_for_each_photograph(identity):
+def test_json_is_a_line_for_each_photograph(identity_weights):
     save("in/a.png", noise(20, 30, 3))
     Path("in/b.png").write_text("nothing")
-    result = restore(identity, "in", "--json")
+    result = restore(identity_weights, "in", "--json")
     assert result.exit_code == 1
     good, bad = map(json.loads, result.stdout.splitlines())
     assert good.pop("seconds") > 0
@@ -246,16 +234,16 @@ def test_json_is_a_line_for_each_photograph(identity):
     assert bad.keys() == {"file", "error"} and bad["error"].startswith("in/b.png: not an image")
 
 
-def test_a_dash_is_standard_input_and_output(identity):
+def test_a_dash_is_standard_input_and_output(identity_weights):
     image = save("a.png", noise(8, 8, 3))
-    result = restore(identity, "-", input=Path("a.png").read_bytes())
+    result = restore(identity_weights, "-", input=Path("a.png").read_bytes())
     assert result.exit_code == 0 and result.stderr == ""
     found = Image.open(io.BytesIO(result.stdout_bytes))
     assert found.format == "PNG"
     np.testing.assert_array_equal(np.asarray(found), image)
-    result = restore(identity, "-", "--format", "bmp", input=Path("a.png").read_bytes())
+    result = restore(identity_weights, "-", "--format", "bmp", input=Path("a.png").read_bytes())
     assert Image.open(io.BytesIO(result.stdout_bytes)).format == "BMP" and tree(".") == ["a.png"]
-    result = restore(identity, "-", input=b"no picture")
+    result = restore(identity_weights, "-", input=b"no picture")
     assert result.exit_code == 1 and result.stdout_bytes == b""
     assert result.stderr.startswith("Error: the input: not an image that can be read") and tree(".") == ["a.png"]
 
@@ -263,7 +251,7 @@ def test_a_dash_is_standard_input_and_output(identity):
 # ---- what is said
 
 
-def test_an_interruption_says_how_many_are_done(monkeypatch, identity):
+def test_an_interruption_says_how_many_are_done(monkeypatch, identity_weights):
     for name in "abc":
         save(f"in/{name}.png", noise(8, 8, 3))
     calls = []
@@ -275,7 +263,7 @@ def test_an_interruption_says_how_many_are_done(monkeypatch, identity):
         return deblur(generator, image, *arguments, **settings)
 
     monkeypatch.setattr("deblur_gan.restoration.deblur", interrupted)
-    result = restore(identity, "in")
+    result = restore(identity_weights, "in")
     assert result.exit_code == 130 and tree("restored") == ["a.png"]
     said = "Interrupted: 1 of 3 photographs are restored, in restored/; --skip_existing goes on from there"
     assert result.stderr.splitlines()[-1] == said
@@ -296,15 +284,15 @@ def test_an_interruption_says_how_many_are_done(monkeypatch, identity):
         (["-", "--json"], "--json cannot be given with it"),
     ],
 )
-def test_what_makes_no_sense_is_said_in_one_line(identity, arguments, message):
+def test_what_makes_no_sense_is_said_in_one_line(identity_weights, arguments, message):
     save("a.png", noise(8, 8, 3))
-    result = restore(identity, *arguments)
+    result = restore(identity_weights, *arguments)
     assert result.exit_code == 2 and message in result.stderr.splitlines()[-1] and not Path("restored").exists()
 
 
-def test_as_a_process_it_is_quiet_but_for_the_bar(identity):
+def test_as_a_process_it_is_quiet_but_for_the_bar(identity_weights):
     save("a.png", noise(8, 8, 3))
-    command = [sys.executable, "-m", "deblur_gan", "restore", "a.png", "--weight_path", identity]
+    command = [sys.executable, "-m", "deblur_gan", "restore", "a.png", "--weight_path", identity_weights]
     done = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout.startswith("Restored 1 of 1 photographs into restored/"), done.stderr
     assert all("photo" in line for line in done.stderr.replace("\r", "\n").split("\n") if line), done.stderr

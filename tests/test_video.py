@@ -14,10 +14,8 @@ from scipy.ndimage import gaussian_filter
 from deblur_gan.batch import find_jobs
 from deblur_gan.commands import main
 from deblur_gan.frames import picture
-from deblur_gan.networks import generator_model
 from deblur_gan.photographs import BadImage
 from deblur_gan.video import restore_video
-from deblur_gan.weights import save_generator
 
 av = pytest.importorskip("av", reason="video files require the extra [video]")
 Disposition = av.stream.Disposition
@@ -393,16 +391,6 @@ def test_neither_a_fault_nor_an_interruption_leaves_half_a_file(tmp_path):
 # ---- the command
 
 
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    generator = generator_model("paper", 1, 1)
-    head = generator.get_layer("head_conv")
-    head.set_weights([np.zeros_like(weight) for weight in head.get_weights()])
-    path = tmp_path_factory.mktemp("weights") / "identity.h5"
-    save_generator(generator, path)
-    return path
-
-
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -410,12 +398,12 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def restore(weights, *arguments):
-    return CliRunner().invoke(main, ["restore", "--weight_path", str(weights), *map(str, arguments)])
+def restore(identity_weights, *arguments):
+    return CliRunner().invoke(main, ["restore", "--weight_path", str(identity_weights), *map(str, arguments)])
 
 
-def test_the_command_restores_a_video_as_the_function_does(folder, weights, capfd):
-    result = restore(weights, "clip.mp4", "--start", "0.2", "--duration", "0:00:00.12", "--json")
+def test_the_command_restores_a_video_as_the_function_does(folder, identity_weights, capfd):
+    result = restore(identity_weights, "clip.mp4", "--start", "0.2", "--duration", "0:00:00.12", "--json")
     assert result.exit_code == 0, result.output
     (line,) = result.stdout.splitlines()
     said = json.loads(line)
@@ -426,16 +414,16 @@ def test_the_command_restores_a_video_as_the_function_does(folder, weights, capf
     assert "0/3" in result.stderr and capfd.readouterr().err == ""  # encoders write past Python
 
 
-def test_videos_of_a_folder_are_named_and_restored_where_they_are_named(folder, weights):
+def test_videos_of_a_folder_are_named_and_restored_where_they_are_named(folder, identity_weights):
     (folder / "in" / "deep").mkdir(parents=True)
     for place in ("in", "in/deep"):
         (folder / place / "clip.mp4").write_bytes((folder / "clip.mp4").read_bytes())
-    result = restore(weights, "in")
+    result = restore(identity_weights, "in")
     assert result.exit_code == 1 and "in: no image in this folder; name its videos to restore them" in result.output
     Image.fromarray(pictures(1)[0]).save("in/photo.png")
-    result = restore(weights, "in", "--recursive")
+    result = restore(identity_weights, "in", "--recursive")
     assert "in: videos are restored where they are named: clip.mp4, deep/clip.mp4\n" in result.stderr
-    result = restore(weights, "in", "in/deep/clip.mp4", "--format", "webp", "-o", "out")
+    result = restore(identity_weights, "in", "in/deep/clip.mp4", "--format", "webp", "-o", "out")
     assert result.exit_code == 0 and "Restored 2 of 2 files into out/" in result.stdout, result.output
     assert sorted(path.name for path in Path("out").iterdir()) == ["clip.mp4", "photo.webp"]
     jobs, left_out = find_jobs(["in/clip.mp4"], "out", suffix="_sharp")
@@ -452,9 +440,9 @@ def test_videos_of_a_folder_are_named_and_restored_where_they_are_named(folder, 
         (["clip.mp4", "-o", "."], 1, "clip.mp4: the result would replace it"),
     ],
 )
-def test_what_makes_no_sense_is_one_line(folder, weights, arguments, code, line):
+def test_what_makes_no_sense_is_one_line(folder, identity_weights, arguments, code, line):
     Path("photo.png").write_bytes(b"")
     before = Path("clip.mp4").read_bytes()
-    result = restore(weights, *arguments)
+    result = restore(identity_weights, *arguments)
     assert result.exit_code == code and line in result.output and "Traceback" not in result.output
     assert Path("clip.mp4").read_bytes() == before
