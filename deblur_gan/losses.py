@@ -108,11 +108,11 @@ class PerceptualLoss:
         https://arxiv.org/abs/1409.1556; https://arxiv.org/abs/1711.07064, equation 4
     """
 
-    def __init__(self, network="vgg16", weights="imagenet"):
+    def __init__(self, network="vgg16", weights="imagenet", dtype="float32"):
         if network not in PERCEPTUAL_NETWORKS:
             raise ValueError(f"perceptual network {network!r}: must be one of {', '.join(PERCEPTUAL_NETWORKS)}")
         self.network = network
-        self.features = _features(network)
+        self.features = _features(network, dtype)
         if weights == "imagenet":
             self.features.set_weights(_download(network))
         elif weights is not None:
@@ -133,17 +133,18 @@ class PerceptualLoss:
 
     def _features_of(self, images):
         if self.network == "vgg16":
-            return self.features(images)
+            return keras.ops.cast(self.features(images), "float32")
         mean = keras.ops.convert_to_tensor(IMAGENET_MEAN_BGR, "float32")
-        return self.features(127.5 * (keras.ops.flip(images, axis=-1) + 1.0) - mean) / 127.5
+        features = self.features(127.5 * (keras.ops.flip(images, axis=-1) + 1.0) - mean)
+        return keras.ops.cast(features, "float32") / 127.5
 
 
-def _features(network):
+def _features(network, dtype):
     image = x = keras.Input((None, None, 3), name="image", dtype="float32")
     for name, filters in _CONVOLUTIONS:
         if name in ("block2_conv1", "block3_conv1"):
-            x = layers.MaxPooling2D(name=f"{name[:6]}_pool", dtype="float32")(x)
-        x = layers.Conv2D(filters, 3, padding="same", activation="relu", name=name, dtype="float32")(x)
+            x = layers.MaxPooling2D(name=f"{name[:6]}_pool", dtype=dtype)(x)
+        x = layers.Conv2D(filters, 3, padding="same", activation="relu", name=name, dtype=dtype)(x)
     return keras.Model(image, x, name=network)
 
 

@@ -226,7 +226,10 @@ def build_gan(options):
             head.set_weights([np.zeros(weight.shape, np.float32) for weight in head.weights])
         critic = critic_model(options.critic, options.ndf, image_shape, dtype=policy)
         # Without weight the loss need not be computed, and its network not be read.
-        perceptual_loss = PerceptualLoss(options.vgg, options.vgg_weights) if options.perceptual_weight else _no_loss
+        perceptual_loss = _no_loss
+        if options.perceptual_weight:
+            vgg_policy = "float32" if options.mixed_precision == "float16" else policy
+            perceptual_loss = PerceptualLoss(options.vgg, options.vgg_weights, vgg_policy)
         gan = DeblurGAN(
             generator,
             critic,

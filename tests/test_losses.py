@@ -94,6 +94,18 @@ def test_perceptual_loss_sees_what_keras_applications_see(network):
     assert value(loss(sharp, sharp)) == 0
 
 
+@pytest.mark.parametrize("network", ["vgg16", "vgg19"])
+def test_perceptual_loss_in_bfloat16_is_that_of_float32_within_its_rounding(network):
+    """Seven convolutions and the image are rounded to 2^-8 each, and the difference is squared."""
+    whole, half = (PerceptualLoss(network, weights=None, dtype=dtype) for dtype in ("float32", "mixed_bfloat16"))
+    half.features.set_weights(whole.features.get_weights())
+    sharp, restored = images(2, 32), images(2, 32, seed=1)
+    found = half(sharp, restored)
+    assert keras.backend.standardize_dtype(found.dtype) == "float32"
+    assert value(found) == pytest.approx(value(whole(sharp, restored)), rel=2 * 8 * 2**-8)
+    assert half.features.get_layer("block3_conv3").compute_dtype == "bfloat16"
+
+
 SHAPES = [(3, 64), (64, 64), (64, 128), (128, 128), (128, 256), (256, 256), (256, 256)]
 
 
