@@ -1,8 +1,11 @@
-"""Draws docs/gallery.png, the pictures of the README: details of sample photographs, blurred, restored and sharp.
+"""Draws the pictures of the README: details of photographs, blurred, restored and sharp.
 
-The photographs come with scikit-image: chelsea and the clock by Stefan van der Walt (CC0, public domain), the cup of
-coffee by Rachel Michetti (CC0), the rocket by SpaceX (CC0). The clock was blurred by a moving camera and has no sharp
-version; the others were blurred by `write_sample_images` and are test photographs.
+docs/gallery.png shows the samples, which come with scikit-image: chelsea and the clock by Stefan van der Walt (CC0,
+public domain), the cup of coffee by Rachel Michetti (CC0), the rocket by SpaceX (CC0). The clock was blurred by a
+moving camera and has no sharp version; the others were blurred by `write_sample_images` and are test photographs.
+
+With --reds, docs/gallery_real.png shows frames of the REDS data set (Nah et al. 2019, CC BY 4.0) instead, whose blur is
+that of a moving camera: the first four of the validation scene that the folder holds, halved to 640x360.
 """
 
 import tempfile
@@ -15,47 +18,64 @@ from deblur_gan import shipped_generator
 
 ROOT = Path(__file__).resolve().parent.parent
 DETAIL, GAP, LABEL = 200, 6, 22
-DETAILS = {"chelsea": (80, 60), "coffee": (210, 100), "rocket": (180, 150), "clock_motion": (130, 50)}
+SAMPLES = {"chelsea": (80, 60), "coffee": (210, 100), "rocket": (180, 150), "clock_motion": (130, 50)}
+REDS_CORNER = (220, 80)
 
 
 @click.command(help=__doc__)
 @click.option(
     "--weight_path",
-    default=shipped_generator,
+    "weight_paths",
+    multiple=True,
+    default=lambda: [shipped_generator()],
     show_default="weights/generator.h5",
-    help="Weights of the generator.",
+    help="Weights of a generator; several give a row each.",
 )
 @click.option(
-    "--output",
-    default=ROOT / "docs" / "gallery.png",
-    show_default="docs/gallery.png of the repository",
-    help="PNG file to write.",
+    "--reds", type=click.Path(exists=True, path_type=Path), help="Folder with blur/ and sharp/ of REDS frames."
 )
-def main(weight_path, output):
+@click.option("--output", type=click.Path(path_type=Path), help="PNG file to write.  [default: in docs/]")
+def main(weight_paths, reds, output):
     from deblur_gan import deblur, load_generator
     from deblur_gan.backend import start_backend
     from deblur_gan.photographs import read_rgb
-    from deblur_gan.samples import write_sample_images
 
     start_backend()
-    generator = load_generator(weight_path)
-    step = DETAIL + GAP
-    page = Image.new("RGB", (len(DETAILS) * step - GAP, LABEL + 3 * step - GAP), "white")
-    draw = ImageDraw.Draw(page)
-    draw.text((0, 2), "blurred, restored, sharp (the clock: a real photograph, never sharp)", "black", _font())
+    generators = [load_generator(path) for path in weight_paths]
     with tempfile.TemporaryDirectory() as folder:
-        write_sample_images(folder)
-        for column, (name, (left, top)) in enumerate(DETAILS.items()):
-            blurred, sharp = (Path(folder, "test", side, f"{name}.png") for side in ("A", "B"))
-            if not blurred.exists():
-                blurred = Path(folder, "real", f"{name}.png")
-            pictures = [read_rgb(blurred), deblur(generator, read_rgb(blurred))]
-            if sharp.exists():
-                pictures.append(read_rgb(sharp))
+        details = _reds_details(reds) if reds else _sample_details(Path(folder))
+        step, n_rows = DETAIL + GAP, 2 + len(generators)
+        page = Image.new("RGB", (len(details) * step - GAP, LABEL + n_rows * step - GAP), "white")
+        restored = ", ".join(["restored"] if len(weight_paths) == 1 else [Path(path).stem for path in weight_paths])
+        without = "" if all(sharp for _, sharp, _ in details) else " (the clock: a real photograph, never sharp)"
+        ImageDraw.Draw(page).text((0, 2), f"blurred, {restored}, sharp{without}", "black", ImageFont.load_default(14))
+        for column, (blurred, sharp, (left, top)) in enumerate(details):
+            pixels = read_rgb(blurred)
+            pictures = [pixels, *(deblur(generator, pixels) for generator in generators)]
+            pictures += [read_rgb(sharp)] if sharp else []
             for row, picture in enumerate(pictures):
                 detail = Image.fromarray(picture).crop((left, top, left + DETAIL, top + DETAIL))
                 page.paste(detail, (column * step, LABEL + row * step))
-    save_if_other(page, Path(output))
+    save_if_other(page, output or ROOT / "docs" / ("gallery_real.png" if reds else "gallery.png"))
+
+
+def _sample_details(folder):
+    """List of paths of the blurred and the sharp photograph (None if there is none), and the corner of the detail."""
+    from deblur_gan.samples import write_sample_images
+
+    write_sample_images(folder)
+    details = []
+    for name, corner in SAMPLES.items():
+        pair = [folder / "test" / side / f"{name}.png" for side in ("A", "B")]
+        details.append((*(pair if pair[0].exists() else (folder / "real" / f"{name}.png", None)), corner))
+    return details
+
+
+def _reds_details(folder):
+    from deblur_gan.pairs import find_pairs
+
+    pairs, _ = find_pairs(folder)
+    return [(pair.blurred, pair.sharp, REDS_CORNER) for pair in pairs[: len(SAMPLES)]]
 
 
 def save_if_other(page, path):
@@ -71,10 +91,6 @@ def save_if_other(page, path):
                     click.echo(f"{path} shows this picture already")
                     return
     page.save(path, optimize=True)
-
-
-def _font():
-    return ImageFont.load_default(14)
 
 
 if __name__ == "__main__":
