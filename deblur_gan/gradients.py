@@ -96,7 +96,8 @@ def forward(model, inputs, compiled=False):
     weights = [variable.value for variable in model.trainable_variables]
     with torch.enable_grad():
         if compiled:
-            state = [variable.value for variable in model.non_trainable_variables]
+            # Copies: the variables are assigned before the gradient reads what it was called with.
+            state = [variable.value.clone() for variable in model.non_trainable_variables]
             outputs, *new_state = _compiled(model, weights, state, inputs)(weights, state, inputs)
             for variable, value in zip(model.non_trainable_variables, new_state, strict=True):
                 variable.assign(value.detach())

@@ -124,6 +124,11 @@ class Options:
         "is then doubled (or more), which restores the same and can learn more.",
         words=(),
     )
+    freeze_normalization: bool = _option(
+        False,
+        "Leave the batch normalization of a meudec generator as it is in --init_from, or without that as the identity: "
+        "the statistics of small batches disturb brightness.",
+    )
     vgg: str = _option("vgg16", "Network of the perceptual loss.", choices=("vgg16", "vgg19"))
     vgg_weights: str = _option(
         "imagenet", "Its weights: a Keras .h5 file, or 'imagenet' to download them once.", words=("imagenet",)
@@ -194,6 +199,8 @@ class Options:
         multiple = 16 if self.critic == "meudec" else 4
         if self.crop_size % multiple:
             raise BadOption(f"--crop_size {self.crop_size}: must be a multiple of {multiple}")
+        if self.freeze_normalization and self.generator != "meudec":
+            raise BadOption(f"--freeze_normalization: a {self.generator} generator has no batch normalization")
         if not (self.perceptual_weight or self.pixel_weight or self.critic_updates):
             raise BadOption(
                 "--critic_updates 0 without --perceptual_weight or --pixel_weight leaves nothing to learn from"

@@ -224,6 +224,10 @@ def build_gan(options):
             # The identity is a better start than a random picture added to the blurred one.
             head = generator.get_layer("head_conv")
             head.set_weights([np.zeros(weight.shape, np.float32) for weight in head.weights])
+        if options.freeze_normalization:
+            for layer in generator.layers:
+                # Keras lets it compute as in inference, too.
+                layer.trainable = not isinstance(layer, keras.layers.BatchNormalization)
         critic = critic_model(options.critic, options.ndf, image_shape, dtype=policy)
         # Without weight the loss need not be computed, and its network not be read.
         perceptual_loss = _no_loss

@@ -1,4 +1,4 @@
-"""One training step from fixed weights, images and epsilon, on the backend of KERAS_BACKEND: OUT.npz [compiled]"""
+"""One training step from fixed weights, images and epsilon, on the backend of KERAS_BACKEND: OUT.npz [compiled] [frozen]"""
 
 import sys
 
@@ -40,10 +40,13 @@ class WithEpsilon(DeblurGAN):
         return keras.ops.convert_to_tensor(EPSILON)
 
 
-def main(path, jit_compile="auto"):
+def main(path, *how):
     generator, critic, perceptual_loss = networks()
+    for layer in generator.layers:
+        layer.trainable = not ("frozen" in how and isinstance(layer, keras.layers.BatchNormalization))
     before = generator.get_weights() + critic.get_weights()
     gan = WithEpsilon(generator, critic, perceptual_loss, critic_updates=CRITIC_UPDATES, pixel_weight=0.5)
+    jit_compile = True if "compiled" in how else "auto"
     gan.compile(keras.optimizers.SGD(RATE), keras.optimizers.SGD(RATE), jit_compile=jit_compile)
     result = gan.train_on_batch(*images(), return_dict=True)
     for number, (old, new) in enumerate(zip(before, generator.get_weights() + critic.get_weights(), strict=True)):
@@ -52,4 +55,4 @@ def main(path, jit_compile="auto"):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], jit_compile=True if "compiled" in sys.argv[2:] else "auto")
+    main(*sys.argv[1:])

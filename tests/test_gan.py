@@ -160,6 +160,18 @@ def test_one_step_is_the_same_on_every_backend(tmp_path):
                 np.testing.assert_allclose(found[key], value, atol=tolerance, err_msg=f"{name}: {key}")
 
 
+@pytest.mark.skipif(BACKEND != "tensorflow" or not importlib.util.find_spec("torch"), reason="compares PyTorch's steps")
+def test_a_compiled_step_leaves_frozen_statistics_alone(tmp_path):
+    """Its gradient reads them after the step assigned its new state, which once raised an error."""
+    for process in [
+        run_on("torch", "one_step.py", tmp_path / f"{how}.npz", "frozen", how) for how in ("eager", "compiled")
+    ]:
+        wait_for(process)
+    eager, compiled = (dict(np.load(tmp_path / f"{how}.npz")) for how in ("eager", "compiled"))
+    for key, value in eager.items():
+        np.testing.assert_allclose(compiled[key], value, atol=1e-4, rtol=1e-4, err_msg=key)
+
+
 def _installed(backend):
     return importlib.util.find_spec(backend) is not None
 

@@ -108,6 +108,8 @@ def test_options_that_do_not_go_together_are_refused():
             Options(critic=critic, crop_size=crop_size)
     with pytest.raises(BadOption, match="leaves nothing to learn from"):
         Options(critic_updates=0, perceptual_weight=0)
+    with pytest.raises(BadOption, match="^--freeze_normalization: a paper generator has no batch normalization$"):
+        Options(generator="paper", freeze_normalization=True)
 
 
 def test_no_more_blocks_are_trained_than_can_be_saved():

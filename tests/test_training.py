@@ -225,6 +225,18 @@ def test_a_run_begins_from_a_narrower_file_where_that_one_stands(pairs, tmp_path
 
 
 @on_tensorflow
+def test_frozen_normalization_computes_in_training_as_in_inference_and_stays(tmp_path):
+    gan = training.build_gan(small(generator="meudec", dropout=0.0, freeze_normalization=True, critic_updates=0))
+    batch = np.random.default_rng(0).uniform(-1, 1, (2, 2, 16, 16, 3)).astype("float32")
+    before = {layer.name: layer.get_weights() for layer in gan.generator.layers if layer.weights}
+    np.testing.assert_allclose(gan.generator(batch[0], training=True), gan.generator(batch[0]), atol=1e-6)
+    gan.train_on_batch(*batch)
+    for name, weights in before.items():
+        for old, new in zip(weights, gan.generator.get_layer(name).get_weights(), strict=True):
+            assert ("norm" in name) == np.array_equal(old, new), name
+
+
+@on_tensorflow
 def test_a_paper_generator_begins_as_the_identity(pairs, tmp_path, eager):
     options = small(
         data_dir=pairs,
