@@ -1,4 +1,4 @@
-"""One training step from fixed weights, images and epsilon, on the backend of KERAS_BACKEND: OUT.npz [compiled] [frozen]"""
+"""One training step from fixed weights and images, on the backend of KERAS_BACKEND: OUT.npz [compiled] [frozen]"""
 
 import sys
 
