@@ -9,6 +9,8 @@ from benchmarks.measuring import ROOT, about, time_in_turn
 # In which the networks are as their authors write them.
 sys.path.append(str(ROOT / "tests"))
 
+ROWS = ("restore 256x256", "restore 1280x720", "generator step", "full step")
+
 
 def print_ratios(settings, n_steps, kinds):
     """How our time compares with that of plain PyTorch, eager and compiled, in a table for each setting.
@@ -22,6 +24,9 @@ def print_ratios(settings, n_steps, kinds):
     """
     from deblur_gan.backend import start_backend
 
+    for kind in kinds:
+        if kind not in ROWS:
+            raise click.UsageError(f"--kind {kind!r}: must be one of {', '.join(ROWS)}")
     for setting in settings:
         if setting.generator != "paper" or setting.precision == "mixed_float16":
             raise click.UsageError("--against torch: must be of the paper generator, in float32 or mixed_bfloat16")
@@ -39,18 +44,15 @@ def print_ratios(settings, n_steps, kinds):
     )
     for setting in settings:
         rows = _rows(setting, device)
-        for kind in kinds:
-            if kind not in rows:
-                raise click.UsageError(f"--kind {kind!r}: must be one of {', '.join(rows)}")
         size = f"{setting.batch_size} of {setting.image_size}x{setting.image_size}"
         compiled = ", ours compiled" if setting.jit_compile else ""
         click.echo(f"\nngf {setting.ngf}, ndf {setting.ndf}, {setting.precision}{compiled}; steps: {size}\n")
         click.echo("| | ours | PyTorch | compiled | ours : PyTorch | ours : compiled |\n|---|---:|---:|---:|---:|---:|")
-        for kind in kinds or rows:
+        for kind in kinds or ROWS:
             torch.compiler.reset()  # each row is compiled for its own shape
             times, _ = time_in_turn(dict(zip(("ours", "eager", "compiled"), rows[kind](), strict=True)), n_steps)
             medians = " | ".join(f"{statistics.median(seconds):.3f} s" for seconds in times.values())
-            ratios = " | ".join(_ratio(times["ours"], times[other]) for other in ("eager", "compiled"))
+            ratios = " | ".join(ratio(times["ours"], times[other]) for other in ("eager", "compiled"))
             click.echo(f"| {kind} | {medians} | {ratios} |")
 
 
@@ -83,12 +85,13 @@ def _rows(setting, device):
         ]
         return lambda: gan.train_on_batch(*batch), lambda: steps[0](*batch), lambda: steps[1](*batch)
 
-    return {
-        "restore 256x256": lambda: restoring(256, 256),
-        "restore 1280x720": lambda: restoring(720, 1280),
-        "generator step": lambda: step(0),
-        "full step": lambda: step(setting.critic_updates),
-    }
+    makers = (
+        lambda: restoring(256, 256),
+        lambda: restoring(720, 1280),
+        lambda: step(0),
+        lambda: step(setting.critic_updates),
+    )
+    return dict(zip(ROWS, makers, strict=True))
 
 
 def _plain_step(generator, critic, critic_updates, half, device):
@@ -142,6 +145,7 @@ def _channels_first(images, device):
     return torch.tensor(images, device=device).permute(0, 3, 1, 2)
 
 
-def _ratio(ours, theirs):
+def ratio(ours, theirs):
+    """The median of the ratios of each turn, the smallest and the largest."""
     ratios = [our / their for our, their in zip(ours, theirs, strict=True)]
     return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
