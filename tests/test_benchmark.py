@@ -57,19 +57,29 @@ def test_a_measurement_that_takes_all_memory_ends_alone(capfd):
     assert "OSError: other" in capfd.readouterr().err
 
 
-def test_the_table_holds_every_combination_and_says_where_it_was_measured():
-    flags = "--ngf 1 --ngf 2 --ndf 2 --image_size 32 --batch_size 2 --critic_updates 2 --n_steps 1 --precision float32"
+def test_the_table_holds_every_combination_once_and_restoring_for_each_width(monkeypatch):
+    found = {"_measure_training": ["here", (1.0, 1), (2.0, 1)], "_measure_restoring": ["there", (1.0, 1)]}
+    monkeypatch.setattr(table, "in_a_process", lambda function, *_: found[function.__name__])
+    flags = "--ngf 8 --ngf 16 --image_size 64 --image_size 32 --batch_size 3 --precision float32"
+    lines = CliRunner().invoke(benchmark, ["--table", *flags.split()]).output.splitlines()
+    rows = [cells(line)[:3] for line in lines if re.match(r"\| \d", line)]
+    assert rows[:4] == [[ngf, size, "3"] for ngf in ("8", "16") for size in ("64", "32")]
+    assert [row[0] for row in rows[4:]] == ["8", "16"]
+    lines = CliRunner().invoke(benchmark, ["--table"]).output.splitlines()
+    assert {cells(line)[3] for line in lines if len(cells(line)) == 8} >= {"float32", "mixed_bfloat16"}
+
+
+def test_a_tiny_table_says_where_it_was_measured_and_agrees_with_itself():
+    flags = "--ngf 2 --ndf 2 --image_size 32 --batch_size 2 --critic_updates 2 --n_steps 1 --precision float32"
     command = [sys.executable, str(ROOT / "scripts" / "benchmark.py"), "--table", *flags.split()]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert f"keras {keras.__version__}" in done.stdout.splitlines()[0]
-    rows = [cells(line) for line in done.stdout.splitlines() if re.match(r"\| \d", line)]
-    assert [row[:4] for row in rows[:2]] == [[ngf, "32", "2", "float32"] for ngf in ("1", "2")]
-    for row in rows[:2]:
-        rate, alone, memory, hours = map(float, row[4:])
-        assert min(rate, alone, memory) > 0 and rate * hours == pytest.approx(200 * 2 * 1051 / 3600, rel=0.01)
-    assert [row[0] for row in rows[2:]] == ["1", "2"] and all(float(cell) > 0 for row in rows[2:] for cell in row)
+    training, restoring = (cells(line) for line in done.stdout.splitlines() if re.match(r"\| \d", line))
+    rate, alone, memory, hours = map(float, training[4:])
+    assert min(rate, alone, memory) > 0 and rate * hours == pytest.approx(200 * 2 * 1051 / 3600, rel=0.01)
+    assert restoring[0] == "2" and all(float(cell) > 0 for cell in restoring)
     assert "2103 pairs, each once in an epoch" in done.stdout.splitlines()[-1]
 
 
