@@ -44,6 +44,11 @@ class Job:
         """bool, by the extension."""
         return self.source.suffix.lower() in VIDEO_EXTENSIONS
 
+    @property
+    def replaces_source(self):
+        """bool, whether the result would take the place of the file that it is made from."""
+        return self.target.exists() and self.source.exists() and self.target.samefile(self.source)
+
 
 @dataclasses.dataclass
 class Outcome:
@@ -196,9 +201,8 @@ def restore_files(
         began, outcome = time.perf_counter(), Outcome(job, job.problem)
         try:
             if not job.problem:
-                same = job.target.exists() and job.source.exists() and job.target.samefile(job.source)
                 photograph = None if job.is_video else converted(read_photograph(job.source), file_format, quality)
-                if same and not overwrite:
+                if job.replaces_source and not overwrite:
                     raise BadImage(
                         f"{job.source}: the result would replace it; take another output folder or --overwrite"
                     )

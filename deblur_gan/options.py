@@ -188,6 +188,8 @@ class Options:
     def __post_init__(self):
         for field in dataclasses.fields(self):
             object.__setattr__(self, field.name, _checked(field, getattr(self, field.name)))
+        for name in ("data_dir", "synthetic", "val_dir"):
+            _require_different(name, getattr(self, name))
         if not self.data_dir and not self.synthetic:
             object.__setattr__(self, "data_dir", (os.path.abspath(DATA_DIR),))
         _ = self.mixture
@@ -278,6 +280,17 @@ def _checked(field, value):
         if rule in rules and not holds(rules[rule]):
             raise BadOption(f"--{field.name} {value}: must be {words} {rules[rule]}")
     return value
+
+
+def _require_different(name, folders):
+    """Raises `BadOption` where a folder is given twice, by whichever name: its pictures would count twice."""
+    known = {}
+    for folder in folders:
+        place = os.path.realpath(folder)
+        if place in known:
+            same = "" if known[place] == folder else f" (as {known[place]})"
+            raise BadOption(f"--{name} {folder}: is given twice{same}; each folder must be given once")
+        known[place] = folder
 
 
 def _path(name, value):

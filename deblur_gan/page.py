@@ -4,12 +4,10 @@ Gradio draws it and takes the calls of its API. It is imported when the page is 
 in the environment then.
 """
 
-import contextlib
 import functools
 import os
 import secrets
 import socket
-import tempfile
 import threading
 from importlib import resources
 from pathlib import Path
@@ -19,11 +17,12 @@ from PIL import Image
 from deblur_gan import shipped_generator
 from deblur_gan.batch import restored_copy
 from deblur_gan.files import printable
+from deblur_gan.guard import guarded, refuse_in_one_line, take_uploads_alone, temporary_folder
 from deblur_gan.metadata import reason
 from deblur_gan.photographs import IMAGE_EXTENSIONS, MAX_PIXELS, BadImage, read_photograph, write_photograph
 from deblur_gan.restoration import deblur
 from deblur_gan.samples import write_sample_images
-from deblur_gan.weights import load_generator
+from deblur_gan.weights import BadWeights, describe, load_generator
 
 # What browsers show as it is; of others the page shows a copy as PNG.
 _SHOWN = ("JPEG", "PNG", "WEBP", "AVIF", "BMP")
@@ -34,9 +33,6 @@ _LARGEST_FILE = 8 * MAX_PIXELS
 # Files that a visitor left behind go after a day; they are looked for every hour.
 _HOUR = 3600
 
-# The browser refuses whatever the page, or Gradio, might ask of another host.
-_POLICY = b"default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; frame-ancestors 'self'"
-
 
 def weights_in_the_box(weight_path=None):
     """The weights that the page offers.
@@ -45,14 +41,21 @@ def weights_in_the_box(weight_path=None):
         weight_path: str or Path of a weight file that comes first, or None.
 
     Returns:
-        dict from name to Path: that file, then `generator.h5` and the other `.h5` files that come with the package.
+        dict from name to Path: that file, then `generator.h5` and the other generators that come with the package.
     """
     shipped = shipped_generator()
-    files = [shipped, *sorted(shipped.parent.glob("*.h5"))]
+    files = [shipped, *filter(_is_generator, sorted(shipped.parent.glob("*.h5")))]
     weights = {}
     for path in files if weight_path is None else [Path(weight_path), *files]:
         weights.setdefault(printable(path.name), path)
     return weights
+
+
+def _is_generator(path):
+    try:
+        return describe(path)["network"] == "generator"
+    except BadWeights:
+        return False
 
 
 def listen(host, port):
@@ -98,7 +101,7 @@ def serve(listener, weights, ready=lambda server: None):
         ImportError: if Gradio is not installed.
         KeyboardInterrupt: on SIGINT and SIGTERM, when the server has closed.
     """
-    with _temporary_folder() as folder, listener:
+    with temporary_folder() as folder, listener:
         import uvicorn
 
         stopping = threading.Event()
@@ -112,37 +115,13 @@ def serve(listener, weights, ready=lambda server: None):
             stopping.set()  # what is being restored is given up at its next tile
 
 
-@contextlib.contextmanager
-def _temporary_folder():
-    """A folder for all that Gradio and the libraries below it write; the environment is how Gradio is told."""
-    with tempfile.TemporaryDirectory(prefix="deblur-gan-", ignore_cleanup_errors=True) as folder:
-        folder = Path(folder).resolve()
-        settings = {
-            "GRADIO_TEMP_DIR": str(folder / "cache"),
-            "GRADIO_EXAMPLES_CACHE": str(folder / "examples"),
-            "GRADIO_ANALYTICS_ENABLED": "False",
-            "GRADIO_RUN_HISTORY": "False",
-            "HF_HUB_OFFLINE": "1",
-        }
-        before = {name: os.environ.get(name) for name in settings}
-        tempfile_before, tempfile.tempdir = tempfile.tempdir, str(folder)
-        os.environ.update(settings)
-        (folder / "cache").mkdir()
-        try:
-            yield folder
-        finally:
-            tempfile.tempdir = tempfile_before
-            for name, value in before.items():
-                os.environ.pop(name) if value is None else os.environ.update({name: value})
-
-
 def _app(folder, weights, stopping):
     """The web application: the page, and Gradio's API below `gradio_api/`."""
     import fastapi
     import gradio as gr
 
     app = fastapi.FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    app.add_middleware(_guarded)
+    app.add_middleware(guarded)
     blocks = _blocks(folder, weights, stopping)
     # Gradio believes any path of a page that it did not launch itself.
     blocks.has_launched = True
@@ -161,27 +140,6 @@ def _app(folder, weights, stopping):
         ssr_mode=False,
         mcp_server=False,
     )
-
-
-def _guarded(app):
-    """An ASGI application that adds `_POLICY` to its answers, and fetches nothing for others.
-
-    Gradio hands on what it is asked for by an address in place of a file's path.
-    """
-
-    async def answer(scope, receive, send):
-        async def send_with_policy(message):
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", []), (b"content-security-policy", _POLICY)]
-            await send(message)
-
-        if scope["type"] == "http" and "://" in scope["path"]:
-            await send_with_policy({"type": "http.response.start", "status": 403})
-            await send({"type": "http.response.body"})
-        else:
-            await app(scope, receive, send_with_policy)
-
-    return answer
 
 
 class _Darkroom:
@@ -242,29 +200,6 @@ class _Darkroom:
                 Image.fromarray(image.pixels).save(file, compress_level=1)
         self.results[asked] = restored, shown, photograph.notes
         return self.results[asked]
-
-
-def _watch(component, folder):
-    """Makes a `gr.File` hand on `(path, name)` of each upload, and take no file from outside of a folder.
-
-    The name is the one that the file had with the visitor; the path lacks what a shell might take for its own. Not a
-    subclass, because Gradio writes a file beside the source of each.
-    """
-    import gradio as gr
-
-    move = component.async_move_resource_to_block_cache
-
-    async def move_uploaded(path):
-        """Every path that a visitor sends comes by here."""
-        if not Path(os.path.realpath(path)).is_relative_to(folder):
-            raise gr.Error("Only photographs that were uploaded to this page are restored.", print_exception=False)
-        return await move(path)
-
-    component.async_move_resource_to_block_cache = move_uploaded
-    component.preprocess = lambda files: [
-        (Path(file.path), Path(file.orig_name or file.path).name) for file in files or []
-    ]
-    component.example_payload = lambda: [{"path": "photo.jpg", "meta": {"_type": "gradio.FileData"}}]
 
 
 def _blocks(folder, weights, stopping):
@@ -346,7 +281,7 @@ def _blocks(folder, weights, stopping):
                 restored = gr.File(
                     label="Restored photographs", file_count="multiple", interactive=False, elem_id="restored"
                 )
-        _watch(photographs, folder)
+        take_uploads_alone(photographs, folder)
         results = gr.State([])
 
         calls = gr.on(
@@ -379,4 +314,5 @@ def _blocks(folder, weights, stopping):
             api_visibility="private",
             show_progress="hidden",
         )
+    refuse_in_one_line(blocks)
     return blocks.queue()

@@ -19,7 +19,7 @@ PACKAGE = ROOT / "deblur_gan"
 # From the bottom up: a room imports from the floors below its own.
 FLOORS = [
     "backend files gradients hdf5 interruption knobs metadata metrics moving_average networks options",
-    "checkpoint light losses paths photographs pytorch",
+    "checkpoint guard light losses paths photographs pytorch",
     "blur flow frames gan pairs restoration weights",
     "encoding engines evaluation run_data run_folder synthesis training_set",
     "data recorder report samples video",

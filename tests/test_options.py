@@ -112,6 +112,20 @@ def test_options_that_do_not_go_together_are_refused():
         Options(generator="paper", freeze_normalization=True)
 
 
+def test_a_folder_is_given_once_by_whichever_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("pairs").mkdir()
+    Path("link").symlink_to("pairs")
+    for name in ("data_dir", "synthetic", "val_dir"):
+        for other in ("pairs", tmp_path / "pairs", "link/../pairs/", "link"):
+            with pytest.raises(BadOption, match=rf"^--{name} [^\n]*: is given twice[^\n]* must be given once$"):
+                Options(**{name: ["pairs", "more", other]})
+    assert len(Options(data_dir=["pairs", "more"], val_dir="pairs").data_dir) == 2
+    flags = ["--data_dir", "pairs", "--data_dir", "link", "--n_images", "2", "--shares", "1:1"]
+    result = CliRunner().invoke(script(), flags)
+    assert result.exit_code == 2 and "link: is given twice (as " in result.output.splitlines()[-1]
+
+
 def test_no_more_blocks_are_trained_than_can_be_saved():
     assert {field.name: field.metadata.get("at_most") for field in FIELDS}["n_blocks"] == MAX_BLOCKS
 

@@ -24,10 +24,10 @@ from PIL import Image
 
 from deblur_gan.batch import find_jobs, restore_files
 from deblur_gan.commands import main
-from deblur_gan.networks import generator_model
+from deblur_gan.networks import critic_model, generator_model
 from deblur_gan.photographs import read_rgb
 from deblur_gan.restoration import deblur
-from deblur_gan.weights import load_generator, save_generator
+from deblur_gan.weights import load_generator, save_critic, save_generator
 
 pytest.importorskip("gradio", reason='needs Gradio: pip install -e ".[web]"')
 
@@ -398,6 +398,25 @@ def test_no_other_file_is_read_and_no_address_fetched(served, pictures, weights,
     assert "example.com" not in HOSTS
 
 
+def test_a_malformed_call_is_one_line_on_the_terminal(served, tmp_path, capfd):
+    inside = file_data("a\0b")
+    calls = [
+        [],
+        [5, 1, "generator.h5"],
+        [[5], 1, "generator.h5"],
+        [[], "much", "generator.h5"],
+        [[], 2, "generator.h5"],
+    ]
+    calls += [[[], None, None], [[], 1, "nothing\n.h5"], [[file_data(tmp_path)], 1, "generator.h5"], [[inside], 1, 5]]
+    capfd.readouterr()
+    for number, data in enumerate(calls, 1):
+        _, answer = served.ask("gradio_api/call/restore", {"data": data})
+        _, answer = served.ask(f"gradio_api/call/restore/{json.loads(answer)['event_id']}")
+        assert answer.startswith(b"event: error"), data
+        said = capfd.readouterr().err
+        assert re.fullmatch(r"A call of the page was refused: .{5,300}\n", said), (number, data)
+
+
 def test_the_served_page_names_no_one_to_ask(served):
     with urllib.request.urlopen(served.url) as answer:
         text, policy = answer.read().decode(), answer.headers["Content-Security-Policy"]
@@ -467,6 +486,15 @@ def test_what_cannot_be_served_is_said_in_one_line(served, tmp_path, monkeypatch
     monkeypatch.setattr("importlib.util.find_spec", lambda name, *_: None)
     result = CliRunner().invoke(main, ["serve"])
     assert result.exit_code == 1 and 'pip install "deblur-gan[web]"' in result.output
+
+
+def test_only_generators_are_offered(weights, tmp_path, monkeypatch):
+    for name, path in weights.items():
+        shutil.copy(path, tmp_path / name)
+    save_critic(critic_model("paper", 2), tmp_path / "critic.h5")
+    (tmp_path / "damaged.h5").write_text("no weights")
+    monkeypatch.setattr(page, "shipped_generator", lambda: tmp_path / "generator.h5")
+    assert list(page.weights_in_the_box()) == ["generator.h5", "other.h5"]
 
 
 def test_the_given_weights_come_first_then_those_in_the_box(weights):

@@ -130,6 +130,19 @@ def test_existing_results_are_left_out_and_no_backend_starts_for_none(identity_w
     assert restore(identity_weights, "in", "--suffix", "_sharp", "--skip_existing").exit_code == 0
 
 
+def test_photographs_in_the_output_folder_are_no_results_of_themselves(identity_weights):
+    save("in/a.png", noise(8, 8, 3)), save("in/b.png", noise(8, 8, 3))
+    before = {name: Path("in", name).read_bytes() for name in ("a.png", "b.png")}
+    Path("link").symlink_to("in")
+    for folder in ("in", "link"):
+        result = restore(identity_weights, "in", "-o", folder, "--skip_existing")
+        assert result.exit_code == 1 and "Restored 0 of 2" in result.stdout and "Left out" not in result.stdout
+        assert result.stderr.count("the result would replace it; take another output folder or --overwrite") == 2
+    assert {name: Path("in", name).read_bytes() for name in before} == before
+    result = restore(identity_weights, "in", "-o", "in", "--skip_existing", "--overwrite")
+    assert result.exit_code == 0 and "Restored 2 of 2" in result.stdout
+
+
 def test_a_dry_run_says_where_each_would_go_and_writes_nothing(identity_weights):
     save("in/a.jpeg", noise(8, 8, 3)), save("in/deep/b.png", noise(8, 8, 3))
     result = restore(identity_weights, "in", "--recursive", "--format", "jpeg", "--dry_run")

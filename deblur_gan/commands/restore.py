@@ -194,7 +194,9 @@ def _restore_files(
     with_video = any(job.is_video for job in jobs)
     if (options["start"] is not None or options["duration"] is not None) and not with_video:
         raise click.UsageError("--start and --duration are for videos; none is named")
-    waiting = [job for job in jobs if not (skip_existing and not job.problem and job.target.exists())]
+    # A photograph that would be replaced by its result is no result yet.
+    exist = [skip_existing and not job.problem and job.target.exists() and not job.replaces_source for job in jobs]
+    waiting = [job for job, exists in zip(jobs, exist, strict=True) if not exists]
     if dry_run:
         for job in waiting:
             click.echo(job.problem or printable(f"{job.source} -> {job.target}"))
