@@ -17,6 +17,7 @@ from pathlib import Path
 from PIL import Image
 
 from deblur_gan import shipped_generator
+from deblur_gan.backend import dtype_to_restore_in
 from deblur_gan.batch import restored_copy
 from deblur_gan.files import printable
 from deblur_gan.metadata import reason
@@ -201,7 +202,7 @@ class _Darkroom:
 
     def generator(self, name):
         if name not in self.generators:
-            self.generators[name] = load_generator(self.weights[name])
+            self.generators[name] = load_generator(self.weights[name], dtype_to_restore_in())
         return self.generators[name]
 
     def restore(self, path, name, weights, strength, progress):

@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from conftest import ROOT
 from PIL import Image
 
+from deblur_gan.backend import engine_and_precision
 from deblur_gan.batch import find_jobs
 from deblur_gan.commands import main
 from deblur_gan.restoration import deblur
@@ -27,7 +28,9 @@ def folder(tmp_path, monkeypatch):
 
 
 def restore(weights, *arguments, **settings):
-    return CliRunner().invoke(main, ["restore", "--weight_path", str(weights), *map(str, arguments)], **settings)
+    # In float32, as `deblur` with `load_generator` restores, on every processor.
+    command = ["restore", "--weight_path", str(weights), "--precision", "float32", *map(str, arguments)]
+    return CliRunner().invoke(main, command, **settings)
 
 
 def noise(*shape):
@@ -229,6 +232,7 @@ def test_json_is_a_line_for_each_photograph(identity_weights):
     size = Path("restored/a.png").stat().st_size
     assert good == {
         **{"file": "in/a.png", "restored": "restored/a.png", "width": 30, "height": 20, "dropped": []},
+        "engine": engine_and_precision("float32"),
         **{"bytes": size, "original_bytes": Path("in/a.png").stat().st_size},
     }
     assert bad.keys() == {"file", "error"} and bad["error"].startswith("in/b.png: not an image")
