@@ -279,9 +279,7 @@ def test_neighbours_are_read_and_written_meanwhile_and_no_more_than_one_is_ahead
     def restore(pixels):
         name = "abcdef"[pixels.shape[1] - 8]
         say("restores", name)
-        meanwhile = {"a": {("reads", "b")}, "b": {("reads", "c"), ("wrote", "a")}, "c": {("wrote", "b")}}.get(
-            name, set()
-        )
+        meanwhile = {"a": {("reads", "b")}, "b": {("reads", "c"), ("wrote", "a")}}.get(name, set())
         with known:
             assert known.wait_for(lambda: meanwhile <= {*events}, 60), f"{meanwhile} is waited for, after {events}"
         return 255 - pixels
