@@ -120,10 +120,10 @@ def _put_off(name):
 def dtype_to_restore_in(precision="auto"):
     """What to build a generator with, so that it restores in a precision; Keras is imported for it.
 
-    In bfloat16 the weights, the head and the output stay float32, see `networks.generator_model`. "auto" is bfloat16
-    where it is faster, which is not measured but asked: OpenVINO says itself whether the processor has it, and
-    TensorFlow and PyTorch gain from it on a processor with the instructions AVX512-BF16 or AMX-BF16. JAX on a processor
-    gains nothing, other processors have to imitate it, and of a GPU nobody is asked: there it is float32.
+    In bfloat16 weights, head and output stay float32, but see `compile_as_built`. "auto" is bfloat16 where it is faster,
+    which is not measured but asked: OpenVINO says itself whether the processor has it, and TensorFlow and PyTorch gain
+    from it on a processor with the instructions AVX512-BF16 or AMX-BF16. JAX on a processor gains nothing, other
+    processors have to imitate it, and of a GPU nobody is asked: there it is float32.
 
     Args:
         precision: str, one of `PRECISIONS`.
@@ -171,10 +171,12 @@ def engine_and_precision(dtype):
 
 
 def compile_as_built():
-    """Makes OpenVINO compute each layer of a Keras model in the precision it was built with, as other backends do.
+    """Makes OpenVINO compute a Keras model in the precision it was built with.
 
-    By itself it computes all of it in bfloat16 where the processor can. Keras gives it no word to the contrary, so
-    `openvino.compile_model` is replaced, for this process: where the caller says nothing, it computes as is written.
+    By itself it computes all in bfloat16 where the processor can. Keras says nothing to the contrary when it compiles,
+    so `openvino.compile_model` is replaced for this process: where nothing is said, a model that holds float32 alone is
+    computed in float32. One that was built in bfloat16 is computed in it wherever OpenVINO can, the head too: that is
+    faster and takes less memory than to change between the two within it.
     """
     openvino = import_openvino()
     if hasattr(openvino.compile_model, "as_built"):
@@ -183,8 +185,10 @@ def compile_as_built():
 
     @functools.wraps(compile_model)
     def compiled(model, device_name="AUTO", config=None):
-        # What is bfloat16 in the model stays that.
-        return compile_model(model, device_name, {"INFERENCE_PRECISION_HINT": "f32"} if config is None else config)
+        if config is None and isinstance(model, openvino.Model):
+            types = {output.get_element_type() for node in model.get_ops() for output in node.outputs()}
+            config = {"INFERENCE_PRECISION_HINT": "bf16" if openvino.Type.bf16 in types else "f32"}
+        return compile_model(model, device_name, config)
 
     compiled.as_built = True
     openvino.compile_model = compiled
