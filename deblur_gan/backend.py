@@ -120,9 +120,9 @@ def _put_off(name):
 def dtype_to_restore_in(precision="auto"):
     """What to build a generator with, so that it restores in a precision; Keras is imported for it.
 
-    In bfloat16 weights, head and output stay float32, but see `compile_as_built`. "auto" is bfloat16 where it is faster,
-    which is not measured but asked: OpenVINO says itself whether the processor has it, and TensorFlow and PyTorch gain
-    from it on a processor with the instructions AVX512-BF16 or AMX-BF16. JAX on a processor gains nothing, other
+    In bfloat16 weights, head and output stay float32, but see `compile_as_built`. "auto" is bfloat16 where it is
+    faster, which is not measured but asked: OpenVINO says itself whether the processor has it; TensorFlow and PyTorch
+    gain from it on a processor with the instructions AVX512-BF16 or AMX-BF16. JAX on a processor gains nothing, other
     processors have to imitate it, and of a GPU nobody is asked: there it is float32.
 
     Args:
