@@ -1,6 +1,7 @@
-"""Keras' backend: chosen where nobody chose it, started without its own notes, one line where it cannot start."""
+"""Keras' backend: chosen where nobody chose it, started quietly, one line where it cannot; in what it restores."""
 
 import contextlib
+import functools
 import importlib.metadata
 import importlib.util
 import json
@@ -15,6 +16,10 @@ from pathlib import Path
 BACKENDS = ("tensorflow", "jax", "torch")
 # Before, Keras ran neither transposed convolutions nor a second size of photographs on OpenVINO.
 KERAS_FOR_OPENVINO = (3, 14)
+TITLES = {"tensorflow": "TensorFlow", "jax": "JAX", "torch": "PyTorch", "openvino": "OpenVINO"}
+
+# What one may ask to restore in.
+PRECISIONS = ("auto", "float32", "bfloat16")
 
 # What TensorFlow's libraries say before its log level counts: notes, warnings, and that two of them bring the same
 # CUDA plugins. Other errors pass.
@@ -110,6 +115,83 @@ def _put_off(name):
     finally:
         if sys.modules.get(name) is placeholder:
             del sys.modules[name]
+
+
+def dtype_to_restore_in(precision="auto"):
+    """What to build a generator with, so that it restores in a precision; Keras is imported for it.
+
+    In bfloat16 weights, head and output stay float32, but see `compile_as_built`. "auto" is bfloat16 where it is
+    faster, which is not measured but asked: OpenVINO says itself whether the processor has it; TensorFlow and PyTorch
+    gain from it on a processor with the instructions AVX512-BF16 or AMX-BF16. JAX on a processor gains nothing, other
+    processors have to imitate it, and of a GPU nobody is asked: there it is float32.
+
+    Args:
+        precision: str, one of `PRECISIONS`.
+
+    Returns:
+        str, "float32" or "mixed_bfloat16", as `load_generator` and `generator_model` take it.
+
+    Raises:
+        ValueError: if `precision` is another, or bfloat16 is asked of OpenVINO on a processor without.
+    """
+    import keras
+
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision {precision!r}: must be one of {', '.join(PRECISIONS)}")
+    if precision == "float32":
+        return "float32"
+    if keras.backend.backend() == "openvino":
+        gains = "BF16" in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        if precision == "bfloat16" and not gains:
+            raise ValueError("precision 'bfloat16': OpenVINO does not compute in it on this processor; take float32")
+    else:
+        gains = (
+            precision == "auto"
+            and keras.backend.backend() != "jax"
+            and "cpu" in str(keras.ops.zeros(1).device).lower()
+            and not _instructions().isdisjoint({"amx_bf16", "avx512_bf16"})
+        )
+    return "mixed_bfloat16" if gains or precision == "bfloat16" else "float32"
+
+
+def _instructions():
+    """Set of str, the extensions of the processor, as Linux calls them; elsewhere it is empty."""
+    with contextlib.suppress(OSError):
+        if found := re.search(r"^flags\s*:(.*)", Path("/proc/cpuinfo").read_text(), re.MULTILINE):
+            return set(found[1].split())
+    return set()
+
+
+def engine_and_precision(dtype):
+    """str, what restores and in what, such as "OpenVINO in bfloat16", of a generator built with `dtype`."""
+    import keras
+
+    name = keras.backend.backend()
+    return f"{TITLES.get(name, name)} in {dtype.removeprefix('mixed_')}"
+
+
+def compile_as_built():
+    """Makes OpenVINO compute a Keras model in the precision it was built with.
+
+    By itself it computes all in bfloat16 where the processor can. Keras says nothing to the contrary when it compiles,
+    so `openvino.compile_model` is replaced for this process: where nothing is said, a model that holds float32 alone is
+    computed in float32. One that was built in bfloat16 is computed in it wherever OpenVINO can, the head too: that is
+    faster and takes less memory than to change between the two within it.
+    """
+    openvino = import_openvino()
+    if hasattr(openvino.compile_model, "as_built"):
+        return
+    compile_model = openvino.compile_model
+
+    @functools.wraps(compile_model)
+    def compiled(model, device_name="AUTO", config=None):
+        if config is None and isinstance(model, openvino.Model):
+            types = {output.get_element_type() for node in model.get_ops() for output in node.outputs()}
+            config = {"INFERENCE_PRECISION_HINT": "bf16" if openvino.Type.bf16 in types else "f32"}
+        return compile_model(model, device_name, config)
+
+    compiled.as_built = True
+    openvino.compile_model = compiled
 
 
 def start_backend(training=False, restoring=False):

@@ -1,9 +1,11 @@
-"""Many photographs: which files are meant, where each result goes, and one restored after the other."""
+"""Many photographs: which files are meant, where each result goes, and all restored, one after the other."""
 
+import contextlib
 import dataclasses
 import functools
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -60,7 +62,7 @@ class Outcome:
         size: `(width, height)` of what was written, in pixels.
         n_frames: int, of a video.
         notes: list of str, what the result does not keep, as `Photograph.notes` or `RestoredVideo.notes`.
-        seconds: float, from opening the file to closing the result.
+        seconds: float, spent on reading, restoring and writing it; others may have been read and written meanwhile.
     """
 
     job: Job
@@ -180,12 +182,14 @@ def restore_files(
     duration=None,
     frame_bar=None,
 ):
-    """Restores photographs and videos, one after the other; one that fails does not stop the others.
+    """Restores photographs and videos in their order; one that fails does not stop the others.
 
-    An older file of a result's name is replaced.
+    While one is being restored, the next photograph is read, and the one before is written. An older file of a result's
+    name is replaced. Ctrl-C ends it when the file that is being written stands.
 
     Args:
-        restore: function from the uint8 `(H, W, 3)` pixels of a photograph to those of the restored one.
+        restore: function from the uint8 `(H, W, 3)` pixels of a photograph to those of the restored one. It is called
+            in the caller's thread, as all that concerns videos is.
         jobs: iterable of `Job`.
         file_format: as `photographs.converted`.
         quality: as `photographs.converted`.
@@ -195,12 +199,13 @@ def restore_files(
         frame_bar: `progress` of `video.restore_video`.
 
     Yields:
-        `Outcome` of each job, as soon as it is done.
+        `Outcome` of each job, when its result is written and the next one restored.
     """
-    for job in jobs:
-        began, outcome = time.perf_counter(), Outcome(job, job.problem)
-        try:
-            if not job.problem:
+
+    def read(outcome):
+        job, photograph = outcome.job, None
+        with _accounted(outcome):
+            if not outcome.error:
                 photograph = None if job.is_video else converted(read_photograph(job.source), file_format, quality)
                 if job.replaces_source and not overwrite:
                     raise BadImage(
@@ -208,19 +213,58 @@ def restore_files(
                     )
                 if job.is_video and side_by_side:
                     raise BadImage(f"{job.source}: side by side is for photographs alone")
+        return outcome, photograph
+
+    def change(outcome, photograph):
+        job = outcome.job
+        with _accounted(outcome):
+            if not outcome.error:
                 job.target.parent.mkdir(parents=True, exist_ok=True)
                 if job.is_video:
                     video = restore_video(restore, job.source, job.target, start, duration, frame_bar)
                     outcome.size, outcome.n_frames, outcome.notes = video.size, video.n_frames, video.notes
                 else:
-                    photograph = restored_copy(restore, photograph, side_by_side)
-                    write_photograph(job.target, photograph)
-                    outcome.size, outcome.notes = photograph.pixels.shape[1::-1], photograph.notes
-        # Whatever one photograph meets (no memory left, a full disk), the next one gets its chance.
-        except Exception as error:
-            outcome.error = printable(error if isinstance(error, BadImage) else f"{job.source}: {reason(error)}")
-        outcome.seconds = time.perf_counter() - began
-        yield outcome
+                    return restored_copy(restore, photograph, side_by_side)
+        return None
+
+    def write(outcome, photograph):
+        with _accounted(outcome):
+            if photograph:
+                write_photograph(outcome.job.target, photograph)
+                outcome.size, outcome.notes = photograph.pixels.shape[1::-1], photograph.notes
+        return outcome
+
+    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
+        reading = (reader.submit(read, Outcome(job, job.problem)) for job in jobs)
+        ahead, behind = next(reading, None), None
+        try:
+            while ahead:
+                outcome, photograph = ahead.result()
+                ahead = next(reading, None)
+                photograph = change(outcome, photograph)
+                if behind:
+                    yield behind.result()
+                behind = writer.submit(write, outcome, photograph)
+        except KeyboardInterrupt:
+            if behind:
+                yield behind.result()
+            raise
+        if behind:
+            yield behind.result()
+
+
+@contextlib.contextmanager
+def _accounted(outcome):
+    """Adds the time of a step to an outcome, or its error.
+
+    Whatever one photograph meets (no memory left, a full disk), the next one gets its chance.
+    """
+    began = time.perf_counter()
+    try:
+        yield
+    except Exception as error:
+        outcome.error = printable(error if isinstance(error, BadImage) else f"{outcome.job.source}: {reason(error)}")
+    outcome.seconds += time.perf_counter() - began
 
 
 def restored_copy(restore, photograph, side_by_side=False):

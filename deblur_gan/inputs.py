@@ -17,7 +17,7 @@ _TAKEN = (
 )
 
 
-def restore(photograph, weights=None, strength=1.0, tile_size=None):
+def restore(photograph, weights=None, strength=1.0, tile_size=None, precision="auto"):
     """Restores a photograph, or several, at their own size; what comes back is of the kind that was given.
 
     | given | comes back |
@@ -38,20 +38,22 @@ def restore(photograph, weights=None, strength=1.0, tile_size=None):
             with the package.
         strength: float, as `deblur`.
         tile_size: int or None, as `deblur`.
+        precision: str, "auto", "float32" or "bfloat16", see `backend.dtype_to_restore_in`; a generator computes in
+            what it was built with.
 
     Returns:
         As in the table.
 
     Raises:
         TypeError: if `photograph` is of another kind.
-        ValueError: if an array is of another shape or range, or `strength` or `tile_size` is out of range.
+        ValueError: if an array is of another shape or range, or `strength`, `tile_size` or `precision` is out of range.
         BadImage: if a file or bytes cannot be used as a photograph.
         BadWeights: if `weights` cannot be used.
         ImportError: if no backend of Keras is installed.
     """
     if isinstance(photograph, (list, tuple)):
-        return [restore(one, weights, strength, tile_size) for one in photograph]
-    change = functools.partial(_deblur, weights, strength, tile_size)
+        return [restore(one, weights, strength, tile_size, precision) for one in photograph]
+    change = functools.partial(_deblur, weights, strength, tile_size, precision)
     if isinstance(photograph, (str, Path)):
         return as_pillow(restored_copy(change, read_photograph(photograph)))
     if isinstance(photograph, (bytes, bytearray, memoryview)):
@@ -65,8 +67,8 @@ def restore(photograph, weights=None, strength=1.0, tile_size=None):
     raise TypeError(f"a photograph is {type(photograph).__name__}; taken are {_TAKEN}")
 
 
-def _deblur(weights, strength, tile_size, pixels):
-    from deblur_gan.backend import import_keras
+def _deblur(weights, strength, tile_size, precision, pixels):
+    from deblur_gan.backend import dtype_to_restore_in, import_keras
 
     import_keras(restoring=True)
     from deblur_gan.restoration import deblur
@@ -74,16 +76,18 @@ def _deblur(weights, strength, tile_size, pixels):
     if weights is None or isinstance(weights, (str, Path)):
         path = Path(weights or shipped_generator())
         changed = path.stat().st_mtime_ns if path.exists() else None
-        weights = _generator(os.path.abspath(path), changed)
+        weights = _generator(os.path.abspath(path), changed, dtype_to_restore_in(precision))
+    elif precision != "auto":
+        raise ValueError(f"precision={precision!r}: a generator computes in what it was built with")
     return deblur(weights, pixels, tile_size, strength=strength)
 
 
 @functools.lru_cache(maxsize=2)
-def _generator(path, changed):
+def _generator(path, changed, dtype):
     """The generator of a file as it was when it `changed`: a process does not read it again for each photograph."""
     from deblur_gan.weights import load_generator
 
-    return load_generator(path)
+    return load_generator(path, dtype)
 
 
 def _restored_array(change, array):

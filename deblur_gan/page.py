@@ -15,6 +15,7 @@ from pathlib import Path
 from PIL import Image
 
 from deblur_gan import shipped_generator
+from deblur_gan.backend import dtype_to_restore_in
 from deblur_gan.batch import restored_copy
 from deblur_gan.files import printable
 from deblur_gan.guard import guarded, refuse_in_one_line, take_uploads_alone, temporary_folder
@@ -159,7 +160,7 @@ class _Darkroom:
 
     def generator(self, name):
         if name not in self.generators:
-            self.generators[name] = load_generator(self.weights[name])
+            self.generators[name] = load_generator(self.weights[name], dtype_to_restore_in())
         return self.generators[name]
 
     def restore(self, path, name, weights, strength, progress):

@@ -5,6 +5,7 @@ import math
 import keras
 import numpy as np
 
+from deblur_gan.backend import compile_as_built
 from deblur_gan.networks import InstanceNormalization
 from deblur_gan.photographs import from_uint8, to_uint8
 
@@ -132,6 +133,8 @@ def _predict(generator, pixels):
     values = from_uint8(pixels)
     if keras.backend.backend() == "jax":
         _bound_compiled_sizes(generator, values.shape)
+    if keras.backend.backend() == "openvino":
+        compile_as_built()
     restored = generator.predict_on_batch(values)
     if not np.isfinite(restored).all():
         raise FloatingPointError("the generator answered with numbers that are not finite; its weights are unfit")

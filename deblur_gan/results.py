@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
+from deblur_gan.backend import dtype_to_restore_in
 from deblur_gan.evaluation import KINDS, PROTOCOLS, measure, restore_pair, summarize
 from deblur_gan.files import locked, printable, whole_file, write_bytes
 from deblur_gan.journal import SCORE_COLUMNS, Journal, PairFiles, csv_bytes, owner, score_versions, sha256_of
@@ -48,6 +49,7 @@ def evaluate(
     blur="blur",
     tile_size=None,
     save_images=False,
+    precision="float32",
     command=(),
 ):
     """Scores generators on pairs of blurred and sharp photographs.
@@ -61,8 +63,8 @@ def evaluate(
     where that is taken too, the beginning of the sha256 goes behind.
 
     A run that was interrupted goes on where it stopped. A row of `metrics.csv` is used again only if the weights, the
-    content of both photographs, `tile_size` and the versions of the libraries are those it was measured with; other
-    rows are measured again. Rows that are still valid but not asked for stay in `metrics.csv` alone.
+    content of both photographs, `tile_size`, the precision and the versions of the libraries are those it was measured
+    with; other rows are measured again. Rows that are still valid but not asked for stay in `metrics.csv` alone.
 
     Args:
         weight_paths: list of str or Path, generators.
@@ -73,6 +75,7 @@ def evaluate(
         batch_size, tile_size: as `measure`.
         blur: "blur" or "blur_gamma", see `find_pairs`.
         save_images: bool, also write the restored images, as PNG under `restored/<protocol>/<sequence>/`.
+        precision: str, as `backend.dtype_to_restore_in`.
         command: sequence of str, the command line, for `metrics.json`.
 
     Returns:
@@ -94,6 +97,7 @@ def evaluate(
     for name, value in (("n_images", n_images), ("batch_size", batch_size)):
         if value is not None and value < 1:
             raise ValueError(f"{name}={value}: must be at least 1")
+    dtype = dtype_to_restore_in(precision)
     # A weight file that cannot be used is better found out about now than after hours.
     descriptions = [describe(path) for path in weight_paths]
     for path, description in zip(weight_paths, descriptions, strict=True):
@@ -112,8 +116,8 @@ def evaluate(
         folders = _take_folders(Path(output_dir), weight_paths, locks)
         for path, description, (folder, sha256) in zip(weight_paths, descriptions, folders, strict=True):
             problems = [f"{left}: has no counterpart of the same name, or more than one" for left in unmatched]
-            generator = load_generator(path)
-            journal = Journal(folder, sha256, tile_size, files, save_images)
+            generator = load_generator(path, dtype)
+            journal = Journal(folder, sha256, tile_size, dtype, files, save_images)
             sections = []
             try:
                 for protocol in protocols:
@@ -147,6 +151,7 @@ def evaluate(
                 },
                 "tile_size": tile_size,
                 "batch_size": batch_size,
+                "precision": dtype.removeprefix("mixed_"),
                 "versions": score_versions(),
                 "device": str(generator.weights[0].value.device),
             }
@@ -259,7 +264,7 @@ def _write_page(result, about, problems, sections):
         "Network": ", ".join(f"{key} {weights[key]}" for key in ("architecture", "ngf", "n_blocks")),
         "Data": f"{data['folder']}, {data['n_pairs']} of {data['n_pairs_found']} pairs (sha256 {data['sha256']})",
         "Tiles": f"{about['tile_size']} pixels" if about["tile_size"] else "none asked for",
-        "Measured": f"{about['created']} on {about['device']} with {libraries}",
+        "Measured": f"{about['created']} on {about['device']} in {about['precision']} with {libraries}",
         "Command": " ".join(about["command"]),
     }
     with whole_file(result.folder / PAGE_NAME) as temporary:

@@ -43,7 +43,7 @@ def test_a_folder_as_a_user_has_it(tmp_path):
     (tmp_path / "photos" / "notes.txt").write_text("not a photograph")
 
     weights = GOLDEN / "keras213_generator.h5"
-    result = run("--weight_path", weights, "--input_dir", "photos", cwd=tmp_path)
+    result = run("--weight_path", weights, "--input_dir", "photos", "--precision", "float32", cwd=tmp_path)
 
     assert result.returncode == 1
     assert "Restored 2 of 3 photographs into restored/" in result.stdout

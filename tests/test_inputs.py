@@ -120,12 +120,20 @@ def test_strength_and_tiles_are_those_of_deblur(generator):
     np.testing.assert_array_equal(found, deblur(generator, RGB, tile_size=24, strength=0.5))
 
 
+def test_the_precision_is_that_of_the_network(generator):
+    for precision, dtype in (("float32", "float32"), ("bfloat16", "mixed_bfloat16")):
+        expected = deblur(load_generator(MEUDEC, dtype), RGB)
+        np.testing.assert_array_equal(restore(RGB, MEUDEC, precision=precision), expected)
+    with pytest.raises(ValueError, match="a generator computes in what it was built with"):
+        restore(RGB, generator, precision="bfloat16")
+
+
 def test_weights_are_loaded_once_for_a_file_until_it_changes(tmp_path, monkeypatch):
     loaded = []
 
-    def load(path):
+    def load(path, dtype):
         loaded.append(path)
-        return load_generator(path)
+        return load_generator(path, dtype)
 
     monkeypatch.setattr("deblur_gan.weights.load_generator", load)
     path = tmp_path / "generator.h5"
@@ -182,6 +190,8 @@ def test_weights_that_are_missing_are_named():
         restore(RGB, "nowhere.h5")
     with pytest.raises(ValueError, match="strength=2"):
         restore(RGB, MEUDEC, strength=2)
+    with pytest.raises(ValueError, match="precision 'half': must be one of auto, float32, bfloat16"):
+        restore(RGB, MEUDEC, precision="half")
 
 
 def test_read_and_write_are_public_and_start_no_keras(turned, tmp_path):

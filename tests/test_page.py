@@ -22,6 +22,7 @@ from click.testing import CliRunner
 from conftest import ROOT, photograph
 from PIL import Image
 
+from deblur_gan.backend import dtype_to_restore_in
 from deblur_gan.batch import find_jobs, restore_files
 from deblur_gan.commands import main
 from deblur_gan.networks import critic_model, generator_model
@@ -154,7 +155,7 @@ def pictures(tmp_path_factory):
 def wanted(pictures, weights, tmp_path_factory):
     """What `restore` makes of the pictures, by name."""
     folder = tmp_path_factory.mktemp("wanted")
-    generator = load_generator(weights["generator.h5"])
+    generator = load_generator(weights["generator.h5"], dtype_to_restore_in())
     list(restore_files(functools.partial(deblur, generator), find_jobs([pictures], folder)[0]))
     results = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert set(results) == {NAME, "second.png", "third.tiff"}
@@ -321,7 +322,7 @@ def test_what_the_pages_say_of_curl_and_python_works_as_printed(served, pictures
 def test_strength_and_weights_are_those_that_were_asked_for(served, pictures, weights):
     upload = served.upload(pictures / "second.png")
     blurred = read_rgb(pictures / "second.png")
-    generators = {name: load_generator(path) for name, path in weights.items()}
+    generators = {name: load_generator(path, dtype_to_restore_in()) for name, path in weights.items()}
     for name, strength in (("generator.h5", 1), ("other.h5", 1), ("other.h5", 0.5), ("other.h5", 0)):
         event, (files, notes, *_) = served.restore([upload], strength, name)
         assert event == "complete" and notes == ""

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,11 @@ from click.testing import CliRunner
 from conftest import ROOT
 from PIL import Image
 
+from deblur_gan import batch
+from deblur_gan.backend import engine_and_precision
 from deblur_gan.batch import find_jobs
 from deblur_gan.commands import main
+from deblur_gan.photographs import encoded, read_photograph, write_photograph
 from deblur_gan.restoration import deblur
 from deblur_gan.weights import load_generator
 
@@ -27,7 +31,9 @@ def folder(tmp_path, monkeypatch):
 
 
 def restore(weights, *arguments, **settings):
-    return CliRunner().invoke(main, ["restore", "--weight_path", str(weights), *map(str, arguments)], **settings)
+    # In float32, as `deblur` with `load_generator` restores, on every processor.
+    command = ["restore", "--weight_path", str(weights), "--precision", "float32", *map(str, arguments)]
+    return CliRunner().invoke(main, command, **settings)
 
 
 def noise(*shape):
@@ -242,6 +248,7 @@ def test_json_is_a_line_for_each_photograph(identity_weights):
     size = Path("restored/a.png").stat().st_size
     assert good == {
         **{"file": "in/a.png", "restored": "restored/a.png", "width": 30, "height": 20, "dropped": []},
+        "engine": engine_and_precision("float32"),
         **{"bytes": size, "original_bytes": Path("in/a.png").stat().st_size},
     }
     assert bad.keys() == {"file", "error"} and bad["error"].startswith("in/b.png: not an image")
@@ -259,6 +266,77 @@ def test_a_dash_is_standard_input_and_output(identity_weights):
     result = restore(identity_weights, "-", input=b"no picture")
     assert result.exit_code == 1 and result.stdout_bytes == b""
     assert result.stderr.startswith("Error: the input: not an image that can be read") and tree(".") == ["a.png"]
+
+
+# ---- the next is read and the last is written, while the network works on one
+
+
+def test_neighbours_are_read_and_written_meanwhile_and_no_more_than_one_is_ahead(monkeypatch):
+    events, known = [], threading.Condition()
+
+    def say(event, path):
+        with known:
+            events.append((event, Path(path).stem))
+            known.notify_all()
+
+    def read(path):
+        say("reads", path)
+        return read_photograph(path)
+
+    def write(path, photograph):
+        if path.stem == "d":
+            raise OSError("the disk is full")
+        write_photograph(path, photograph)
+        say("wrote", path)
+
+    def restore(pixels):
+        name = "abcdef"[pixels.shape[1] - 8]
+        say("restores", name)
+        meanwhile = {"a": {("reads", "b")}, "b": {("reads", "c"), ("wrote", "a")}}.get(name, set())
+        with known:
+            assert known.wait_for(lambda: meanwhile <= {*events}, 60), f"{meanwhile} is waited for, after {events}"
+        return 255 - pixels
+
+    monkeypatch.setattr(batch, "read_photograph", read)
+    monkeypatch.setattr(batch, "write_photograph", write)
+    for number, name in enumerate("abcdef"):
+        save(f"in/{name}.png", noise(8, 8 + number, 3))
+    Path("in/e.png").write_bytes(b"no picture")
+
+    outcomes = list(batch.restore_files(restore, find_jobs(["in"], "out")[0]))
+    assert [outcome.job.source.stem for outcome in outcomes] == [*"abcdef"]
+    assert all(outcome.seconds > 0 for outcome in outcomes)
+    errors = {outcome.job.source.stem: outcome.error for outcome in outcomes if outcome.error}
+    assert errors.keys() == {"d", "e"} and errors["d"] == "in/d.png: the disk is full"
+    assert tree("out") == ["a.png", "b.png", "c.png", "f.png"]
+    for name in "abcf":
+        alone = batch.restored_copy(lambda pixels: 255 - pixels, read_photograph(f"in/{name}.png"))
+        assert Path(f"out/{name}.png").read_bytes() == encoded(alone)
+    for ahead, name in zip("cdef", "abcd", strict=True):
+        assert events.index(("reads", ahead)) > events.index(("restores", name))
+
+
+def test_what_is_being_written_when_ctrl_c_comes_is_finished_and_counted(monkeypatch):
+    interrupted = threading.Event()
+
+    def restore(pixels):
+        if pixels.shape[1] > 8:
+            interrupted.set()
+            raise KeyboardInterrupt
+        return pixels
+
+    def write(path, photograph):
+        assert interrupted.wait(60)
+        write_photograph(path, photograph)
+
+    monkeypatch.setattr(batch, "write_photograph", write)
+    for number, name in enumerate("abc"):
+        save(f"in/{name}.png", noise(8, 8 + number, 3))
+    outcomes = batch.restore_files(restore, find_jobs(["in"], "out")[0])
+    assert next(outcomes).error is None and tree("out") == ["a.png"]
+    with pytest.raises(KeyboardInterrupt):
+        next(outcomes)
+    assert tree("out") == ["a.png"]
 
 
 # ---- what is said
@@ -292,6 +370,7 @@ def test_an_interruption_says_how_many_are_done(monkeypatch, identity_weights):
         (["a.png", "--strength", "2"], "--strength"),
         (["a.png", "--quality", "0"], "--quality"),
         (["a.png", "--format", "gif"], "--format"),
+        (["a.png", "--precision", "float16"], "--precision"),
         (["-", "a.png"], "- is one photograph"),
         (["-", "-o", "out"], "--output_dir cannot be given with it"),
         (["-", "--json"], "--json cannot be given with it"),
@@ -301,6 +380,16 @@ def test_what_makes_no_sense_is_said_in_one_line(identity_weights, arguments, me
     save("a.png", noise(8, 8, 3))
     result = restore(identity_weights, *arguments)
     assert result.exit_code == 2 and message in result.stderr.splitlines()[-1] and not Path("restored").exists()
+
+
+def test_the_precision_is_said_and_is_that_of_the_network():
+    image = save("a.png", noise(40, 50, 3))
+    for precision, dtype in (("float32", "float32"), ("bfloat16", "mixed_bfloat16")):
+        result = restore(MEUDEC, "a.png", "--precision", precision)
+        assert result.exit_code == 0 and f", {engine_and_precision(dtype)})\n" in result.stdout
+        assert f" in {precision})" in result.stdout
+        expected = deblur(load_generator(MEUDEC, dtype), image)
+        np.testing.assert_array_equal(np.asarray(Image.open("restored/a.png")), expected)
 
 
 def test_as_a_process_it_is_quiet_but_for_the_bar(identity_weights):

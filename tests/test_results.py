@@ -276,6 +276,9 @@ def test_only_what_is_not_measured_yet_is_measured(weights, tmp_path, measured, 
     assert len(list(pictures.iterdir())) == 3  # of "c" there was one of the former photograph
     run(tile_size=16)
     assert measured == [("full", name) for name in "abcd"]
+    run(tile_size=16, precision="bfloat16")
+    assert measured == [("full", name) for name in "abcd"]
+    assert read_json(again.folder)["precision"] == "bfloat16"
     assert list(pictures.iterdir()) == []
     assert len(list((again.folder / "thumbnails").iterdir())) == 4
 
@@ -446,7 +449,14 @@ def test_a_weight_file_that_nests_its_notes_deeply_costs_no_scores(weights, gopr
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"protocols": ["quarter"]}, {"protocols": []}, {"n_images": 0}, {"batch_size": 0}, {"weight_paths": []}],
+    [
+        {"protocols": ["quarter"]},
+        {"protocols": []},
+        {"n_images": 0},
+        {"batch_size": 0},
+        {"weight_paths": []},
+        {"precision": "half"},
+    ],
     ids=str,
 )
 def test_arguments_out_of_range(weights, gopro, tmp_path, wrong):

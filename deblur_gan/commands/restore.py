@@ -1,5 +1,6 @@
 """`deblur-gan restore`: restores photographs."""
 
+import functools
 import json
 import os
 import re
@@ -10,6 +11,7 @@ from pathlib import Path
 import click
 
 from deblur_gan import shipped_generator
+from deblur_gan.backend import PRECISIONS
 from deblur_gan.commands import home
 
 # As people write them, and as Pillow does.
@@ -98,6 +100,13 @@ def part_of_a_name(ctx, param, value):
     help="Restore in overlapping tiles of this many pixels, for less memory. "
     "[default: whole photographs up to 1.5 megapixels, tiles of 1024 above]",
 )
+@click.option(
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    default="auto",
+    show_default=True,
+    help="What the network computes in; auto: bfloat16 where that is faster, by what the processor has.",
+)
 @click.option("--overwrite", is_flag=True, help="Let a restored photograph replace the file it was made from.")
 @click.option("--shard", type=Shard(), default="1/1", help="2/8: every eighth photograph by name, from the second on.")
 @click.option("--start", type=Time(), help="Restore a video from here on: seconds, or hours:minutes:seconds.")
@@ -105,7 +114,7 @@ def part_of_a_name(ctx, param, value):
 @click.option("--dry_run", is_flag=True, help="Say what would be written, and write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print a line of JSON for each photograph instead of words.")
 @click.pass_context
-def restore(context, photographs, input_dir, weight_path, tile_size, strength, **options):
+def restore(context, photographs, input_dir, weight_path, tile_size, strength, precision, **options):
     """Restores PHOTOGRAPHS, files and folders of them, at their own size, whatever it is.
 
     JPEG, PNG, WebP, TIFF, BMP, AVIF and, with pillow-heif, HEIC are read; with PyAV also videos, where they are named
@@ -125,14 +134,16 @@ def restore(context, photographs, input_dir, weight_path, tile_size, strength, *
     sources = [*photographs, *([input_dir] if input_dir else [])]
 
     def load(tile_bar):
-        from deblur_gan.backend import start_backend
+        from deblur_gan.backend import dtype_to_restore_in, engine_and_precision, start_backend
 
         start_backend(restoring=True)
+        dtype = dtype_to_restore_in(precision)
         from deblur_gan.restoration import deblur
         from deblur_gan.weights import load_generator
 
-        generator = load_generator(weight_path)
-        return lambda pixels: deblur(generator, pixels, tile_size, progress=tile_bar, strength=strength)
+        generator = load_generator(weight_path, dtype)
+        deblurred = functools.partial(deblur, generator, tile_size=tile_size, progress=tile_bar, strength=strength)
+        return deblurred, engine_and_precision(dtype)
 
     try:
         if STREAM in sources:
@@ -177,7 +188,7 @@ def _restore_stream(load, file_format, quality):
     if sys.stdout.isatty():
         raise click.UsageError("- goes to standard output, which is this terminal; redirect it: - > restored.jpg")
     content = sys.stdin.buffer.read()
-    sys.stdout.buffer.write(restore_stream(load(None), content, file_format, quality, "the input"))
+    sys.stdout.buffer.write(restore_stream(load(None)[0], content, file_format, quality, "the input"))
 
 
 def _restore_files(
@@ -220,7 +231,7 @@ def _restore_files(
             for line in left_out:
                 say(line)
             try:
-                restore = load(lambda tiles: tqdm(tiles, unit="tile", leave=False)) if waiting else None
+                restore, engine = load(lambda tiles: tqdm(tiles, unit="tile", leave=False)) if waiting else (None, None)
             except BaseException:  # nothing comes of it, and the line that says so stands alone
                 if on_screen:
                     bar.clear()
@@ -230,7 +241,7 @@ def _restore_files(
                 done.append(outcome)
                 bar.update()
                 if as_json:
-                    bar.write(_as_json(outcome), file=sys.stdout)
+                    bar.write(_as_json(outcome, engine), file=sys.stdout)
                 elif outcome.error:
                     say(outcome.error)
                 for note in () if as_json else outcome.notes:
@@ -251,7 +262,8 @@ def _restore_files(
         kind = "files" if with_video else "photographs"
         click.echo(
             printable(f"Restored {len(restored)} of {len(done)} {kind} into {output_dir}/")
-            + f" ({megapixels:.1f} megapixels in {time.perf_counter() - began:.1f} s)"
+            + f" ({megapixels:.1f} megapixels in {time.perf_counter() - began:.1f} s"
+            + (f", {engine})" if engine else ")")
         )
         _say_skipped(len(jobs) - len(waiting))
         if sharp:
@@ -264,7 +276,7 @@ def _say_skipped(number):
         click.echo(f"Left out {number}, whose results exist")
 
 
-def _as_json(outcome):
+def _as_json(outcome, engine):
     job, about = outcome.job, {"file": str(outcome.job.source)}
     if outcome.error:
         return json.dumps(about | {"error": outcome.error})
@@ -273,4 +285,5 @@ def _as_json(outcome):
     about |= {"restored": str(job.target), **sizes, "original_bytes": job.source.stat().st_size}
     if job.is_video:
         about["frames"] = outcome.n_frames
-    return json.dumps(about | {"seconds": round(outcome.seconds, 3), "dropped": outcome.notes})
+    about |= {"seconds": round(outcome.seconds, 3), "engine": engine}
+    return json.dumps(about | {"dropped": outcome.notes})

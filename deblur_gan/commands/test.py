@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from deblur_gan import shipped_generator
+from deblur_gan.backend import PRECISIONS
 from deblur_gan.commands import home
 
 
@@ -54,6 +55,12 @@ from deblur_gan.commands import home
     type=click.IntRange(min=8),
     help="Restore in tiles of so many pixels, to save memory.  [default: as `deblur-gan restore`]",
 )
+@click.option(
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    default="float32",
+    help="What the network computes in. float32 scores the same on every processor; see `deblur-gan restore`.",
+)
 @click.option("--save_images", is_flag=True, help="Also write the restored images, as PNG.")
 def test(weight_paths, **options):
     """Scores generators on pairs of blurred and sharp photographs.
@@ -72,14 +79,12 @@ def test(weight_paths, **options):
 
     start_backend()
     from deblur_gan.files import printable
-    from deblur_gan.photographs import BadImage
     from deblur_gan.report import format_comparison, format_table
     from deblur_gan.results import evaluate
-    from deblur_gan.weights import BadWeights
 
     try:
         results, problems = evaluate(weight_paths, command=_command_line(sys.argv), **options)
-    except (BadImage, BadWeights, OSError) as error:
+    except (OSError, ValueError) as error:  # BadImage and BadWeights, too
         raise click.ClickException(printable(error)) from None
     for result in results:
         click.echo(f"\n{printable(result.folder / 'index.html')}\n\n{format_table(result)}")
