@@ -18,9 +18,7 @@ if _BACKEND == "jax":
     from jax.experimental import multihost_utils
 
 # Where a process finds the others: the variables of `keras.distribution.initialize`.
-ADDRESSES, COUNT, NUMBER = (
-    f"KERAS_DISTRIBUTION_{name}" for name in ("JOB_ADDRESSES", "NUM_PROCESSES", "PROCESS_ID")
-)
+ADDRESSES, COUNT, NUMBER = (f"KERAS_DISTRIBUTION_{name}" for name in ("JOB_ADDRESSES", "NUM_PROCESSES", "PROCESS_ID"))
 
 # The longest path of Linux; JAX hands round arrays of one shape.
 _LONGEST_TEXT = 4096
@@ -58,7 +56,8 @@ class Team:
     def text_of_first(self, text):
         """The `text` of the first process, at most 4096 bytes; what the others give does not matter."""
         content = os.fsencode(text)[:_LONGEST_TEXT]
-        return os.fsdecode(bytes(self.gather(list(content.ljust(_LONGEST_TEXT, b"\0")))[0].astype(np.uint8)).rstrip(b"\0"))
+        first = self.gather(list(content.ljust(_LONGEST_TEXT, b"\0")))[0]
+        return os.fsdecode(bytes(first.astype(np.uint8)).rstrip(b"\0"))
 
     @contextlib.contextmanager
     def together(self):

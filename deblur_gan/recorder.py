@@ -140,7 +140,7 @@ class Recorder(keras.callbacks.Callback):
         self._must_stop()
 
     def _must_stop(self):
-        """Whether a process has failed, in which case this step is the last; all are told the same, at the same step."""
+        """Whether a process has failed; if so, this step is the last. All are told the same, at the same step."""
         found = self.team.gather([self.interruption.signal_number or 0, self.failure is not None])
         signals, failed = found.T
         self.signal_number = int(max(signals)) or None
