@@ -12,8 +12,8 @@ import numpy as np
 
 from deblur_gan.checkpoint import BadRun
 
-_BACKEND = keras.backend.backend()
-if _BACKEND == "jax":
+BACKEND = keras.backend.backend()
+if BACKEND == "jax":
     import jax
     from jax.experimental import multihost_utils
 
@@ -104,11 +104,11 @@ def join():
     """
     given = {name: os.environ[name] for name in (ADDRESSES, COUNT, NUMBER) if os.environ.get(name)}
     if not given:
-        return Team(jax.process_index(), jax.process_count()) if _BACKEND == "jax" else Team()
+        return Team(jax.process_index(), jax.process_count()) if BACKEND == "jax" else Team()
     address, count, number = (given.get(name) for name in (ADDRESSES, COUNT, NUMBER))
     said = " ".join(f"{name}={value}" for name, value in given.items())
-    if _BACKEND != "jax":
-        raise BadRun(f"{said}: several processes need KERAS_BACKEND=jax, not {_BACKEND}")
+    if BACKEND != "jax":
+        raise BadRun(f"{said}: several processes need KERAS_BACKEND=jax, not {BACKEND}")
     if len(given) < 3:
         raise BadRun(f"{said}: {', '.join({ADDRESSES, COUNT, NUMBER} - given.keys())} must be given with it")
     if not (count.isdecimal() and number.isdecimal() and int(number) < int(count)):

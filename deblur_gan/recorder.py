@@ -131,7 +131,8 @@ class Recorder(keras.callbacks.Callback):
         self._finite(logs)
         if self._must_stop():
             return
-        with self._writing():
+        # What the first process does alone must not be shared among the devices of all: nobody would take part in it.
+        with self._writing(), gradients.devices(shared=False):
             summary = self._keep(epoch, logs) if self.team.first else None
             self.progress.epoch, self.progress.step, self.progress.seconds = epoch + 1, 0, 0.0
             if self.team.first:
@@ -215,19 +216,18 @@ class Recorder(keras.callbacks.Callback):
         if self.product is not self.model.averaged_generator:
             self.product.set_weights(self.model.averaged_generator.get_weights())
         scores, n_perfect, rows = dict.fromkeys((*SCORES, *OF_BLURRED.values())), 0, []
-        with gradients.devices(shared=False):
-            if self.validation:
-                measured = measure(
-                    self.product, self.validation, metrics=("psnr", "ssim"), blurred_scores=self.blurred_scores
-                )
-                summary = summarize(list(measured))
-                n_perfect = summary["n_perfect"]
-                for name in SCORES:
-                    metric = name.removeprefix("val_")
-                    scores[name], scores[OF_BLURRED[name]] = (summary[kind][metric] for kind in ("restored", "blurred"))
-            for blurred, sharp in self.pictured:
-                blurred, sharp = (_middle(image, PICTURE_SIZE) for image in (blurred, sharp))
-                rows.append((blurred, deblur(self.product, blurred), sharp))
+        if self.validation:
+            measured = measure(
+                self.product, self.validation, metrics=("psnr", "ssim"), blurred_scores=self.blurred_scores
+            )
+            summary = summarize(list(measured))
+            n_perfect = summary["n_perfect"]
+            for name in SCORES:
+                metric = name.removeprefix("val_")
+                scores[name], scores[OF_BLURRED[name]] = (summary[kind][metric] for kind in ("restored", "blurred"))
+        for blurred, sharp in self.pictured:
+            blurred, sharp = (_middle(image, PICTURE_SIZE) for image in (blurred, sharp))
+            rows.append((blurred, deblur(self.product, blurred), sharp))
         return scores, n_perfect, _table(rows)
 
     def _save_state(self):

@@ -120,7 +120,7 @@ def test_two_processes_stop_together_and_end_with_the_weights_of_one(tmp_path):
     ],
 )
 def test_variables_that_do_not_say_where_the_others_are_are_refused(given, backend, says, monkeypatch):
-    monkeypatch.setattr(processes, "_BACKEND", backend)
+    monkeypatch.setattr(processes, "BACKEND", backend)
     for name in (ADDRESSES, COUNT, NUMBER):
         monkeypatch.delenv(name, raising=False)
     for name, value in given.items():
