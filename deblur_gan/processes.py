@@ -28,7 +28,7 @@ class Team:
     """The processes that train one model.
 
     Whatever one asks of the others, all must ask, in the same order: each waits for all. A process that dies takes the
-    others with it: they end when its connections break, or when JAX misses its signs of life, which takes two minutes.
+    others with it: they end when its connections break, or when JAX misses its signs of life, after some minutes.
 
     Attributes:
         number: int, of this process, from 0 on.
