@@ -110,7 +110,8 @@ def join():
     if BACKEND != "jax":
         raise BadRun(f"{said}: several processes need KERAS_BACKEND=jax, not {BACKEND}")
     if len(given) < 3:
-        raise BadRun(f"{said}: {', '.join({ADDRESSES, COUNT, NUMBER} - given.keys())} must be given with it")
+        missing = [name for name in (ADDRESSES, COUNT, NUMBER) if name not in given]
+        raise BadRun(f"{said}: {', '.join(missing)} must be given with it")
     if not (count.isdecimal() and number.isdecimal() and int(number) < int(count)):
         raise BadRun(f"{said}: must be a number of processes, and the number of this one, from 0 on")
     address = address.split(",")[0]

@@ -117,7 +117,7 @@ def test_two_processes_stop_together_and_end_with_the_weights_of_one(tmp_path):
             codes, texts = ended(shared, two)
         assert codes == [0, 0], texts
         assert "epoch 2/2: " in texts[0] and "Done: " in texts[0]
-        assert "epoch" not in texts[1]
+        assert "epoch" not in texts[1] and "Done" not in texts[1]
         codes, texts = ended(alone, one)
         assert codes == [0], texts
 

@@ -79,7 +79,7 @@ def train(context, resume, **flags):
 
     start_backend(training=True)
     try:
-        from deblur_gan import training
+        from deblur_gan import processes, training
     except ModuleNotFoundError as error:
         raise click.ClickException(f"{error}; training also needs: pip install matplotlib tensorboard") from None
     from deblur_gan.files import printable
@@ -100,4 +100,5 @@ def train(context, resume, **flags):
     # BadRun, BadImage, BadWeights, OSError: each is one line.
     except (OSError, ValueError) as error:
         raise click.ClickException(printable(" ".join(str(error).split()))) from None
-    click.echo(f"Done: {run_dir}")
+    if processes.join().first:
+        click.echo(f"Done: {run_dir}")
