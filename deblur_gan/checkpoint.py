@@ -92,14 +92,19 @@ def read_progress(path):
         return Progress(**json.loads(str(_array(archive, "progress"))))
 
 
-def load_state(path, gan):
+def load_state(path, gan, reading=contextlib.nullcontext):
     """Puts a state into all variables of a `DeblurGAN`.
+
+    Args:
+        path: Path of the state.
+        gan: compiled `DeblurGAN`.
+        reading: function that gives a context manager, in which all is read before anything is assigned.
 
     Raises:
         BadRun: if the file is damaged or was written by other networks; nothing has been assigned then.
     """
     variables = variables_of(gan)
-    with _archive(path) as archive:
+    with reading(), _archive(path) as archive:
         if {name.removesuffix(".npy") for name in archive.namelist()} != {"progress", *variables}:
             raise BadRun(f"{path}: was not written by the networks that options.json describes")
         values = {name: _array(archive, name, np.asarray(variable)) for name, variable in variables.items()}

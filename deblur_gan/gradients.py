@@ -283,7 +283,9 @@ def devices(shared, building=False):
     n_devices = len(keras.distribution.list_devices()) if shared else 1
     if _BACKEND == "jax":
         before = keras.distribution.distribution()
-        keras.distribution.set_distribution(keras.distribution.DataParallel() if shared else None)
+        # Several processes each read their own share of a batch, as `TrainingSet` gives it.
+        sharing = keras.distribution.DataParallel(auto_shard_dataset=False) if shared else None
+        keras.distribution.set_distribution(sharing)
         try:
             yield n_devices
         finally:

@@ -1,5 +1,6 @@
 """What happens beside the steps of a run: rates, the progress bar, validation, checkpoints."""
 
+import contextlib
 import sys
 import threading
 import time
@@ -21,11 +22,16 @@ PICTURE_SIZE = 256
 class Recorder(keras.callbacks.Callback):
     """Sets the learning rate, shows how it goes, validates, and lets the folder keep what the run leaves behind.
 
+    Of several processes only the first shows, validates and keeps anything. All of them stop behind the same step,
+    whichever has a reason to.
+
     Args:
+        team: `processes.Team`.
         folder: `RunFolder`.
         progress: `Progress` from which the run goes on; it is kept up to date.
         gan: compiled `DeblurGAN`.
-        product: generator that is validated and saved: `gan.averaged_generator`, or a float32 one on one device.
+        product: generator that the first process validates and saves: `gan.averaged_generator`, or a float32 one on
+            one device.
         validation: list of `(blurred, sharp)`, uint8 `(H, W, 3)`; may be empty.
         pictured: such a list, not empty, three of which are pictured after every epoch.
         steps_per_epoch: int.
@@ -36,7 +42,9 @@ class Recorder(keras.callbacks.Callback):
         interruption: entered `Interruption`.
 
     Attributes:
-        failure: str, why the run must end early; None as long as it need not.
+        failure: str, why the run must end early; None as long as it need not. Whoever sets it need not end anything:
+            the processes tell each other.
+        signal_number: int, the signal that ended the run, in whichever process; None if none did.
         saved: str, the epoch and the step of what `state.npz` holds.
     """
 
@@ -45,6 +53,7 @@ class Recorder(keras.callbacks.Callback):
 
     def __init__(
         self,
+        team,
         folder,
         progress,
         gan,
@@ -61,6 +70,7 @@ class Recorder(keras.callbacks.Callback):
         interruption,
     ):
         super().__init__()
+        self.team = team
         self.folder = folder
         self.progress = progress
         self.product = product
@@ -76,11 +86,13 @@ class Recorder(keras.callbacks.Callback):
         # `fit` sets the means of an epoch to zero when it begins, also of one that was interrupted.
         self.means = [np.asarray(variable) for variable in gan.metrics_variables]
         self.failure = None
+        self.signal_number = None
         self.saved = str(progress)
         self.bar = None
         self.lock = threading.Lock()
         self.blurred_scores = {}
-        folder.prepare(progress)
+        if team.first:
+            folder.prepare(progress)
 
     def close(self):
         """Takes the progress bar off the screen."""
@@ -97,24 +109,59 @@ class Recorder(keras.callbacks.Callback):
                 variable.assign(value)
 
     def on_train_batch_begin(self, batch, logs=None):
-        interrupted = self.interruption.signal_number
-        if interrupted or time.monotonic() - self.saved_at > 60 * self.checkpoint_minutes:
+        if self._must_stop():
+            return
+        due = self.signal_number or time.monotonic() - self.saved_at > 60 * self.checkpoint_minutes
+        if due and self.team.first:
             if hasattr(self.model, "jax_state_sync"):
                 self.model.jax_state_sync()
             self.progress.step = self.first_step + batch
             self.progress.seconds = time.monotonic() - self.began
-            self._save_state()
-        if interrupted:
+            with self._writing():
+                self._save_state()
+        if self.signal_number:
             raise KeyboardInterrupt
 
     def on_train_batch_end(self, batch, logs=None):
-        if self._finite(logs):
+        if self._finite(logs) and self.team.first:
             with self.lock:
                 self._count(batch, logs)
 
     def on_epoch_end(self, epoch, logs=None):
-        if not self._finite(logs):
+        self._finite(logs)
+        if self._must_stop():
             return
+        # What the first process does alone must not be shared among the devices of all: nobody would take part in it.
+        with self._writing(), gradients.devices(shared=False):
+            summary = self._keep(epoch, logs) if self.team.first else None
+            self.progress.epoch, self.progress.step, self.progress.seconds = epoch + 1, 0, 0.0
+            if self.team.first:
+                self._save_state()
+                tqdm.write(summary)
+        self._must_stop()
+
+    def _must_stop(self):
+        """Whether a process has failed; if so, this step is the last. All are told the same, at the same step."""
+        found = self.team.gather([self.interruption.signal_number or 0, self.failure is not None])
+        signals, failed = found.T
+        self.signal_number = int(max(signals)) or None
+        if any(failed):
+            self.failure = self.failure or f"process {np.argmax(failed)} of {self.team.count} had to stop; it says why"
+            self.model.stop_training = True
+        return any(failed)
+
+    @contextlib.contextmanager
+    def _writing(self):
+        """Notes what keeps the folder from being written to, so that all processes stop."""
+        try:
+            yield
+        except FloatingPointError as error:
+            self.failure = f"Stopped in epoch {self.progress.epoch + 1}: {error}"
+        except OSError as error:
+            self.failure = f"{self.folder.path}: cannot be written to ({error.strerror or error})"
+
+    def _keep(self, epoch, logs):
+        """Validates and writes what an epoch leaves behind; returns the line that is printed after it."""
         seconds = time.monotonic() - self.began
         self.folder.require_fit(self.model)
         scores, n_perfect, picture = self._validate()
@@ -128,9 +175,7 @@ class Recorder(keras.callbacks.Callback):
         self.folder.save_networks(self.product, self.model.critic, row, training, is_kept, is_best)
         if is_best:
             self.progress.best_psnr = row["val_psnr"]
-        self.progress.epoch, self.progress.step, self.progress.seconds = epoch + 1, 0, 0.0
-        self._save_state()
-        tqdm.write(_summary(row, self.n_epochs, n_perfect))
+        return _summary(row, self.n_epochs, n_perfect)
 
     def _count(self, batch, logs):
         """Moves the progress bar; it appears after the first step, which is compiled and would spoil the time left."""
@@ -159,7 +204,6 @@ class Recorder(keras.callbacks.Callback):
         broken = [name for name in LOSSES if not np.isfinite(logs[name])]
         if broken:
             self.failure = f"Stopped in epoch {self.progress.epoch + 1}: {broken[0]} is no longer finite"
-            self.model.stop_training = True
         return not broken
 
     def _validate(self):
@@ -172,19 +216,18 @@ class Recorder(keras.callbacks.Callback):
         if self.product is not self.model.averaged_generator:
             self.product.set_weights(self.model.averaged_generator.get_weights())
         scores, n_perfect, rows = dict.fromkeys((*SCORES, *OF_BLURRED.values())), 0, []
-        with gradients.devices(shared=False):
-            if self.validation:
-                measured = measure(
-                    self.product, self.validation, metrics=("psnr", "ssim"), blurred_scores=self.blurred_scores
-                )
-                summary = summarize(list(measured))
-                n_perfect = summary["n_perfect"]
-                for name in SCORES:
-                    metric = name.removeprefix("val_")
-                    scores[name], scores[OF_BLURRED[name]] = (summary[kind][metric] for kind in ("restored", "blurred"))
-            for blurred, sharp in self.pictured:
-                blurred, sharp = (_middle(image, PICTURE_SIZE) for image in (blurred, sharp))
-                rows.append((blurred, deblur(self.product, blurred), sharp))
+        if self.validation:
+            measured = measure(
+                self.product, self.validation, metrics=("psnr", "ssim"), blurred_scores=self.blurred_scores
+            )
+            summary = summarize(list(measured))
+            n_perfect = summary["n_perfect"]
+            for name in SCORES:
+                metric = name.removeprefix("val_")
+                scores[name], scores[OF_BLURRED[name]] = (summary[kind][metric] for kind in ("restored", "blurred"))
+        for blurred, sharp in self.pictured:
+            blurred, sharp = (_middle(image, PICTURE_SIZE) for image in (blurred, sharp))
+            rows.append((blurred, deblur(self.product, blurred), sharp))
         return scores, n_perfect, _table(rows)
 
     def _save_state(self):

@@ -1,13 +1,17 @@
 """One training run, in order of time: data, networks, epochs, and going on after an interruption."""
 
+import contextlib
 import dataclasses
 import functools
+import itertools
+import json
 import random
+from pathlib import Path
 
 import keras
 import numpy as np
 
-from deblur_gan import checkpoint, gradients
+from deblur_gan import checkpoint, gradients, processes
 from deblur_gan.blur import mixed_blur
 from deblur_gan.checkpoint import BadRun, Progress
 from deblur_gan.files import locked
@@ -53,18 +57,27 @@ def train(options):
         Stopped: if it was interrupted, a loss or a weight is no longer finite, the memory of the GPU or the disk is
             full, or an image has become unreadable.
     """
-    data = _find_data(options, n_checking=options.n_workers)
-    training_set, validation = _pictures(options, data)
+    team = processes.join()
+    with team.together():
+        data = _find_data(options, n_checking=options.n_workers if team.first else 0)
+        training_set, validation = _pictures(options, data, team)
+    team.require_same(_plan(options, data))
     gan = build_gan(options)
-    folder = RunFolder.create(options.log_dir, dataclasses.asdict(options), data.record())
-    print((folder.path / "options.json").read_text(), flush=True)
-    print(
-        f"{folder.path}: {len(data.pairs)} pairs and {len(data.photographs)} photographs, "
-        f"{training_set.steps_per_epoch} steps of {options.batch_size} in an epoch, "
-        f"{len(validation)} images to validate with",
-        flush=True,
-    )
-    with locked(folder.path):
+    path, content = "", (dataclasses.asdict(options), data.record())
+    with contextlib.ExitStack() as held:
+        with team.together():
+            if team.first:
+                folder = RunFolder.create(options.log_dir, *content)
+                path = folder.path
+                held.enter_context(locked(folder.path))
+                print((folder.path / "options.json").read_text(), flush=True)
+                print(
+                    f"{folder.path}: {len(data.pairs)} pairs and {len(data.photographs)} photographs, "
+                    f"{training_set.steps_per_epoch} steps of {options.batch_size} in an epoch, "
+                    f"{len(validation)} images to validate with",
+                    flush=True,
+                )
+        folder = RunFolder(Path(team.text_of_first(path)), *content)
         return _fit(options, folder, training_set, validation, gan, Progress())
 
 
@@ -89,7 +102,39 @@ def resume(run_dir, **changes):
         BlockingIOError: if another process trains this run.
         Stopped: as `train`.
     """
-    folder = RunFolder.open(run_dir)
+    team = processes.join()
+    with contextlib.ExitStack() as held:
+        with team.together():
+            folder = RunFolder.open(run_dir)
+            options = _changed_options(folder, changes)
+            if team.first:
+                held.enter_context(locked(folder.path))
+            progress = checkpoint.read_progress(folder.state)
+            if progress.epoch >= options.n_epochs:
+                raise BadRun(f"{folder.path}: all its {progress.epoch} epochs are done; a larger --n_epochs goes on")
+            saved = folder.state.exists()
+            if not saved and folder.n_logged() > 1:  # the first epoch may have been logged just before the first state
+                raise BadRun(f"{folder.state}: missing; without it the run would begin anew, over what it has written")
+            data = _find_data(options, n_checking=0)
+            _require_same(folder, data.record())
+            training_set, validation = _pictures(options, data, team)
+            if progress.step >= training_set.steps_per_epoch:
+                raise BadRun(f"{folder.state}: damaged (an epoch has {training_set.steps_per_epoch} steps)")
+        team.require_same(_plan(options, data, progress))
+        # The weights to start from are in the state by now; their file need not be there any more.
+        gan = build_gan(dataclasses.replace(options, init_from=None) if saved else options)
+        if saved:
+            checkpoint.load_state(folder.state, gan, reading=team.together)
+        folder.options, folder.data = dataclasses.asdict(options), data.record()
+        with team.together():
+            if team.first:
+                folder.write_options()
+                print(f"{folder.path}: going on after {progress}", flush=True)
+        return _fit(options, folder, training_set, validation, gan, progress)
+
+
+def _changed_options(folder, changes):
+    """The options that a run goes on with."""
     try:
         # Runs from before there was a choice had the paper's blur.
         begun_with = Options(**{"blur_mix": "paper:1", **folder.options})
@@ -102,26 +147,7 @@ def resume(run_dir, **changes):
                 f"--{name} {getattr(options, name)}: {folder.path} was begun with {getattr(begun_with, name)}; "
                 f"only {', '.join(f'--{free}' for free in MAY_CHANGE)} may change when a run goes on"
             )
-    with locked(folder.path):
-        progress = checkpoint.read_progress(folder.state)
-        if progress.epoch >= options.n_epochs:
-            raise BadRun(f"{folder.path}: all its {progress.epoch} epochs are done; a larger --n_epochs goes on")
-        saved = folder.state.exists()
-        if not saved and folder.n_logged() > 1:  # the first epoch may have been logged just before the first state
-            raise BadRun(f"{folder.state}: missing; without it the run would begin anew, over what it has written")
-        data = _find_data(options, n_checking=0)
-        _require_same(folder, data.record())
-        training_set, validation = _pictures(options, data)
-        if progress.step >= training_set.steps_per_epoch:
-            raise BadRun(f"{folder.state}: damaged (an epoch has {training_set.steps_per_epoch} steps)")
-        # The weights to start from are in the state by now; their file need not be there any more.
-        gan = build_gan(dataclasses.replace(options, init_from=None) if saved else options)
-        if saved:
-            checkpoint.load_state(folder.state, gan)
-        folder.options, folder.data = dataclasses.asdict(options), data.record()
-        folder.write_options()
-        print(f"{folder.path}: going on after {progress}", flush=True)
-        return _fit(options, folder, training_set, validation, gan, progress)
+    return options
 
 
 def learning_rate(initial, schedule, n_epochs, epoch):
@@ -154,6 +180,15 @@ def _find_data(options, n_checking):
     )
 
 
+def _plan(options, data, progress=None):
+    """str, all that the processes of a run must have in common; where things lie may differ."""
+    return json.dumps([_without_paths(options), data.record(), str(progress)])
+
+
+def _without_paths(options):
+    return {field.name: getattr(options, field.name) for field in dataclasses.fields(Options) if not is_path(field)}
+
+
 def _require_same(folder, found):
     """Raises `BadRun` where the data is not what the run began with, as far as its folder remembers that."""
     remembered = {"fingerprints": found["fingerprints"], **folder.data}  # old runs have no fingerprints
@@ -163,8 +198,8 @@ def _require_same(folder, found):
             raise BadRun(f"{folder.path}: its {what.replace('_', ' ')} are not those that the run began with")
 
 
-def _pictures(options, data):
-    """What is trained on, and list of `(blurred, sharp)` to validate with, of the size that is trained on."""
+def _pictures(options, data, team):
+    """What this process trains on, and list of `(blurred, sharp)` to validate with, of the size that is trained on."""
     shares = options.share_of_each and list(zip(options.share_of_each, data.n_of_sources, strict=True))
     if shares and not all(data.n_of_sources):
         raise BadRun(f"--shares {options.shares}: a folder of --data_dir has no pairs left beside those set aside")
@@ -181,7 +216,10 @@ def _pictures(options, data):
         steps_per_epoch=options.steps_per_epoch,
         cache=options.cache,
         n_workers=options.n_workers,
+        part=(team.number, team.count),
     )
+    if not team.first:
+        return training_set, []
     validation = [training_set.whole(pair) for pair in data.validation_pairs]
     for number, path in enumerate(data.validation_photographs):
         validation.append(training_set.blurred_whole(path, number))
@@ -198,7 +236,8 @@ def build_gan(options):
         Compiled `DeblurGAN`, to be given to `fit`.
 
     Raises:
-        BadRun: if the batch cannot be shared among the GPUs, or `init_from` holds a generator of another size.
+        BadRun: if the batch cannot be shared among the GPUs or the processes, or `init_from` holds a generator of
+            another size.
         BadWeights: if a network would be too large to be saved, or `init_from` cannot be read or holds no generator.
         ValueError: if `vgg_weights` cannot be read, or PyTorch cannot do what `jit_compile` asks.
     """
@@ -210,11 +249,11 @@ def build_gan(options):
     # Keras draws its seeds from here; `keras.utils.set_random_seed` would import TensorFlow whatever the backend.
     random.seed(options.seed)
     policy = f"mixed_{options.mixed_precision}" if options.mixed_precision else "float32"
-    with gradients.devices(options.multi_gpu, building=True) as n_devices:
+    with gradients.devices(_shared(options), building=True) as n_devices:
         if options.batch_size % n_devices:
-            raise BadRun(
-                f"--batch_size {options.batch_size}: must be a multiple of the {n_devices} GPUs of --multi_gpu"
-            )
+            n_processes = processes.join().count
+            sharing = f"devices of {n_processes} processes" if n_processes > 1 else "GPUs of --multi_gpu"
+            raise BadRun(f"--batch_size {options.batch_size}: must be a multiple of the {n_devices} {sharing}")
         generator = generator_model(
             options.generator, options.ngf, options.n_blocks, dtype=policy, dropout=options.dropout
         )
@@ -255,6 +294,11 @@ def build_gan(options):
     return gan
 
 
+def _shared(options):
+    """bool, whether several devices share every batch."""
+    return options.multi_gpu or processes.join().count > 1
+
+
 def _initial_weights(path, generator, options):
     found = describe(path)
     if found["network"] != "generator":
@@ -274,15 +318,15 @@ def _no_loss(sharp, restored):
 
 def _fit(options, folder, training_set, validation, gan, progress):
     """Fits from `progress` on; returns the folder's path or raises `Stopped`."""
-    product = gan.averaged_generator
-    if options.mixed_precision or options.multi_gpu:
+    team, product = processes.join(), gan.averaged_generator
+    if options.mixed_precision or _shared(options):
         # What is saved is float32 and on one device.
         with gradients.devices(shared=False):
             product = generator_model(options.generator, options.ngf, options.n_blocks)
     steps = training_set.steps_per_epoch
-    unreadable = []
     with Interruption() as interruption:
         recorder = Recorder(
+            team,
             folder,
             progress,
             gan,
@@ -294,9 +338,7 @@ def _fit(options, folder, training_set, validation, gan, progress):
             rate_of=functools.partial(learning_rate, options.learning_rate, options.schedule, options.n_epochs),
             save_every=options.save_every,
             checkpoint_minutes=options.checkpoint_minutes,
-            trained_by={
-                field.name: getattr(options, field.name) for field in dataclasses.fields(Options) if not is_path(field)
-            },
+            trained_by=_without_paths(options),
             interruption=interruption,
         )
         reason = None
@@ -305,9 +347,9 @@ def _fit(options, folder, training_set, validation, gan, progress):
                 # An epoch that was interrupted is finished by itself, as `fit` knows only epochs of one length.
                 last_epoch = progress.epoch + 1 if progress.step else options.n_epochs
                 first, last = progress.epoch * steps + progress.step, last_epoch * steps
-                with gradients.devices(options.multi_gpu):
+                with gradients.devices(_shared(options)):
                     gan.fit(
-                        _noting(training_set.batches(first, last), unreadable),
+                        _noting(training_set, first, last, recorder),
                         steps_per_epoch=steps - progress.step,
                         initial_epoch=progress.epoch,
                         epochs=last_epoch,
@@ -317,35 +359,33 @@ def _fit(options, folder, training_set, validation, gan, progress):
                     )
             reason = recorder.failure
         except KeyboardInterrupt:
-            reason = "interrupted"
-        except FloatingPointError as error:
-            reason = f"Stopped in epoch {progress.epoch + 1}: {error}"
+            reason = recorder.failure or "interrupted"
         except Exception as error:
-            # TensorFlow wraps what happens in the threads that read images into an error of its own.
-            if unreadable:
-                reason = unreadable[0]
-            elif isinstance(error, OSError):
-                reason = f"{folder.path}: cannot be written to ({error.strerror or error})"
-            elif "RESOURCE_EXHAUSTED" in str(error) or "out of memory" in str(error).lower():
+            if "RESOURCE_EXHAUSTED" in str(error) or "out of memory" in str(error).lower():
                 reason = "out of memory; a new run with a smaller --batch_size or --crop_size needs less"
             else:
                 raise
         finally:
             recorder.close()
     if reason:
+        saved = f"saved up to {recorder.saved}, --resume {folder.path} goes on from there"
         raise Stopped(
-            f"{reason}; saved up to {recorder.saved}, --resume {folder.path} goes on from there",
-            interruption.signal_number,
+            f"{reason}; {saved if team.first else 'the first process says how to go on'}", recorder.signal_number
         )
     return folder.path
 
 
-def _noting(batches, reasons):
+def _noting(training_set, first, last, recorder):
+    """Yields batches; where one cannot be read, the recorder is told why and others stand in until `fit` has ended.
+
+    So every process takes the step that the others take, and all end behind it; nothing of it is kept.
+    """
     try:
-        yield from batches
+        yield from training_set.batches(first, last)
+        return
     except BadImage as error:
-        reasons.append(str(error))
-        raise
+        recorder.failure = str(error)
     except OSError as error:
-        reasons.append(f"{error.filename}: {error.strerror}" if error.filename else str(error))
-        raise
+        recorder.failure = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    size = training_set.batch_size // training_set.part[1], training_set.crop_size, training_set.crop_size, 3
+    yield from itertools.repeat((np.zeros(size, np.float32),) * 2)

@@ -46,6 +46,8 @@ class TrainingSet:
         cache: None, "memory" or a folder, which is made where it is missing: where decoded, reduced images are kept as
             uint8. A file in it that is cut off or not an image is made anew.
         n_workers: int, threads that prepare batches ahead.
+        part: `(number, count)`, int: of every batch, `batches` and `batch` prepare the samples of part `number`, from 0
+            on, of `count` equal ones, for one of several processes that share every batch.
 
     Raises:
         OSError: if the folder of `cache` cannot be made or written to, here and from whatever reads images. It has the
@@ -69,6 +71,7 @@ class TrainingSet:
         steps_per_epoch=None,
         cache=None,
         n_workers=4,
+        part=(0, 1),
     ):
         self.pairs = list(pairs)
         self.photographs = list(photographs)
@@ -83,6 +86,7 @@ class TrainingSet:
         if isinstance(self.cache, Path):
             self.cache.mkdir(parents=True, exist_ok=True)
         self.n_workers = n_workers
+        self.part = part
         self._in_memory = {}
         n_samples = len(self.pairs) * (3 if self.photographs else 1) or len(self.photographs)
         if shares:
@@ -97,7 +101,7 @@ class TrainingSet:
             last: int, or None for batches without end.
 
         Yields:
-            `(blurred, sharp)`: float32 `(batch_size, crop_size, crop_size, 3)` in [-1, 1].
+            `(blurred, sharp)`: float32 `(batch_size / count of parts, crop_size, crop_size, 3)` in [-1, 1].
 
         Raises:
             BadImage: if a file has become unreadable.
@@ -118,7 +122,10 @@ class TrainingSet:
     def batch(self, step):
         """Batch number `step` of the run, counted from 0 over all epochs; see `batches`."""
         epoch, step = divmod(step, self.steps_per_epoch)
-        samples = [self.sample(epoch, step * self.batch_size + place) for place in range(self.batch_size)]
+        number, count = self.part
+        size = self.batch_size // count
+        first = step * self.batch_size + number * size
+        samples = [self.sample(epoch, index) for index in range(first, first + size)]
         blurred, sharp = zip(*samples, strict=True)
         return from_uint8(np.stack(blurred)), from_uint8(np.stack(sharp))
 

@@ -5,6 +5,8 @@ import importlib.util
 import re
 import shlex
 import shutil
+import subprocess
+import textwrap
 from pathlib import Path
 
 import click
@@ -157,6 +159,41 @@ def test_command_lines_parse(words, monkeypatch):
     while isinstance(command, click.Group):
         name, command, words = command.resolve_command(click.Context(command), words)
     command.make_context(name, words)
+
+
+# What the schedulers bring, so that their job files run here: what they would start is printed, not started.
+SCHEDULER = """
+set -euo pipefail
+scontrol() { printf '%s\\n' node1 node2; }
+deblur-gan() { echo "${KERAS_DISTRIBUTION_JOB_ADDRESSES-} ${KERAS_DISTRIBUTION_PROCESS_ID-} deblur-gan $*"; }
+srun() { for SLURM_PROCID in 0 1; do export SLURM_PROCID; "$@"; done; }
+exec() { "$@"; }
+export -f deblur-gan exec
+export SLURM_JOB_NODELIST=node[1-2] SLURM_NTASKS=2 SLURM_ARRAY_TASK_ID=3 SLURM_ARRAY_TASK_COUNT=8 JOB_COMPLETION_INDEX=2
+"""
+
+
+def job_files():
+    """The shell of every job file in the pages; that of a YAML file is what a container is to run."""
+    yield from ((page, line, block) for page, line, block in blocks("bash"))
+    for page, line, block in blocks("yaml"):
+        for shell in re.findall(r"^( +)- \|\n((?:\1  .*\n)+)", block, re.MULTILINE):
+            yield page, line, textwrap.dedent(shell[1])
+
+
+@pytest.mark.parametrize("block", [pytest.param(block, id=f"{page}:{line}") for page, line, block in job_files()])
+def test_job_files_start_what_they_should(block, monkeypatch):
+    run = subprocess.run(["bash"], input=SCHEDULER + block, capture_output=True, text=True, timeout=60)
+    assert run.returncode == 0 and not run.stderr, run.stderr
+    started = [line.split(" deblur-gan ") for line in run.stdout.splitlines()]
+    for number, (variables, line) in enumerate(started):
+        test_command_lines_parse(["deblur-gan", *line.split()], monkeypatch)
+        if "train" in line:
+            # Slurm starts a process for each task here, Kubernetes one in each pod.
+            assert variables == (f"node1:29400 {number}" if len(started) > 1 else " 2")
+        else:
+            assert "--shard 3/8" in line  # the third, whether it is called 3 or, counted from 0 on, 2
+    assert len(started) in (1, 2)
 
 
 def test_every_script_is_used_in_the_pages():

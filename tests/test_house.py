@@ -20,7 +20,7 @@ PACKAGE = ROOT / "deblur_gan"
 FLOORS = [
     "backend files gradients hdf5 interruption knobs metadata metrics moving_average networks options",
     "checkpoint guard light losses paths photographs pytorch",
-    "blur flow frames gan pairs restoration weights",
+    "blur flow frames gan pairs processes restoration weights",
     "encoding engines evaluation run_data run_folder synthesis training_set",
     "data recorder report samples video",
     "batch export journal",
@@ -35,7 +35,7 @@ COMMANDS = sorted((PACKAGE / "commands").glob("*.py"))
 # What stands in one place is imported in one place; TensorFlow is also a format of files, and converts.
 ONLY_IN = {
     "tensorflow": ("gradients", "engines", "export"),
-    "jax": ("gradients",),
+    "jax": ("gradients", "processes"),
     "torch": ("gradients",),
     "h5py": ("hdf5",),
     "skimage.metrics": ("metrics",),

@@ -37,6 +37,17 @@ def test_blurred_and_sharp_get_the_same_crop_and_flip(tmp_path):
         np.testing.assert_array_equal(blurred, 255 - sharp)
 
 
+def test_parts_make_the_batch(tmp_path):
+    """The samples of several processes, one behind the other, are those of one."""
+    pairs, settings = negatives(tmp_path, 3), {"batch_size": 6, "crop_size": 16, "scale": 1, "seed": 7}
+    whole = TrainingSet(pairs, **settings)
+    parts = [TrainingSet(pairs, **settings, part=(number, 3)) for number in range(3)]
+    assert {part.steps_per_epoch for part in parts} == {whole.steps_per_epoch}
+    for step in range(3):
+        found = [np.concatenate(images) for images in zip(*(part.batch(step) for part in parts), strict=True)]
+        np.testing.assert_array_equal(found, whole.batch(step))
+
+
 def test_crops_fall_everywhere_and_half_are_mirrored(tmp_path):
     image = noise(0, 20, 19)
     pairs = negatives(tmp_path, 1, height=20, width=19)

@@ -59,8 +59,10 @@ def train(context, resume, **flags):
     killed at any moment goes on with --resume as if nothing had happened (bit for bit on the TensorFlow CPU backend
     with TF_DETERMINISTIC_OPS=1). Ctrl-C and SIGTERM save a checkpoint first; a second Ctrl-C leaves at once.
 
-    The backend is Keras': KERAS_BACKEND=tensorflow, jax or torch. The exit code is 0 if all epochs were done, 1 if the
-    run could not begin or had to stop, 2 if the command line makes no sense, 130 after Ctrl-C, 143 after SIGTERM.
+    The backend is Keras': KERAS_BACKEND=tensorflow, jax or torch. On JAX, several machines train together where the
+    variables of keras.distribution.initialize are set; docs/machines.md has job files. The exit code is 0 if all epochs
+    were done, 1 if the run could not begin or had to stop, 2 if the command line makes no sense, 130 after Ctrl-C, 143
+    after SIGTERM.
     """
     default = click.core.ParameterSource.DEFAULT
     given = {name: value for name, value in flags.items() if context.get_parameter_source(name) != default}
@@ -77,7 +79,7 @@ def train(context, resume, **flags):
 
     start_backend(training=True)
     try:
-        from deblur_gan import training
+        from deblur_gan import processes, training
     except ModuleNotFoundError as error:
         raise click.ClickException(f"{error}; training also needs: pip install matplotlib tensorboard") from None
     from deblur_gan.files import printable
@@ -98,4 +100,5 @@ def train(context, resume, **flags):
     # BadRun, BadImage, BadWeights, OSError: each is one line.
     except (OSError, ValueError) as error:
         raise click.ClickException(printable(" ".join(str(error).split()))) from None
-    click.echo(f"Done: {run_dir}")
+    if processes.join().first:
+        click.echo(f"Done: {run_dir}")
