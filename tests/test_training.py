@@ -26,6 +26,7 @@ from deblur_gan.checkpoint import BadRun, variables_of
 from deblur_gan.gan import DeblurGAN
 from deblur_gan.networks import generator_model
 from deblur_gan.options import Options
+from deblur_gan.processes import Team
 from deblur_gan.recorder import Recorder
 from deblur_gan.run_folder import RunFolder
 from deblur_gan.training import Stopped, learning_rate, resume, train
@@ -449,7 +450,7 @@ def test_shares_are_those_of_the_folders(pairs, tmp_path):
     """Of 2 pairs and 9 photographs with 3:1, three of four samples are pairs, each pair as often as the other."""
     few = write_pairs(tmp_path / "few", range(2), first=70)
     options = small(data_dir=few, synthetic=pairs / "sharp", shares="3:1", n_val_images=0)
-    training_set, _ = training._pictures(options, training._find_data(options, n_checking=0))
+    training_set, _ = training._pictures(options, training._find_data(options, n_checking=0), Team())
     handed = []
     training_set._pixels = lambda path, scale: handed.append(path) or photograph(0)
     for index in range(8):
@@ -459,7 +460,7 @@ def test_shares_are_those_of_the_folders(pairs, tmp_path):
     assert all(handed.count(path) == 3 for path in (few / "sharp").iterdir())
     options = small(data_dir=(few, pairs), shares="3:1", n_val_images=0, n_images=1)
     with pytest.raises(BadRun, match="^--shares 3:1: a folder of --data_dir has no pairs left"):
-        training._pictures(options, training._find_data(options, n_checking=0))
+        training._pictures(options, training._find_data(options, n_checking=0), Team())
 
 
 @on_tensorflow
