@@ -153,7 +153,7 @@ def evaluate(
                 "batch_size": batch_size,
                 "precision": dtype.removeprefix("mixed_"),
                 "versions": score_versions(),
-                "device": str(generator.weights[0].value.device),
+                "device": str(getattr(generator.weights[0].value, "device", "CPU")),  # OpenVINO does not say
             }
             _write_json(results[-1], about, problems)
             _write_page(results[-1], about, problems, sections)

@@ -15,8 +15,9 @@ import pytest
 from conftest import ROOT, photograph, save
 
 from deblur_gan import backend, shipped_generator
+from deblur_gan.networks import generator_model
 from deblur_gan.restoration import deblur
-from deblur_gan.weights import load_generator
+from deblur_gan.weights import load_generator, save_generator
 
 needs_openvino = pytest.mark.skipif(
     importlib.util.find_spec("openvino") is None or backend._keras_version() < backend.KERAS_FOR_OPENVINO,
@@ -210,3 +211,22 @@ print([name for name in ("tensorflow", "openvino") if name in sys.modules])
     )
     assert done.stdout.endswith("\n['openvino']\n"), done.stderr
     assert not (tmp_path / "intel").exists()  # where OpenVINO's telemetry would keep who this is
+
+
+@needs_openvino
+def test_it_is_scored_on_openvino(tmp_path):
+    """Whose arrays do not say which device they are on."""
+    for side in ("A", "B"):
+        (tmp_path / side).mkdir()
+        save(tmp_path / side / "1.png", photograph(0))
+    save_generator(generator_model("paper", ngf=4, n_blocks=1), tmp_path / "generator.h5")
+    command = ["test", "--weight_path", "generator.h5", "--data_dir", ".", "--protocol", "full", "--output_dir", "out"]
+    done = subprocess.run(
+        [sys.executable, "-m", "deblur_gan", *command],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "KERAS_BACKEND": "openvino"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "out" / "generator" / "metrics.json").read_text())["device"] == "CPU"
