@@ -49,16 +49,19 @@ def prose(text):
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory):
-    """The root of a clone in which `make_sample_images.py` was run, with a `meudec` file as weights.md asks for."""
+    """The root of a clone in which `make_sample_images.py` was run.
+
+    Its `meudec` file has no bias or statistic at its neutral value, which those of the box are.
+    """
     folder = tmp_path_factory.mktemp("clone")
     shutil.copytree(ROOT / "weights", folder / "weights", ignore=lambda root, names: set(names) - {"generator.h5"})
     write_sample_images(folder / "images")
-    meudec = generator_model("meudec")
+    meudec = generator_model("meudec", ngf=16)
     rng = np.random.default_rng(1)
-    for layer in meudec.layers:  # no bias or statistic at its neutral start
+    for layer in meudec.layers:
         moved = [w + rng.uniform(0, 0.1, w.shape).astype(np.float32) if w.ndim == 1 else w for w in layer.get_weights()]
         layer.set_weights(moved)
-    save_generator(meudec, folder / "meudec_generator.h5")
+    save_generator(meudec, folder / "weights" / "meudec_generator.h5")
     return folder
 
 
@@ -106,7 +109,7 @@ def test_snippets_run_as_printed(block, clone, monkeypatch):
     if "restored" in found:
         np.testing.assert_array_equal(found["restored"], deblur_gan.deblur(found["generator"], found["blurred"]))
     elif "generator" in found:
-        file = "meudec_generator.h5" if "meudec" in block else "weights/generator.h5"
+        file = "weights/meudec_generator.h5" if "meudec" in block else "weights/generator.h5"
         x = np.random.default_rng(0).uniform(-1, 1, (1, 16, 16, 3)).astype(np.float32)
         ours = keras.ops.convert_to_numpy(load_generator(file)(x))
         assert np.isfinite(ours).all()
