@@ -68,7 +68,7 @@ def restore(photograph, weights=None, strength=1.0, tile_size=None, precision="a
 
 
 def _deblur(weights, strength, tile_size, precision, pixels):
-    from deblur_gan.backend import dtype_to_restore_in, import_keras
+    from deblur_gan.backend import import_keras
 
     import_keras(restoring=True)
     from deblur_gan.restoration import deblur
@@ -76,18 +76,19 @@ def _deblur(weights, strength, tile_size, precision, pixels):
     if weights is None or isinstance(weights, (str, Path)):
         path = Path(weights or shipped_generator())
         changed = path.stat().st_mtime_ns if path.exists() else None
-        weights = _generator(os.path.abspath(path), changed, dtype_to_restore_in(precision))
+        weights = _generator(os.path.abspath(path), changed, precision)
     elif precision != "auto":
         raise ValueError(f"precision={precision!r}: a generator computes in what it was built with")
     return deblur(weights, pixels, tile_size, strength=strength)
 
 
 @functools.lru_cache(maxsize=2)
-def _generator(path, changed, dtype):
+def _generator(path, changed, precision):
     """The generator of a file as it was when it `changed`: a process does not read it again for each photograph."""
+    from deblur_gan.backend import dtype_to_restore_in
     from deblur_gan.weights import load_generator
 
-    return load_generator(path, dtype)
+    return load_generator(path, dtype_to_restore_in(precision))
 
 
 def _restored_array(change, array):

@@ -98,7 +98,7 @@ def _measure_training(setting, n_steps):
 
 
 def _measure_restoring(generator, ngf, n_times):
-    """Yields what it is measured on, then `(seconds, bytes)` of a photograph, as `deblur-gan restore` restores it."""
+    """Yields what it is measured on, then `(seconds, bytes)` of a photograph, on the backend that restores."""
     from deblur_gan.backend import start_backend
 
     start_backend(restoring=True)
