@@ -462,6 +462,16 @@ def test_the_script_has_a_flag_for_each_knob_and_its_help_says_the_defaults():
     assert flow_flags >= set(knobs) and len(knobs) == 7
 
 
+def test_without_any_knob_a_photograph_stays_as_it_is(sharp_dir, tmp_path):
+    off = [text for name in KINDS["handheld"] for text in (f"--{name}", "none")]
+    done = CliRunner().invoke(
+        command("blur_images.py"), ["--input_dir", str(sharp_dir), "--output_dir", str(tmp_path / "same"), *off]
+    )
+    assert done.exit_code == 0, done.output
+    for path in find_images(tmp_path / "same" / "A"):
+        np.testing.assert_array_equal(read_rgb(path), read_rgb(tmp_path / "same" / "B" / path.name))
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
