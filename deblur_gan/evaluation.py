@@ -17,7 +17,7 @@ from PIL import Image
 from deblur_gan.metrics import METRICS, SMALLEST_SIDE
 from deblur_gan.pairs import Pair
 from deblur_gan.photographs import BadImage, read_rgb
-from deblur_gan.restoration import WHOLE_IMAGE_PIXELS, deblur
+from deblur_gan.restoration import deblur, default_tile_size
 
 KINDS = ("blurred", "restored", "gain")
 
@@ -225,11 +225,8 @@ def _batches(pairs, protocol, batch_size, problems):
 
 
 def _restored_as_alone(generator, blurred, tile_size):
-    height, width = blurred.shape[1:3]
-    if tile_size is None and height * width <= WHOLE_IMAGE_PIXELS:
-        # `deblur` counts the pixels of the whole batch; here each image is to be treated as it would be alone.
-        tile_size = max(height, width, SMALLEST_SIDE)
-    return deblur(generator, blurred, tile_size)
+    # `deblur` counts the pixels of the whole batch; here each image is to be treated as it would be alone.
+    return deblur(generator, blurred, tile_size or default_tile_size(generator, *blurred.shape[1:3]))
 
 
 def summarize(rows):

@@ -24,7 +24,7 @@ from deblur_gan.engines import FORMATS, OURS, Engine, load_exported
 from deblur_gan.files import put_in_place, workshop
 from deblur_gan.metadata import reason
 from deblur_gan.photographs import find_images, read_rgb
-from deblur_gan.restoration import FULL_CONTRAST, SIZE_MULTIPLE, SMALLEST_WHOLE_SIDE, deblur
+from deblur_gan.restoration import FULL_CONTRAST, INSTANCE_TILE_SIZE, SIZE_MULTIPLE, SMALLEST_WHOLE_SIDE, deblur
 from deblur_gan.samples import write_sample_images
 from deblur_gan.weights import describe, load_generator, save_generator, save_pytorch
 
@@ -139,7 +139,7 @@ def _provenance(weight_path, precision):
     description = describe(weight_path)
     with open(weight_path, "rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    contrast = {"full_contrast": FULL_CONTRAST} if description["architecture"] == "paper" else {}
+    of_paper = {"full_contrast": FULL_CONTRAST, "tile_size": INSTANCE_TILE_SIZE}
     return {
         **description,
         "package_version": __version__,
@@ -150,7 +150,7 @@ def _provenance(weight_path, precision):
         "value_range": [-1, 1],
         "size_multiple": SIZE_MULTIPLE,
         "smallest_side": SMALLEST_WHOLE_SIDE,
-        **contrast,
+        **(of_paper if description["architecture"] == "paper" else {}),
     }
 
 

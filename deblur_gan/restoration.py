@@ -23,6 +23,9 @@ FULL_CONTRAST = 32.0
 WHOLE_IMAGE_PIXELS = 1_500_000
 TILE_SIZE = 1024
 LARGEST_DEFAULT_OVERLAP = 64
+# A generator with instance normalization learnt with the statistics of crops of 128 to 256 pixels and restores best
+# with those of parts as large: docs/restoring.md has what each size gains.
+INSTANCE_TILE_SIZE = 256
 
 # JAX compiles a generator for each size of image and keeps the code, some 7 MB. After so many sizes it is let go.
 SIZES_COMPILED = 16
@@ -33,8 +36,8 @@ def deblur(generator, image, tile_size=None, tile_overlap=None, progress=None, s
 
     The image is padded by reflection to the multiple of 4 that the networks take, small ones to 64 pixels, and
     cropped back. Tiles overlap and are blended linearly across the overlap. A generator with instance normalization
-    takes its statistics from each tile, so that tiles give slightly other pixels than the whole image; with batch
-    normalization they agree up to what lies beyond the tile.
+    takes its statistics from each tile, and restores better with those of tiles as large as what it was trained on;
+    with batch normalization, tiles and the whole image agree up to what lies beyond the tile.
 
     Instance normalization divides contrast away: such a generator adds the same grey levels to a photograph and to a
     faded copy of it, and finds blur where there is nothing at all. Its change is therefore multiplied by the contrast
@@ -45,7 +48,7 @@ def deblur(generator, image, tile_size=None, tile_overlap=None, progress=None, s
         generator: `keras.Model` from `generator_model` or `load_generator`.
         image: uint8 `(H, W, 3)`, or `(B, H, W, 3)` for several photographs of one size; H and W at least 1.
         tile_size: int, height and width of the tiles in pixels, rounded up to a multiple of 4; at least 8. None
-            takes the whole image at once up to `WHOLE_IMAGE_PIXELS` pixels and tiles of `TILE_SIZE` above.
+            is what `default_tile_size` says.
         tile_overlap: int, pixels shared by neighbouring tiles, less than `tile_size`. None is a quarter of the tile,
             at most `LARGEST_DEFAULT_OVERLAP`.
         progress: callable such as `tqdm` that is handed the list of tiles and iterates over it, for a progress bar.
@@ -68,8 +71,7 @@ def deblur(generator, image, tile_size=None, tile_overlap=None, progress=None, s
 
     height, width = image.shape[1:3]
     if tile_size is None:
-        whole = len(image) * height * width <= WHOLE_IMAGE_PIXELS
-        tile_size = max(height, width, SMALLEST_SIDE) if whole else TILE_SIZE
+        tile_size = default_tile_size(generator, height, width, len(image))
     if tile_size < SMALLEST_SIDE:
         raise ValueError(f"tile_size={tile_size}: must be at least {SMALLEST_SIDE}")
     if tile_overlap is None:
@@ -85,6 +87,27 @@ def deblur(generator, image, tile_size=None, tile_overlap=None, progress=None, s
         padded = _pad(image, SMALLEST_SIDE)
         restored = _restore_tiles(generator, padded, tile_size, tile_overlap, progress or list, strength)
     return restored[:, :height, :width]
+
+
+def default_tile_size(generator, height, width, n_images=1):
+    """The size of tiles that `deblur` takes unless told otherwise.
+
+    Args:
+        generator: `keras.Model`.
+        height, width: int, of the images in pixels.
+        n_images: int, how many are restored at once.
+
+    Returns:
+        int, in pixels: `INSTANCE_TILE_SIZE` for a generator with instance normalization. For others the longer side,
+        which is the whole image, up to `WHOLE_IMAGE_PIXELS` pixels altogether, and `TILE_SIZE` above.
+    """
+    if _normalizes_instances(generator):
+        return INSTANCE_TILE_SIZE
+    return max(height, width, SMALLEST_SIDE) if n_images * height * width <= WHOLE_IMAGE_PIXELS else TILE_SIZE
+
+
+def _normalizes_instances(generator):
+    return any(isinstance(layer, InstanceNormalization) for layer in generator.layers)
 
 
 def _next_multiple(side):
@@ -138,7 +161,7 @@ def _predict(generator, pixels):
     restored = generator.predict_on_batch(values)
     if not np.isfinite(restored).all():
         raise FloatingPointError("the generator answered with numbers that are not finite; its weights are unfit")
-    if any(isinstance(layer, InstanceNormalization) for layer in generator.layers):
+    if _normalizes_instances(generator):
         contrast = 127.5 * np.sqrt(values.var(axis=(1, 2)).mean(axis=-1))
         share = (contrast / FULL_CONTRAST)[:, None, None, None]
         if (share < 1).any():

@@ -6,7 +6,7 @@ import pytest
 
 from deblur_gan.networks import generator_model
 from deblur_gan.photographs import from_uint8, to_uint8
-from deblur_gan.restoration import SIZES_COMPILED, TILE_SIZE, _windows, deblur
+from deblur_gan.restoration import INSTANCE_TILE_SIZE, SIZES_COMPILED, TILE_SIZE, _windows, deblur, default_tile_size
 from deblur_gan.weights import load_generator
 
 GOLDEN = Path(__file__).parent / "golden" / "keras213_generator.h5"
@@ -44,7 +44,7 @@ def test_zero_head_returns_every_pixel_in_tiles(identity, size, tile_size, tile_
 
 
 def test_a_large_photograph_comes_back_and_goes_through_tiles(identity):
-    image = np.tile(noise(1000, 1000, 3), (1, 2, 1))
+    image = noise(600, 800, 3)
     seen = []
 
     def progress(tiles):
@@ -52,8 +52,24 @@ def test_a_large_photograph_comes_back_and_goes_through_tiles(identity):
         return tiles
 
     np.testing.assert_array_equal(deblur(identity, image, progress=progress), image)
-    assert len(seen) == 3
-    assert all(row.stop - row.start <= TILE_SIZE for (row, _), _ in seen)
+    assert len(seen) == 3 * 4
+    assert all(row.stop - row.start == INSTANCE_TILE_SIZE for (row, _), _ in seen)
+
+
+def test_batch_normalization_takes_the_whole_photograph_as_long_as_memory_lets_it(identity, meudec):
+    assert default_tile_size(meudec, 1000, 1500) == 1500
+    assert default_tile_size(meudec, 1, 3) == 8
+    assert default_tile_size(meudec, 1000, 1501) == default_tile_size(meudec, 1000, 1500, 2) == TILE_SIZE
+    assert default_tile_size(identity, 1000, 1500) == default_tile_size(identity, 8, 8) == INSTANCE_TILE_SIZE
+
+
+def test_instance_normalization_takes_its_statistics_nearby(inventive):
+    """What a part is restored to does not depend on what is far from it."""
+    image, other = noise(256, 1024, 3), noise(256, 1024, 3)
+    other[:, 512:] //= 4
+    np.testing.assert_array_equal(deblur(inventive, image)[:, :256], deblur(inventive, other)[:, :256])
+    whole, other_whole = (deblur(inventive, pixels, tile_size=1024)[:, :256] for pixels in (image, other))
+    assert (whole != other_whole).mean() > 0.1
 
 
 def test_photographs_of_one_size_go_together(meudec):
