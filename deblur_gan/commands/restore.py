@@ -97,8 +97,8 @@ def part_of_a_name(ctx, param, value):
 @click.option(
     "--tile_size",
     type=click.IntRange(min=8),
-    help="Restore in overlapping tiles of this many pixels.  [default: 256 for paper generators, which restore best so; "
-    "for meudec whole photographs up to 1.5 megapixels, and 1024 above]",
+    help="Restore in overlapping tiles of this many pixels.  [default: 256 for paper generators, which restore best "
+    "so; for meudec, whole photographs up to 1.5 megapixels, and 1024 above]",
 )
 @click.option(
     "--precision",
