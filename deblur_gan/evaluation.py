@@ -225,8 +225,10 @@ def _batches(pairs, protocol, batch_size, problems):
 
 
 def _restored_as_alone(generator, blurred, tile_size):
-    # `deblur` counts the pixels of the whole batch; here each image is to be treated as it would be alone.
-    return deblur(generator, blurred, tile_size or default_tile_size(generator, *blurred.shape[1:3]))
+    if tile_size is None:
+        # `deblur` counts the pixels of the whole batch; here each image is to be treated as it would be alone.
+        tile_size = default_tile_size(generator, *blurred.shape[1:3])
+    return deblur(generator, blurred, tile_size)
 
 
 def summarize(rows):

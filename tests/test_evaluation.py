@@ -128,6 +128,11 @@ def test_pairs_are_read_one_by_one_and_the_restored_image_is_handed_on(restored_
     rows.close()
 
 
+def test_a_tile_size_that_cannot_be_is_not_taken_for_the_default():
+    with pytest.raises(ValueError, match="tile_size=0"):
+        list(measure(random_generator(), arrays(1), metrics=("psnr",), tile_size=0))
+
+
 def test_batches_hold_one_size_and_change_nothing(monkeypatch):
     sizes = [(36, 48)] * 5 + [(20, 48)] + [(36, 48)] * 2
     pairs = [(f"{number}", *image_pair(number, *size)) for number, size in enumerate(sizes)]
