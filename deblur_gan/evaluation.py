@@ -89,6 +89,7 @@ def measure(
     protocol="full",
     *,
     tile_size=None,
+    ensemble=1,
     batch_size=1,
     metrics=tuple(METRICS),
     blurred_scores=None,
@@ -103,6 +104,7 @@ def measure(
             so that it may be a progress bar around a list.
         protocol: key of `PROTOCOLS`.
         tile_size: int, restore in tiles of so many pixels; None leaves it to `deblur`.
+        ensemble: int, as `deblur`.
         batch_size: int, consecutive images of one size that are restored at once. It does not change what is measured.
         metrics: names of `METRICS` to compute, on the blurred and on the restored image.
         blurred_scores: dict from `Row.pair_id` to the scores of the untouched blurred image. What it holds is not
@@ -133,7 +135,8 @@ def measure(
 
         for batch in _batches(pairs, protocol, batch_size, problems):
             start = time.perf_counter()
-            all_restored = _restored_as_alone(generator, np.stack([blurred for _, blurred, _ in batch]), tile_size)
+            images = np.stack([blurred for _, blurred, _ in batch])
+            all_restored = _restored_as_alone(generator, images, tile_size, ensemble)
             seconds = round((time.perf_counter() - start) / len(batch), 4)
             scores = []
             for (pair_id, blurred, sharp), restored in zip(batch, all_restored, strict=True):
@@ -153,7 +156,7 @@ def measure(
                 yield row
 
 
-def restore_pair(generator, pair, protocol="full", tile_size=None):
+def restore_pair(generator, pair, protocol="full", tile_size=None, ensemble=1):
     """Restores a pair to be looked at, exactly as `measure` does.
 
     Args, Raises: as `measure`.
@@ -162,7 +165,7 @@ def restore_pair(generator, pair, protocol="full", tile_size=None):
         `(sharp, blurred, restored)`, uint8 `(h, w, 3)` each.
     """
     blurred, sharp = read_pair(pair, protocol)
-    return sharp, blurred, _restored_as_alone(generator, blurred[None], tile_size)[0]
+    return sharp, blurred, _restored_as_alone(generator, blurred[None], tile_size, ensemble)[0]
 
 
 def read_pair(pair, protocol="full"):
@@ -224,11 +227,11 @@ def _batches(pairs, protocol, batch_size, problems):
         yield batch
 
 
-def _restored_as_alone(generator, blurred, tile_size):
+def _restored_as_alone(generator, blurred, tile_size, ensemble):
     if tile_size is None:
         # `deblur` counts the pixels of the whole batch; here each image is to be treated as it would be alone.
         tile_size = default_tile_size(generator, *blurred.shape[1:3])
-    return deblur(generator, blurred, tile_size)
+    return deblur(generator, blurred, tile_size, ensemble=ensemble)
 
 
 def summarize(rows):

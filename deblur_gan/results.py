@@ -48,6 +48,7 @@ def evaluate(
     batch_size=1,
     blur="blur",
     tile_size=None,
+    ensemble=1,
     save_images=False,
     precision="float32",
     command=(),
@@ -63,8 +64,9 @@ def evaluate(
     where that is taken too, the beginning of the sha256 goes behind.
 
     A run that was interrupted goes on where it stopped. A row of `metrics.csv` is used again only if the weights, the
-    content of both photographs, `tile_size`, the precision and the versions of the libraries are those it was measured
-    with; other rows are measured again. Rows that are still valid but not asked for stay in `metrics.csv` alone.
+    content of both photographs, `tile_size`, `ensemble`, the precision and the versions of the libraries are those it
+    was measured with; other rows are measured again. Rows that are still valid but not asked for stay in `metrics.csv`
+    alone.
 
     Args:
         weight_paths: list of str or Path, generators.
@@ -72,7 +74,7 @@ def evaluate(
         output_dir: str or Path; made where it does not exist.
         protocols: sequence of keys of `PROTOCOLS`.
         n_images: int, take so many pairs, evenly spread over all; None takes all.
-        batch_size, tile_size: as `measure`.
+        batch_size, tile_size, ensemble: as `measure`.
         blur: "blur" or "blur_gamma", see `find_pairs`.
         save_images: bool, also write the restored images, as PNG under `restored/<protocol>/<sequence>/`.
         precision: str, as `backend.dtype_to_restore_in`.
@@ -117,15 +119,17 @@ def evaluate(
         for path, description, (folder, sha256) in zip(weight_paths, descriptions, folders, strict=True):
             problems = [f"{left}: has no counterpart of the same name, or more than one" for left in unmatched]
             generator = load_generator(path, dtype)
-            journal = Journal(folder, sha256, tile_size, dtype, files, save_images)
+            journal = Journal(folder, sha256, tile_size, ensemble, dtype, files, save_images)
             sections = []
             try:
                 for protocol in protocols:
                     scores = blurred_scores[protocol]
-                    rows = _measure(generator, protocol, pairs, journal, tile_size, batch_size, scores, problems)
+                    rows = _measure(
+                        generator, protocol, pairs, journal, tile_size, ensemble, batch_size, scores, problems
+                    )
                     if rows:
                         images = [(row, journal.thumbnail(row)) for row in rows]
-                        examples = _examples(rows, generator, files, tile_size)
+                        examples = _examples(rows, generator, files, tile_size, ensemble)
                         sections.append(Section(protocol, _by_sequence(rows), images, examples))
             except FloatingPointError as error:
                 raise BadWeights(f"{path}: {error}") from None
@@ -150,6 +154,7 @@ def evaluate(
                     "sha256": files.sha256(rows),
                 },
                 "tile_size": tile_size,
+                "ensemble": ensemble,
                 "batch_size": batch_size,
                 "precision": dtype.removeprefix("mixed_"),
                 "versions": score_versions(),
@@ -186,7 +191,7 @@ def _take_folders(output_dir, weight_paths, locks):
     return list(taken.items())
 
 
-def _measure(generator, protocol, pairs, journal, tile_size, batch_size, blurred_scores, problems):
+def _measure(generator, protocol, pairs, journal, tile_size, ensemble, batch_size, blurred_scores, problems):
     """Measures what is not measured yet; returns the rows of all usable pairs, in their order."""
     rows = {}
     psnrs = {"blurred": [], "restored": []}
@@ -214,6 +219,7 @@ def _measure(generator, protocol, pairs, journal, tile_size, batch_size, blurred
             unmeasured(),
             protocol,
             tile_size=tile_size,
+            ensemble=ensemble,
             batch_size=batch_size,
             blurred_scores=blurred_scores,
             problems=problems,
@@ -264,6 +270,7 @@ def _write_page(result, about, problems, sections):
         "Network": ", ".join(f"{key} {weights[key]}" for key in ("architecture", "ngf", "n_blocks")),
         "Data": f"{data['folder']}, {data['n_pairs']} of {data['n_pairs_found']} pairs (sha256 {data['sha256']})",
         "Tiles": f"{about['tile_size']} pixels" if about["tile_size"] else "none asked for",
+        "Ensemble": f"the mean of {about['ensemble']} views" if about["ensemble"] > 1 else "none",
         "Measured": f"{about['created']} on {about['device']} in {about['precision']} with {libraries}",
         "Command": " ".join(about["command"]),
     }
@@ -271,13 +278,13 @@ def _write_page(result, about, problems, sections):
         write_page(temporary, f"Deblurring with {result.name}", facts, sections, problems)
 
 
-def _examples(rows, generator, files, tile_size):
+def _examples(rows, generator, files, tile_size, ensemble):
     """The pairs with the best, the median and the worst gain in PSNR, restored once more to be looked at."""
     ranked = sorted((row for row in rows if not row.perfect), key=lambda row: row.gain["psnr"])
     titles = {len(ranked) // 2: "Median gain", 0: "Worst gain", len(ranked) - 1: "Best gain"} if ranked else {}
     examples = []
     for place in sorted(titles, reverse=True):
         row = ranked[place]
-        images = restore_pair(generator, files.pairs[row.pair_id], row.protocol, tile_size)
+        images = restore_pair(generator, files.pairs[row.pair_id], row.protocol, tile_size, ensemble)
         examples.append(Example(titles[place], row, *images))
     return examples

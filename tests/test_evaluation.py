@@ -35,7 +35,7 @@ def restored_as(monkeypatch):
     """Makes `deblur` a function of pixels, where what a network does is not the point."""
 
     def install(function):
-        monkeypatch.setattr(evaluation, "deblur", lambda _, images, tile_size: function(images))
+        monkeypatch.setattr(evaluation, "deblur", lambda _, images, tile_size, ensemble: function(images))
         monkeypatch.setattr(evaluation, "default_tile_size", lambda *_: None)
 
     return install
@@ -144,9 +144,9 @@ def test_batches_hold_one_size_and_change_nothing(monkeypatch):
 
     shapes, deblur = [], evaluation.deblur
 
-    def recorded(generator, image, *rest):
+    def recorded(generator, image, *rest, **options):
         shapes.append(image.shape)
-        return deblur(generator, image, *rest)
+        return deblur(generator, image, *rest, **options)
 
     monkeypatch.setattr(evaluation, "deblur", recorded)
     # Two images fit under the limit above which `deblur` would take tiles, three do not.

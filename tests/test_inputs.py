@@ -115,9 +115,9 @@ def test_a_list_gives_a_list_of_the_same_kinds(generator, turned, kind):
     assert restored[1].shape == GREY.shape and restored[1].dtype == float
 
 
-def test_strength_and_tiles_are_those_of_deblur(generator):
-    found = restore(RGB, generator, strength=0.5, tile_size=24)
-    np.testing.assert_array_equal(found, deblur(generator, RGB, tile_size=24, strength=0.5))
+def test_strength_tiles_and_ensemble_are_those_of_deblur(generator):
+    found = restore([RGB], generator, strength=0.5, tile_size=24, ensemble=4)
+    np.testing.assert_array_equal(found[0], deblur(generator, RGB, tile_size=24, strength=0.5, ensemble=4))
 
 
 def test_the_precision_is_that_of_the_network(generator):

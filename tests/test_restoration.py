@@ -6,7 +6,15 @@ import pytest
 
 from deblur_gan.networks import generator_model
 from deblur_gan.photographs import from_uint8, to_uint8
-from deblur_gan.restoration import INSTANCE_TILE_SIZE, SIZES_COMPILED, TILE_SIZE, _windows, deblur, default_tile_size
+from deblur_gan.restoration import (
+    ENSEMBLES,
+    INSTANCE_TILE_SIZE,
+    SIZES_COMPILED,
+    TILE_SIZE,
+    _windows,
+    deblur,
+    default_tile_size,
+)
 from deblur_gan.weights import load_generator
 
 GOLDEN = Path(__file__).parent / "golden" / "keras213_generator.h5"
@@ -107,6 +115,50 @@ def test_strength_goes_from_the_photograph_to_what_is_restored(inventive, tile_s
     assert np.abs(away).max() <= 0.5 + 0.25 * 0.5 + 1e-3 and (quarter != image).any()
 
 
+VIEWS = {
+    "left to right": lambda image: image[:, ::-1],
+    "upside down": lambda image: image[::-1],
+    "transposed": lambda image: image.swapaxes(0, 1),
+}
+
+
+@pytest.mark.parametrize("tile_size", [None, 64])
+@pytest.mark.parametrize(
+    ("ensemble", "kept"),
+    [(1, []), (2, ["left to right"]), (4, ["left to right", "upside down"]), (8, list(VIEWS))],
+)
+def test_an_ensemble_restores_a_view_as_it_restores_the_image(inventive, ensemble, kept, tile_size):
+    image = noise(160, 96, 3)  # whole tiles, which lie symmetrically
+    restored = deblur(inventive, image, tile_size, 32, ensemble=ensemble).astype(int)
+    for name, view in VIEWS.items():
+        of_view = deblur(inventive, np.ascontiguousarray(view(image)), tile_size, 32, ensemble=ensemble)
+        away = np.abs(of_view - view(restored))
+        assert away.max() <= 1 if name in kept else away.mean() > 1, name
+
+
+@pytest.mark.parametrize("ensemble", ENSEMBLES)
+def test_an_ensemble_is_the_mean_of_its_views(inventive, ensemble):
+    image = noise(64, 96, 3)
+    alone = []
+    for number in range(ensemble):
+        views = [view for bit, view in enumerate(VIEWS.values()) if number >> bit & 1]
+        seen = image
+        for view in views:
+            seen = view(seen)
+        restored = deblur(inventive, np.ascontiguousarray(seen))
+        for view in reversed(views):
+            restored = view(restored)
+        alone.append(restored)
+    # Half a level from rounding each of them, half from rounding their mean.
+    assert np.abs(deblur(inventive, image, ensemble=ensemble) - np.mean(alone, axis=0)).max() <= 1 + 1e-3
+
+
+@pytest.mark.parametrize("ensemble", ENSEMBLES)
+def test_zero_head_returns_every_pixel_of_an_ensemble(identity, ensemble):
+    image = noise(37, 300, 3)
+    np.testing.assert_array_equal(deblur(identity, image, ensemble=ensemble), image)
+
+
 def test_padding_is_out_of_sight(meudec):
     """Sizes that need padding give, away from the border, what a larger cut of the photograph gives."""
     image = noise(96, 96, 3)
@@ -200,6 +252,7 @@ def test_tiles_equal_the_whole_image_where_they_see_enough(meudec):
         (np.zeros((8, 8, 3), np.uint8), {"tile_size": 16, "tile_overlap": 16}, "tile_overlap=16"),
         (np.zeros((8, 8, 3), np.uint8), {"strength": 1.1}, "strength=1.1: must be from 0 to 1"),
         (np.zeros((8, 8, 3), np.uint8), {"strength": float("nan")}, "strength=nan"),
+        (np.zeros((8, 8, 3), np.uint8), {"ensemble": 3}, "ensemble=3: must be one of 1, 2, 4, 8"),
     ],
 )
 def test_bad_arguments_are_named(identity, image, options, message):

@@ -8,6 +8,7 @@ import sys
 import threading
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -17,9 +18,9 @@ from PIL import Image
 from deblur_gan import batch
 from deblur_gan.backend import engine_and_precision
 from deblur_gan.batch import find_jobs
-from deblur_gan.commands import main
+from deblur_gan.commands import ensemble_option, main
 from deblur_gan.photographs import encoded, read_photograph, write_photograph
-from deblur_gan.restoration import deblur
+from deblur_gan.restoration import ENSEMBLES, deblur
 from deblur_gan.weights import load_generator
 
 MEUDEC = ROOT / "tests" / "golden" / "keras213_generator.h5"
@@ -186,6 +187,11 @@ def test_nothing_to_restore_is_said(identity_weights):
     assert not Path("restored").exists()
 
 
+def test_the_commands_offer_every_ensemble():
+    [option] = ensemble_option(click.command()(lambda: None)).params
+    assert tuple(option.type.choices) == ENSEMBLES
+
+
 # ---- what is written
 
 
@@ -198,10 +204,10 @@ def test_side_by_side_is_blurred_then_restored():
     np.testing.assert_array_equal(both[:, 16:, 3], image[:, :, 3])
 
 
-def test_strength_and_tiles_are_those_of_deblur():
+def test_strength_tiles_and_ensemble_are_those_of_deblur():
     image = save("a.png", noise(40, 50, 3))
-    assert restore(MEUDEC, "a.png", "--strength", "0.5", "--tile_size", "24").exit_code == 0
-    expected = deblur(load_generator(MEUDEC), image, tile_size=24, strength=0.5)
+    assert restore(MEUDEC, "a.png", "--strength", "0.5", "--tile_size", "24", "--ensemble", "4").exit_code == 0
+    expected = deblur(load_generator(MEUDEC), image, tile_size=24, strength=0.5, ensemble=4)
     np.testing.assert_array_equal(np.asarray(Image.open("restored/a.png")), expected)
 
 

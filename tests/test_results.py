@@ -98,7 +98,7 @@ def measured(monkeypatch):
 def quick(monkeypatch):
     """Lets a few weights brighten instead of a network restore, where the network is not the point."""
 
-    def brighten(generator, images, tile_size=None):
+    def brighten(generator, images, tile_size=None, ensemble=1):
         head = generator.get_layer("head_conv").get_weights()[0]
         step = 0 if not head.any() else 1 + int(abs(head[0, 0, 0, 0]) * 1e4) % 5
         return np.clip(images.astype(int) + step, 0, 255).astype(np.uint8)
@@ -115,11 +115,12 @@ def read_json(folder):
     return json.loads((folder / "metrics.json").read_text(), parse_constant=pytest.fail)
 
 
-@pytest.mark.parametrize("name", ["paper", "meudec"])
-def test_restored_row_is_the_score_of_what_deblur_returns(weights, tmp_path, name):
+@pytest.mark.parametrize(("name", "ensemble"), [("paper", 1), ("meudec", 1), ("paper", 4)])
+def test_restored_row_is_the_score_of_what_deblur_returns(weights, tmp_path, name, ensemble):
     folder = write_pairs(tmp_path / "data", ["one"])
-    [result], _ = evaluate([weights[name]], folder, tmp_path / "results", save_images=True)
-    restored = restoration.deblur(load_generator(weights[name]), np.asarray(Image.open(folder / "blur" / "one.png")))
+    [result], _ = evaluate([weights[name]], folder, tmp_path / "results", save_images=True, ensemble=ensemble)
+    blurred = np.asarray(Image.open(folder / "blur" / "one.png"))
+    restored = restoration.deblur(load_generator(weights[name]), blurred, ensemble=ensemble)
     [row] = result.rows["full"]
     sharp = np.asarray(Image.open(folder / "sharp" / "one.png"))
     assert row.restored["psnr"] == pytest.approx(peak_signal_noise_ratio(sharp, restored))
@@ -215,7 +216,7 @@ def test_every_row_is_on_disk_before_the_next_image(weights, tmp_path, measured,
     folder, path = write_pairs(tmp_path / "data", "abcd"), tmp_path / "out" / "identity" / "metrics.csv"
     on_disk = []
 
-    def stop_at_the_third(_, images, tile_size):
+    def stop_at_the_third(_, images, tile_size, ensemble):
         on_disk.append([line.split(",")[2] for line in path.read_text().splitlines()[1:]])
         if len(on_disk) == 4:
             raise KeyboardInterrupt
@@ -226,7 +227,7 @@ def test_every_row_is_on_disk_before_the_next_image(weights, tmp_path, measured,
         evaluate([weights["identity"]], folder, tmp_path / "out")
     assert on_disk == [[], ["a"], ["a", "b"], ["a", "b", "c"]]
     before = read_csv(path.parent)
-    monkeypatch.setattr(evaluation, "deblur", lambda _, images, tile_size: images)
+    monkeypatch.setattr(evaluation, "deblur", lambda _, images, tile_size, ensemble: images)
     [result], _ = evaluate([weights["identity"]], folder, tmp_path / "out")
     assert read_csv(path.parent)[:3] == before and measured == [("full", name) for name in "abcd"]
     assert result.summaries["full"]["overall"]["n_images"] == 4
@@ -279,6 +280,9 @@ def test_only_what_is_not_measured_yet_is_measured(weights, tmp_path, measured, 
     run(tile_size=16, precision="bfloat16")
     assert measured == [("full", name) for name in "abcd"]
     assert read_json(again.folder)["precision"] == "bfloat16"
+    run(tile_size=16, precision="bfloat16", ensemble=2)
+    assert measured == [("full", name) for name in "abcd"]
+    assert read_json(again.folder)["ensemble"] == 2
     assert list(pictures.iterdir()) == []
     assert len(list((again.folder / "thumbnails").iterdir())) == 4
 

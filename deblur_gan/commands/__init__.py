@@ -59,6 +59,14 @@ main = _Group(
     "`deblur-gan COMMAND --help` says what a command takes.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+# `restoration.ENSEMBLES`, without its imports.
+ensemble_option = click.option(
+    "--ensemble",
+    type=click.Choice([1, 2, 4, 8]),
+    default=1,
+    show_default=True,
+    help="Restore so many mirrored and turned views, and take their mean: better, and so many times as long.",
+)
 click.version_option(__version__, prog_name="deblur-gan")(main)
 
 

@@ -12,7 +12,7 @@ import click
 
 from deblur_gan import shipped_generator
 from deblur_gan.backend import PRECISIONS
-from deblur_gan.commands import home
+from deblur_gan.commands import ensemble_option, home
 
 # As people write them, and as Pillow does.
 FORMATS = {
@@ -100,6 +100,7 @@ def part_of_a_name(ctx, param, value):
     help="Restore in overlapping tiles of this many pixels.  [default: 256 for paper generators, which restore best "
     "so; for meudec, whole photographs up to 1.5 megapixels, and 1024 above]",
 )
+@ensemble_option
 @click.option(
     "--precision",
     type=click.Choice(PRECISIONS),
@@ -114,7 +115,7 @@ def part_of_a_name(ctx, param, value):
 @click.option("--dry_run", is_flag=True, help="Say what would be written, and write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print a line of JSON for each photograph instead of words.")
 @click.pass_context
-def restore(context, photographs, input_dir, weight_path, tile_size, strength, precision, **options):
+def restore(context, photographs, input_dir, weight_path, tile_size, strength, ensemble, precision, **options):
     """Restores PHOTOGRAPHS, files and folders of them, at their own size, whatever it is.
 
     JPEG, PNG, WebP, TIFF, BMP, AVIF and, with pillow-heif, HEIC are read; with PyAV also videos, where they are named
@@ -142,8 +143,8 @@ def restore(context, photographs, input_dir, weight_path, tile_size, strength, p
         from deblur_gan.weights import load_generator
 
         generator = load_generator(weight_path, dtype)
-        deblurred = functools.partial(deblur, generator, tile_size=tile_size, progress=tile_bar, strength=strength)
-        return deblurred, engine_and_precision(dtype)
+        how = {"tile_size": tile_size, "strength": strength, "ensemble": ensemble}
+        return functools.partial(deblur, generator, progress=tile_bar, **how), engine_and_precision(dtype)
 
     try:
         if STREAM in sources:

@@ -7,7 +7,7 @@ import click
 
 from deblur_gan import shipped_generator
 from deblur_gan.backend import PRECISIONS
-from deblur_gan.commands import home
+from deblur_gan.commands import ensemble_option, home
 
 
 @click.command(context_settings={"show_default": True})
@@ -55,6 +55,7 @@ from deblur_gan.commands import home
     type=click.IntRange(min=8),
     help="Restore in tiles of so many pixels, to save memory.  [default: as `deblur-gan restore`]",
 )
+@ensemble_option
 @click.option(
     "--precision",
     type=click.Choice(PRECISIONS),
