@@ -163,8 +163,8 @@ class _Darkroom:
             self.generators[name] = load_generator(self.weights[name], dtype_to_restore_in())
         return self.generators[name]
 
-    def restore(self, path, name, weights, strength, progress):
-        """Restores one photograph, or finds what it was restored to with the same weights and strength.
+    def restore(self, path, name, weights, strength, ensemble, progress):
+        """Restores one photograph, or finds what it was restored to with the same weights, strength and ensemble.
 
         Args:
             path: Path of the photograph, which is called `name`.
@@ -177,7 +177,7 @@ class _Darkroom:
         Raises:
             BadImage, OSError, FloatingPointError, MemoryError: if it cannot be restored.
         """
-        asked = path, name, weights, strength
+        asked = path, name, weights, strength, ensemble
         if asked in self.results and all(file.exists() for file in (self.results[asked][0], *self.results[asked][1])):
             return self.results[asked]
 
@@ -188,8 +188,8 @@ class _Darkroom:
                 yield tile
 
         photograph = read_photograph(path)
-        restore = functools.partial(deblur, self.generator(weights), progress=watched, strength=strength)
-        result = restored_copy(restore, photograph)
+        how = {"progress": watched, "strength": strength, "ensemble": ensemble}
+        result = restored_copy(functools.partial(deblur, self.generator(weights), **how), photograph)
         folder = self.cache / secrets.token_hex(16)
         folder.mkdir()
         restored = folder / name
@@ -211,15 +211,20 @@ def _blocks(folder, weights, stopping):
     write_sample_images(folder / "samples")
     samples = [*sorted((folder / "samples/test/A").glob("*.png")), folder / "samples/real/clock_motion.png"]
 
-    def restore(photographs, strength, weights, progress=gr.Progress()):  # noqa: B008 (how Gradio is asked for one)
-        """Restores photographs at their own size: the uploaded files, the strength from 0 to 1, the weights."""
+    def restore(photographs, strength, weights, ensemble, progress=gr.Progress()):  # noqa: B008 (Gradio's way)
+        """Restores photographs at their own size: the files, the strength from 0 to 1, the weights, the ensemble."""
         restored, shown, notes = [], [], []
         for number, (path, name) in enumerate(photographs, 1):
             title = printable(name) if len(photographs) == 1 else f"{number} of {len(photographs)}: {printable(name)}"
             progress(0, desc=title)
             try:
                 file, pair, remarks = darkroom.restore(
-                    path, name, weights, strength, lambda tiles, title=title: progress.tqdm(tiles, title, unit="tiles")
+                    path,
+                    name,
+                    weights,
+                    strength,
+                    ensemble,
+                    lambda tiles, title=title: progress.tqdm(tiles, title, unit="tiles"),
                 )
                 restored.append(str(file))
                 shown.append((name, *map(str, pair)))
@@ -258,6 +263,12 @@ def _blocks(folder, weights, stopping):
                 )
                 strength = gr.Slider(0, 1, 1, step=0.05, label="Strength", elem_id="strength")
                 chosen = gr.Dropdown(list(weights), label="Weights", visible=len(weights) > 1, elem_id="weights")
+                ensemble = gr.Radio(
+                    [("fast", 1), ("finer, 4 times as long", 4), ("finest, 8 times as long", 8)],
+                    value=1,
+                    label="Quality",
+                    elem_id="ensemble",
+                )
                 sample = gr.Dataset(
                     components=[gr.Image(render=False)],
                     samples=[[str(path)] for path in samples],
@@ -286,9 +297,9 @@ def _blocks(folder, weights, stopping):
         results = gr.State([])
 
         calls = gr.on(
-            [photographs.change, strength.release, chosen.change],
+            [photographs.change, strength.release, chosen.change, ensemble.change],
             restore,
-            [photographs, strength, chosen],
+            [photographs, strength, chosen, ensemble],
             [restored, notes, results],
             api_name="restore",
             trigger_mode="always_last",

@@ -106,9 +106,9 @@ class Served:
         except urllib.error.HTTPError as error:
             return error.code, error.read()
 
-    def restore(self, photographs, strength=1, weights="generator.h5"):
+    def restore(self, photographs, strength=1, weights="generator.h5", ensemble=1):
         """`(event, data)` of the last word of the endpoint `restore`."""
-        status, text = self.ask("gradio_api/call/restore", {"data": [photographs, strength, weights]})
+        status, text = self.ask("gradio_api/call/restore", {"data": [photographs, strength, weights, ensemble]})
         if status != 200:
             return "refused", text.decode()
         _, text = self.ask(f"gradio_api/call/restore/{json.loads(text)['event_id']}")
@@ -319,18 +319,26 @@ def test_what_the_pages_say_of_curl_and_python_works_as_printed(served, pictures
     assert (tmp_path / "restored.jpg").read_bytes() == wanted[NAME]
 
 
-def test_strength_and_weights_are_those_that_were_asked_for(served, pictures, weights):
+def test_strength_weights_and_ensemble_are_those_that_were_asked_for(served, pictures, weights):
     upload = served.upload(pictures / "second.png")
     blurred = read_rgb(pictures / "second.png")
     generators = {name: load_generator(path, dtype_to_restore_in()) for name, path in weights.items()}
-    for name, strength in (("generator.h5", 1), ("other.h5", 1), ("other.h5", 0.5), ("other.h5", 0)):
-        event, (files, notes, *_) = served.restore([upload], strength, name)
+    for name, strength, ensemble in (
+        ("generator.h5", 1, 1),
+        ("generator.h5", 1, 4),
+        ("other.h5", 1, 1),
+        ("other.h5", 0.5, 1),
+        ("other.h5", 0, 1),
+    ):
+        event, (files, notes, *_) = served.restore([upload], strength, name, ensemble)
         assert event == "complete" and notes == ""
         restored = read_rgb(files[0]["path"])
-        np.testing.assert_array_equal(restored, deblur(generators[name], blurred, strength=strength))
+        expected = deblur(generators[name], blurred, strength=strength, ensemble=ensemble)
+        np.testing.assert_array_equal(restored, expected)
         assert files[0]["orig_name"] == "second.png"
     np.testing.assert_array_equal(restored, blurred)
     assert served.restore([upload], 1, "../generator.h5")[0] == "error"
+    assert served.restore([upload], ensemble=3)[0] == "error"
     assert served.restore([upload], 2)[0] == "error" or "strength" in served.restore([upload], 2)[1][1]
 
 
@@ -403,12 +411,18 @@ def test_a_malformed_call_is_one_line_on_the_terminal(served, tmp_path, capfd):
     inside = file_data("a\0b")
     calls = [
         [],
-        [5, 1, "generator.h5"],
-        [[5], 1, "generator.h5"],
-        [[], "much", "generator.h5"],
-        [[], 2, "generator.h5"],
+        [[], 1, "generator.h5"],
+        [5, 1, "generator.h5", 1],
+        [[5], 1, "generator.h5", 1],
+        [[], "much", "generator.h5", 1],
+        [[], 2, "generator.h5", 1],
+        [[], None, None, None],
+        [[], 1, "nothing\n.h5", 1],
+        [[], 1, "generator.h5", 3],
+        [[], 1, "generator.h5", "many"],
+        [[file_data(tmp_path)], 1, "generator.h5", 1],
+        [[inside], 1, 5, 1],
     ]
-    calls += [[[], None, None], [[], 1, "nothing\n.h5"], [[file_data(tmp_path)], 1, "generator.h5"], [[inside], 1, 5]]
     capfd.readouterr()
     for number, data in enumerate(calls, 1):
         _, answer = served.ask("gradio_api/call/restore", {"data": data})
