@@ -5,6 +5,7 @@ untouched blurred image; a `Row` holds both. What is measured is `deblur`, the w
 and the validation of a training run both measure here.
 """
 
+import itertools
 import os
 import time
 from collections.abc import Callable
@@ -90,6 +91,7 @@ def measure(
     *,
     tile_size=None,
     ensemble=1,
+    align=0,
     batch_size=1,
     metrics=tuple(METRICS),
     blurred_scores=None,
@@ -105,11 +107,12 @@ def measure(
         protocol: key of `PROTOCOLS`.
         tile_size: int, restore in tiles of so many pixels; None leaves it to `deblur`.
         ensemble: int, as `deblur`.
+        align: int, pixels by which blurred and restored images may be shifted to fit the sharp one, see `aligned`.
         batch_size: int, consecutive images of one size that are restored at once. It does not change what is measured.
         metrics: names of `METRICS` to compute, on the blurred and on the restored image.
         blurred_scores: dict from `Row.pair_id` to the scores of the untouched blurred image. What it holds is not
             computed again and what it lacks is added: pass one dict to several calls on the same pairs. It holds for
-            one protocol and one choice of metrics, and no two pairs may have one name.
+            one protocol, one `align` and one choice of metrics, and no two pairs may have one name.
         problems: list, to which one line is added for each pair that cannot be used; None raises `BadImage` instead.
         on_restored: function that is called with each `Row` and the restored image, uint8 `(h, w, 3)`.
 
@@ -125,15 +128,18 @@ def measure(
         raise ValueError(f"protocol={protocol!r}: must be one of {', '.join(PROTOCOLS)}")
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size}: must be at least 1")
+    if align < 0:
+        raise ValueError(f"align={align}: must be at least 0")
     if not metrics or not set(metrics) <= METRICS.keys():
         raise ValueError(f"metrics={list(metrics)}: must be some of {', '.join(METRICS)}")
     seen = set()
     with ThreadPoolExecutor(os.cpu_count()) as threads:
 
         def start_scoring(sharp, image):
+            image, sharp = aligned(image, sharp, align)
             return {name: threads.submit(METRICS[name].score, sharp, image) for name in metrics}
 
-        for batch in _batches(pairs, protocol, batch_size, problems):
+        for batch in _batches(pairs, protocol, align, batch_size, problems):
             start = time.perf_counter()
             images = np.stack([blurred for _, blurred, _ in batch])
             all_restored = _restored_as_alone(generator, images, tile_size, ensemble)
@@ -156,30 +162,62 @@ def measure(
                 yield row
 
 
-def restore_pair(generator, pair, protocol="full", tile_size=None, ensemble=1):
-    """Restores a pair to be looked at, exactly as `measure` does.
+def restore_pair(generator, pair, protocol="full", tile_size=None, ensemble=1, align=0):
+    """Restores a pair to be looked at, exactly as `measure` does; with `align`, what is scored of it.
 
     Args, Raises: as `measure`.
 
     Returns:
         `(sharp, blurred, restored)`, uint8 `(h, w, 3)` each.
     """
-    blurred, sharp = read_pair(pair, protocol)
-    return sharp, blurred, _restored_as_alone(generator, blurred[None], tile_size, ensemble)[0]
+    blurred, sharp = read_pair(pair, protocol, align)
+    restored = _restored_as_alone(generator, blurred[None], tile_size, ensemble)[0]
+    (blurred, inside), (restored, _) = (aligned(image, sharp, align) for image in (blurred, restored))
+    return inside, blurred, restored
 
 
-def read_pair(pair, protocol="full"):
+def aligned(image, sharp, reach):
+    """Cuts out of an image what fits the inside of the sharp one best, as whole pixels go.
+
+    Of all parts that are shifted by up to `reach` pixels down and across it is the one with the least squared error,
+    of equal ones the least shifted. In real pairs the sharp photograph may lie beside the blurred one, and scores would
+    measure that.
+
+    Args:
+        image, sharp: uint8 `(H, W, 3)`, more than `2 * reach` each way.
+        reach: int, at least 0.
+
+    Returns:
+        `(part, inside)`, uint8 `(H - 2 * reach, W - 2 * reach, 3)` both.
+    """
+    if reach == 0:
+        return image, sharp
+    inside = sharp[reach:-reach, reach:-reach]
+    height, width = inside.shape[:2]
+
+    def part(down, across):
+        return image[reach + down :, reach + across :][:height, :width]
+
+    def error(shift):
+        difference = np.subtract(part(*shift), inside, dtype=np.int32)
+        return np.square(difference, out=difference).sum(dtype=np.int64), np.square(shift).sum()
+
+    return part(*min(itertools.product(range(-reach, reach + 1), repeat=2), key=error)), inside
+
+
+def read_pair(pair, protocol="full", align=0):
     """Reads a pair and puts it under a protocol.
 
     Args:
         pair: `Pair` or `(name, blurred, sharp)`, see `measure`.
         protocol: key of `PROTOCOLS`.
+        align: int, pixels that `aligned` leaves out at each side.
 
     Returns:
         `(blurred, sharp)`, uint8 `(h, w, 3)` both.
 
     Raises:
-        BadImage: if a file cannot be read, the two differ in size, or a side comes out below `SMALLEST_SIDE`.
+        BadImage: if a file cannot be read, the two differ in size, or a side comes out too small to be scored.
     """
     if isinstance(pair, Pair):
         name, other, blurred, sharp = pair.blurred, pair.sharp, read_rgb(pair.blurred), read_rgb(pair.sharp)
@@ -190,10 +228,11 @@ def read_pair(pair, protocol="full"):
         sizes = [f"{image.shape[1]}x{image.shape[0]}" for image in (blurred, sharp)]
         raise BadImage(f"{name}: is {sizes[0]}, but {other} is {sizes[1]}; one size is required")
     blurred, sharp = _resize(blurred, protocol), _resize(sharp, protocol)
-    if min(sharp.shape[:2]) < SMALLEST_SIDE:
+    if min(sharp.shape[:2]) < SMALLEST_SIDE + 2 * align:
+        beside = f" beside the {align} on each side that aligning takes" if align else ""
         raise BadImage(
             f"{name}: {sharp.shape[1]}x{sharp.shape[0]} under protocol {protocol}; "
-            f"SSIM requires {SMALLEST_SIDE} pixels each way"
+            f"SSIM requires {SMALLEST_SIDE} pixels each way{beside}"
         )
     return blurred, sharp
 
@@ -205,12 +244,12 @@ def _resize(image, protocol):
     return np.asarray(Image.fromarray(image).resize((max(width, 1), max(height, 1)), Image.Resampling.BICUBIC))
 
 
-def _batches(pairs, protocol, batch_size, problems):
+def _batches(pairs, protocol, align, batch_size, problems):
     """Lists of `(pair_id, blurred, sharp)`: up to `batch_size` consecutive pairs of one size."""
     batch = []
     for pair in pairs:
         try:
-            blurred, sharp = read_pair(pair, protocol)
+            blurred, sharp = read_pair(pair, protocol, align)
         except BadImage as error:
             if problems is None:
                 raise

@@ -67,17 +67,17 @@ class Journal:
     Args:
         path: Path, made where it does not exist.
         weights_sha256: str.
-        tile_size, ensemble: as `measure`.
+        how: dict, what of `measure` decides about a score beside the protocol.
         dtype: str, what the generator was built with.
         files: `PairFiles`.
         save_images: bool, also keep the restored images.
     """
 
-    def __init__(self, path, weights_sha256, tile_size, ensemble, dtype, files, save_images):
+    def __init__(self, path, weights_sha256, how, dtype, files, save_images):
         self.path = path
         self._weights_sha256 = weights_sha256
         self._save_images = save_images
-        self._settings = [DEFINITIONS, weights_sha256, tile_size, ensemble, dtype, score_versions()]
+        self._settings = [DEFINITIONS, weights_sha256, how, dtype, score_versions()]
         self._files = files
         self._kept = {}
         (path / "thumbnails").mkdir(parents=True, exist_ok=True)

@@ -49,6 +49,7 @@ def evaluate(
     blur="blur",
     tile_size=None,
     ensemble=1,
+    align=0,
     save_images=False,
     precision="float32",
     command=(),
@@ -64,9 +65,9 @@ def evaluate(
     where that is taken too, the beginning of the sha256 goes behind.
 
     A run that was interrupted goes on where it stopped. A row of `metrics.csv` is used again only if the weights, the
-    content of both photographs, `tile_size`, `ensemble`, the precision and the versions of the libraries are those it
-    was measured with; other rows are measured again. Rows that are still valid but not asked for stay in `metrics.csv`
-    alone.
+    content of both photographs, `tile_size`, `ensemble`, `align`, the precision and the versions of the libraries are
+    those it was measured with; other rows are measured again. Rows that are still valid but not asked for stay in
+    `metrics.csv` alone.
 
     Args:
         weight_paths: list of str or Path, generators.
@@ -74,7 +75,7 @@ def evaluate(
         output_dir: str or Path; made where it does not exist.
         protocols: sequence of keys of `PROTOCOLS`.
         n_images: int, take so many pairs, evenly spread over all; None takes all.
-        batch_size, tile_size, ensemble: as `measure`.
+        batch_size, tile_size, ensemble, align: as `measure`.
         blur: "blur" or "blur_gamma", see `find_pairs`.
         save_images: bool, also write the restored images, as PNG under `restored/<protocol>/<sequence>/`.
         precision: str, as `backend.dtype_to_restore_in`.
@@ -100,6 +101,7 @@ def evaluate(
         if value is not None and value < 1:
             raise ValueError(f"{name}={value}: must be at least 1")
     dtype = dtype_to_restore_in(precision)
+    how = {"tile_size": tile_size, "ensemble": ensemble, "align": align}
     # A weight file that cannot be used is better found out about now than after hours.
     descriptions = [describe(path) for path in weight_paths]
     for path, description in zip(weight_paths, descriptions, strict=True):
@@ -119,17 +121,15 @@ def evaluate(
         for path, description, (folder, sha256) in zip(weight_paths, descriptions, folders, strict=True):
             problems = [f"{left}: has no counterpart of the same name, or more than one" for left in unmatched]
             generator = load_generator(path, dtype)
-            journal = Journal(folder, sha256, tile_size, ensemble, dtype, files, save_images)
+            journal = Journal(folder, sha256, how, dtype, files, save_images)
             sections = []
             try:
                 for protocol in protocols:
                     scores = blurred_scores[protocol]
-                    rows = _measure(
-                        generator, protocol, pairs, journal, tile_size, ensemble, batch_size, scores, problems
-                    )
+                    rows = _measure(generator, protocol, pairs, journal, how, batch_size, scores, problems)
                     if rows:
                         images = [(row, journal.thumbnail(row)) for row in rows]
-                        examples = _examples(rows, generator, files, tile_size, ensemble)
+                        examples = _examples(rows, generator, files, how)
                         sections.append(Section(protocol, _by_sequence(rows), images, examples))
             except FloatingPointError as error:
                 raise BadWeights(f"{path}: {error}") from None
@@ -153,8 +153,7 @@ def evaluate(
                     "n_pairs_found": len(all_pairs),
                     "sha256": files.sha256(rows),
                 },
-                "tile_size": tile_size,
-                "ensemble": ensemble,
+                **how,
                 "batch_size": batch_size,
                 "precision": dtype.removeprefix("mixed_"),
                 "versions": score_versions(),
@@ -191,7 +190,7 @@ def _take_folders(output_dir, weight_paths, locks):
     return list(taken.items())
 
 
-def _measure(generator, protocol, pairs, journal, tile_size, ensemble, batch_size, blurred_scores, problems):
+def _measure(generator, protocol, pairs, journal, how, batch_size, blurred_scores, problems):
     """Measures what is not measured yet; returns the rows of all usable pairs, in their order."""
     rows = {}
     psnrs = {"blurred": [], "restored": []}
@@ -218,8 +217,7 @@ def _measure(generator, protocol, pairs, journal, tile_size, ensemble, batch_siz
             generator,
             unmeasured(),
             protocol,
-            tile_size=tile_size,
-            ensemble=ensemble,
+            **how,
             batch_size=batch_size,
             blurred_scores=blurred_scores,
             problems=problems,
@@ -271,6 +269,7 @@ def _write_page(result, about, problems, sections):
         "Data": f"{data['folder']}, {data['n_pairs']} of {data['n_pairs_found']} pairs (sha256 {data['sha256']})",
         "Tiles": f"{about['tile_size']} pixels" if about["tile_size"] else "none asked for",
         "Ensemble": f"the mean of {about['ensemble']} views" if about["ensemble"] > 1 else "none",
+        "Aligned": f"by up to {about['align']} pixels" if about["align"] else "not",
         "Measured": f"{about['created']} on {about['device']} in {about['precision']} with {libraries}",
         "Command": " ".join(about["command"]),
     }
@@ -278,13 +277,13 @@ def _write_page(result, about, problems, sections):
         write_page(temporary, f"Deblurring with {result.name}", facts, sections, problems)
 
 
-def _examples(rows, generator, files, tile_size, ensemble):
+def _examples(rows, generator, files, how):
     """The pairs with the best, the median and the worst gain in PSNR, restored once more to be looked at."""
     ranked = sorted((row for row in rows if not row.perfect), key=lambda row: row.gain["psnr"])
     titles = {len(ranked) // 2: "Median gain", 0: "Worst gain", len(ranked) - 1: "Best gain"} if ranked else {}
     examples = []
     for place in sorted(titles, reverse=True):
         row = ranked[place]
-        images = restore_pair(generator, files.pairs[row.pair_id], row.protocol, tile_size, ensemble)
+        images = restore_pair(generator, files.pairs[row.pair_id], row.protocol, **how)
         examples.append(Example(titles[place], row, *images))
     return examples

@@ -6,7 +6,7 @@ from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio
 
 from deblur_gan import evaluation, restoration
-from deblur_gan.evaluation import METRICS, PROTOCOLS, Row, measure, read_pair, restore_pair, summarize
+from deblur_gan.evaluation import METRICS, PROTOCOLS, Row, aligned, measure, read_pair, restore_pair, summarize
 from deblur_gan.metrics import Metric
 from deblur_gan.networks import generator_model
 from deblur_gan.pairs import find_pairs
@@ -126,6 +126,44 @@ def test_pairs_are_read_one_by_one_and_the_restored_image_is_handed_on(restored_
     assert handed_on[0][0] == "image 0"
     np.testing.assert_array_equal(handed_on[0][1], 255 - read[0][1])
     rows.close()
+
+
+@pytest.mark.parametrize("shift", [(0, 0), (3, -2), (-4, 4)])
+def test_aligning_takes_back_a_shift_and_no_more(shift):
+    _, sharp = image_pair(0, 40, 60)
+    blurred = np.roll(sharp, shift, (0, 1))
+    part, inside = aligned(blurred, sharp, 4)
+    np.testing.assert_array_equal(part, sharp[4:-4, 4:-4])
+    np.testing.assert_array_equal(inside, sharp[4:-4, 4:-4])
+    flat = np.full_like(sharp, 7)
+    flat[20, 30] = 8  # which lies in every part: of equal ones the least shifted
+    assert aligned(flat, np.zeros_like(sharp), 4)[0][16, 26, 0] == 8
+
+
+def test_blurred_and_restored_are_aligned_each_on_its_own(monkeypatch):
+    _, sharp = image_pair(0, 40, 60)
+    blurred, restored = np.roll(sharp, (1, -2), (0, 1)), np.roll(sharp, (-4, 3), (0, 1))
+    monkeypatch.setattr(evaluation, "deblur", lambda *_, **__: restored[None])
+
+    def psnr(align):
+        [row] = measure(random_generator(), [("one", blurred, sharp)], metrics=("psnr",), align=align)
+        return row.blurred["psnr"], row.restored["psnr"]
+
+    assert max(psnr(0)) < 30
+    assert psnr(3)[0] == np.inf and psnr(3)[1] < 30
+    assert psnr(4) == (np.inf, np.inf)
+    shown = restore_pair(random_generator(), ("one", blurred, sharp), align=4)
+    for image in shown:
+        np.testing.assert_array_equal(image, sharp[4:-4, 4:-4])
+
+
+def test_what_aligning_leaves_must_be_large_enough_to_be_scored():
+    pairs = [("one", *image_pair(0, 21, 40))]
+    assert len(list(measure(random_generator(), pairs, metrics=("psnr",), align=5))) == 1
+    with pytest.raises(BadImage, match="one: 40x21 .* SSIM requires 11 pixels each way beside the 6 on each side"):
+        list(measure(random_generator(), pairs, metrics=("psnr",), align=6))
+    with pytest.raises(ValueError, match="align=-1: must be at least 0"):
+        list(measure(random_generator(), pairs, metrics=("psnr",), align=-1))
 
 
 def test_a_tile_size_that_cannot_be_is_not_taken_for_the_default():

@@ -283,6 +283,9 @@ def test_only_what_is_not_measured_yet_is_measured(weights, tmp_path, measured, 
     run(tile_size=16, precision="bfloat16", ensemble=2)
     assert measured == [("full", name) for name in "abcd"]
     assert read_json(again.folder)["ensemble"] == 2
+    run(tile_size=16, precision="bfloat16", ensemble=2, align=3)
+    assert measured == [("full", name) for name in "abcd"]
+    assert read_json(again.folder)["align"] == 3
     assert list(pictures.iterdir()) == []
     assert len(list((again.folder / "thumbnails").iterdir())) == 4
 

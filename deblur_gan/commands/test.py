@@ -57,6 +57,13 @@ from deblur_gan.commands import ensemble_option, home
 )
 @ensemble_option
 @click.option(
+    "--align",
+    type=click.IntRange(0, 16),
+    default=0,
+    help="Shift blurred and restored images by up to so many whole pixels each way to where they fit the sharp one "
+    "best, and leave out as many at each border: for pairs whose sharp photograph lies beside the blurred one.",
+)
+@click.option(
     "--precision",
     type=click.Choice(PRECISIONS),
     default="float32",
