@@ -32,6 +32,7 @@ def python_with(monkeypatch, tmp_path):
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
 
     def install(*names):
+        monkeypatch.setattr(backend, "_keras_version", lambda: backend.KERAS_FOR_OPENVINO)
         monkeypatch.setattr(backend.importlib.util, "find_spec", lambda name: name if name in names else None)
 
     return install
@@ -58,7 +59,7 @@ def test_the_first_that_is_installed_and_fits_is_taken(python_with, installed, p
 
 def test_openvino_is_not_taken_by_a_keras_that_cannot_restore_with_it(python_with, monkeypatch):
     python_with(*ALL)
-    monkeypatch.setattr(backend.importlib.metadata, "version", lambda name: "3.13.2")
+    monkeypatch.setattr(backend, "_keras_version", lambda: (3, 13))
     assert backend._choice(False, True) == "tensorflow"
 
 
