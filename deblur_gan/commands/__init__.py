@@ -29,6 +29,16 @@ _COMMANDS = {
 }
 
 
+# `restoration.ENSEMBLES`, without its imports.
+ensemble_option = click.option(
+    "--ensemble",
+    type=click.Choice([1, 2, 4, 8]),
+    default=1,
+    show_default=True,
+    help="Restore so many mirrored and turned views, and take their mean: better, and so many times as long.",
+)
+
+
 class _Group(click.Group):
     """A group that imports a command when it is called, and lists all without importing any."""
 
@@ -58,14 +68,6 @@ main = _Group(
     help="Restores photographs that were blurred by motion, and trains the networks that do it.\n\n"
     "`deblur-gan COMMAND --help` says what a command takes.",
     context_settings={"help_option_names": ["-h", "--help"]},
-)
-# `restoration.ENSEMBLES`, without its imports.
-ensemble_option = click.option(
-    "--ensemble",
-    type=click.Choice([1, 2, 4, 8]),
-    default=1,
-    show_default=True,
-    help="Restore so many mirrored and turned views, and take their mean: better, and so many times as long.",
 )
 click.version_option(__version__, prog_name="deblur-gan")(main)
 
