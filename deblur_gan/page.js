@@ -8,4 +8,5 @@ const take = (event, files) => {
 };
 addEventListener('paste', (event) => take(event, event.clipboardData?.files));
 addEventListener('drop', (event) => take(event, event.dataTransfer?.files));
-addEventListener('dragover', (event) => event.preventDefault());
+// Both, or a drop on what the pointer has only just come to is lost.
+for (const kind of ['dragenter', 'dragover']) addEventListener(kind, (event) => event.preventDefault());

@@ -180,13 +180,13 @@ def tab(served, chromium):
 
 
 def drop(tab, selector, *paths):
-    """Drops files on an element as a hand does."""
+    """Drops files on an element as a quick hand does: it comes there in the moment in which they are let go."""
     box = tab.locator(selector).bounding_box()
     place = {"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] / 2}
     data = {"items": [], "files": [str(path) for path in paths], "dragOperationsMask": 1}
     devtools = tab.context.new_cdp_session(tab)
-    for kind in ("dragEnter", "dragOver", "drop"):
-        devtools.send("Input.dispatchDragEvent", {"type": kind, **place, "data": data})
+    for kind, where in (("dragEnter", {"x": 1, "y": 1}), ("dragOver", {"x": 1, "y": 1}), ("drop", place)):
+        devtools.send("Input.dispatchDragEvent", {"type": kind, **where, "data": data})
 
 
 def links(tab, *names):
