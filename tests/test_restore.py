@@ -398,7 +398,8 @@ def test_the_precision_is_said_and_is_that_of_the_network():
         np.testing.assert_array_equal(np.asarray(Image.open("restored/a.png")), expected)
 
 
-def test_as_a_process_it_is_quiet_but_for_the_bar(identity_weights):
+def test_as_a_process_it_is_quiet_but_for_the_bar(identity_weights, monkeypatch):
+    monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)  # which importing JAX has set in this process
     save("a.png", noise(8, 8, 3))
     command = [sys.executable, "-m", "deblur_gan", "restore", "a.png", "--weight_path", identity_weights]
     done = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
