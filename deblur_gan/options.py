@@ -96,6 +96,11 @@ class Options:
         "A random crop (the paper), or the whole image squeezed into --crop_size (Meudec).",
         choices=("crop", "resize"),
     )
+    turn: bool = _option(
+        False,
+        "Turn samples by a random number of quarter turns: what is filmed upright then also teaches of blur that runs "
+        "the other way.",
+    )
     batch_size: int = _option(
         4,
         "Samples in a batch (the paper: 1, Meudec: 16). At full size a sample of 256x256 takes 0.6 to 0.8 GiB beside "

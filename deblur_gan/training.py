@@ -212,6 +212,7 @@ def _pictures(options, data, team):
         crop_size=options.crop_size,
         scale=options.scale,
         resize_or_crop=options.resize_or_crop,
+        turn=options.turn,
         seed=options.seed,
         steps_per_epoch=options.steps_per_epoch,
         cache=options.cache,

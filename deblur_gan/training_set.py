@@ -25,7 +25,8 @@ class TrainingSet:
 
     Images are reduced by `scale` on reading, bicubic with antialiasing, but never below the crop; smaller ones are
     enlarged until the crop fits. Photographs that are blurred on the fly are not reduced. A crop falls anywhere with
-    equal chance and is mirrored in half of the samples, blurred and sharp alike.
+    equal chance and is mirrored in half of the samples, blurred and sharp alike; with `turn` it is also turned by a
+    random number of quarter turns.
 
     Args:
         pairs: list of `Pair`, may be empty if there are photographs.
@@ -39,6 +40,7 @@ class TrainingSet:
         crop_size: int, height and width of a sample in pixels.
         scale: float above 0, factor to both sides of the images of `pairs`.
         resize_or_crop: "crop", or "resize" to take the whole image squeezed into the size of the crop.
+        turn: bool, whether samples are turned.
         seed: int.
         steps_per_epoch: int, batches that make an epoch; None for each pair once (with the photographs it takes two
             thirds of the epoch), or, without pairs, each photograph once; with `shares`, as many samples as there
@@ -67,6 +69,7 @@ class TrainingSet:
         crop_size=256,
         scale=0.5,
         resize_or_crop="crop",
+        turn=False,
         seed=0,
         steps_per_epoch=None,
         cache=None,
@@ -81,6 +84,7 @@ class TrainingSet:
         self.crop_size = crop_size
         self.scale = scale
         self.resize_or_crop = resize_or_crop
+        self.turn = turn
         self.seed = seed
         self.cache = cache if cache in (None, "memory") else Path(cache)
         if isinstance(self.cache, Path):
@@ -154,6 +158,9 @@ class TrainingSet:
             blurred, sharp = self._of_photograph(self._drawn(self.photographs, number, "photographs"), rng)
         if rng.random() < 0.5:
             blurred, sharp = blurred[:, ::-1], sharp[:, ::-1]
+        if self.turn:
+            quarters = int(rng.integers(4))
+            blurred, sharp = np.rot90(blurred, quarters), np.rot90(sharp, quarters)
         return blurred, sharp
 
     def whole(self, pair):

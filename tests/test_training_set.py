@@ -60,6 +60,19 @@ def test_crops_fall_everywhere_and_half_are_mirrored(tmp_path):
     assert 160 < sum(mirrored for ((_, _, mirrored),) in found) < 240
 
 
+def test_turned_samples_are_the_same_samples_turned(tmp_path):
+    """Blurred and sharp alike, by each number of quarter turns as often; crops and mirroring stay those of the seed."""
+    pairs = negatives(tmp_path, 3)
+    plain, turned = (TrainingSet(pairs, crop_size=16, scale=1, seed=5, turn=turn) for turn in (False, True))
+    quarters = Counter()
+    for index in range(200):
+        (_, upright), (blurred, sharp) = plain.sample(0, index), turned.sample(0, index)
+        np.testing.assert_array_equal(blurred, 255 - sharp)
+        (found,) = [n for n in range(4) if np.array_equal(np.rot90(upright, n), sharp)]
+        quarters[found] += 1
+    assert len(quarters) == 4 and min(quarters.values()) > 30
+
+
 def test_samples_depend_on_seed_epoch_and_index_alone(tmp_path):
     pairs = negatives(tmp_path / "pairs", 5)
     options = {"batch_size": 2, "crop_size": 16, "scale": 0.8}
