@@ -19,6 +19,15 @@ if os.environ.get("KERAS_BACKEND") == "jax":
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK_TO_COMPILE}"
 
 
+def child_environment(**changes):
+    """The environment of a process that a test starts: it finds this checkout, and nothing that JAX set on import here.
+
+    `changes` are more variables; None takes one out.
+    """
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": None, **changes}
+    return {name: value for name, value in environment.items() if value is not None}
+
+
 def noise(seed, height=40, width=48):
     """A picture of which each pixel is another: uint8 `(height, width, 3)`."""
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)

@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import os
 import subprocess
 import sys
 import tomllib
@@ -12,7 +11,7 @@ import click
 import keras
 import numpy as np
 import pytest
-from conftest import ROOT, photograph, save
+from conftest import ROOT, child_environment, photograph, save
 
 from deblur_gan import backend, shipped_generator
 from deblur_gan.networks import generator_model
@@ -169,11 +168,9 @@ np.savez(sys.argv[2], **restored)
 def test_openvino_is_picked_compiles_once_for_a_size_and_restores_as_the_others_do(tmp_path):
     blurred = {name: photograph(seed, 90, 130) for seed, name in enumerate("abc")} | {"d": photograph(3, 51, 33)}
     np.savez(tmp_path / "blurred.npz", **blurred)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "KERAS_HOME": str(tmp_path)}
-    environment.pop("KERAS_BACKEND", None)
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, tmp_path / "blurred.npz", tmp_path / "restored.npz"],
-        env=environment,
+        env=child_environment(KERAS_HOME=str(tmp_path), KERAS_BACKEND=None),
         capture_output=True,
         text=True,
     )
@@ -205,8 +202,7 @@ from deblur_gan.commands import main
 main(["restore", "a.png"], standalone_mode=False)
 print([name for name in ("tensorflow", "openvino") if name in sys.modules])
 """
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "KERAS_HOME": str(tmp_path), "HOME": str(tmp_path)}
-    environment.pop("KERAS_BACKEND", None)
+    environment = child_environment(KERAS_HOME=str(tmp_path), HOME=str(tmp_path), KERAS_BACKEND=None)
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True
     )
@@ -225,7 +221,7 @@ def test_it_is_scored_on_openvino(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "deblur_gan", *command],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "KERAS_BACKEND": "openvino"},
+        env=child_environment(KERAS_BACKEND="openvino"),
         capture_output=True,
         text=True,
     )

@@ -9,7 +9,7 @@ import sys
 import keras
 import pytest
 from click.testing import CliRunner
-from conftest import ROOT
+from conftest import ROOT, child_environment
 
 sys.path.append(str(ROOT / "scripts"))
 from benchmark import benchmark  # noqa: E402
@@ -72,8 +72,7 @@ def test_the_table_holds_every_combination_once_and_restoring_for_each_width(mon
 def test_a_tiny_table_says_where_it_was_measured_and_agrees_with_itself():
     flags = "--ngf 2 --ndf 2 --image_size 32 --batch_size 2 --critic_updates 2 --n_steps 1 --precision float32"
     command = [sys.executable, str(ROOT / "scripts" / "benchmark.py"), "--table", *flags.split()]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    done = subprocess.run(command, env=child_environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert f"keras {keras.__version__}" in done.stdout.splitlines()[0]
     training, restoring = (cells(line) for line in done.stdout.splitlines() if re.match(r"\| \d", line))

@@ -2,19 +2,18 @@ import importlib.util
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from conftest import ROOT
 from PIL import Image
 
 from deblur_gan.commands import restore
 from deblur_gan.restoration import deblur
 from deblur_gan.weights import load_generator
 
-ROOT = Path(__file__).parent.parent
 GOLDEN = ROOT / "tests" / "golden"
 
 

@@ -1,12 +1,11 @@
 import importlib.util
-import os
 import subprocess
 import sys
 
 import keras
 import numpy as np
 import pytest
-from conftest import QUICK_TO_COMPILE, ROOT
+from conftest import QUICK_TO_COMPILE, ROOT, child_environment
 
 from deblur_gan import gan as gan_module
 from deblur_gan import gradients
@@ -56,7 +55,7 @@ def run_on(backend, script, *arguments):
     """Starts `tests/<script>` as a process on a backend; `wait_for` gives its result."""
     return subprocess.Popen(
         [sys.executable, ROOT / "tests" / script, *map(str, arguments)],
-        env={**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": str(ROOT), "XLA_FLAGS": QUICK_TO_COMPILE},
+        env=child_environment(KERAS_BACKEND=backend, XLA_FLAGS=QUICK_TO_COMPILE),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, photograph
+from conftest import ROOT, child_environment, photograph
 from PIL import ExifTags, Image
 
 from deblur_gan import inputs, read_photograph, restore
@@ -203,7 +203,7 @@ print("keras" in sys.modules)
 """
     done = subprocess.run(
         [sys.executable, "-c", program, turned, tmp_path / "copy.png"],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env=child_environment(),
         capture_output=True,
         text=True,
     )

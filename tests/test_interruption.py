@@ -6,13 +6,11 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import pytest
+from conftest import ROOT
 
 from deblur_gan.interruption import Interruption
-
-ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(autouse=True)

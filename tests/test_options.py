@@ -11,12 +11,12 @@ import click
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from conftest import ROOT
 
 from deblur_gan.blur import KINDS
 from deblur_gan.options import KINDS_OF_BLUR, BadOption, Options, is_path, kind
 from deblur_gan.weights import MAX_BLOCKS
 
-ROOT = Path(__file__).parent.parent
 FIELDS = dataclasses.fields(Options)
 
 

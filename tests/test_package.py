@@ -1,31 +1,28 @@
 """What holds for the package as a whole and for all commands: imports, backends, what is installed."""
 
-import os
 import runpy
 import subprocess
 import sys
-from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+from conftest import ROOT, child_environment
 from PIL import Image
 
 import deblur_gan
 from deblur_gan.networks import generator_model
 from deblur_gan.weights import save_generator
 
-ROOT = Path(__file__).parent.parent
 SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
 KERAS_SCRIPTS = ("train", "test", "deblur_image", "benchmark")
 
 
 def python(*arguments, **environment):
     """Runs Python on this checkout, as from a shell that set nothing else."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
-    environment.pop("TF_CPP_MIN_LOG_LEVEL", None)  # which importing JAX has set in this process
+    command = [sys.executable, *map(str, arguments)]
     return subprocess.run(
-        [sys.executable, *map(str, arguments)], env=environment, capture_output=True, text=True, errors="replace"
+        command, env=child_environment(**environment), capture_output=True, text=True, errors="replace"
     )
 
 

@@ -19,7 +19,7 @@ import keras
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from conftest import ROOT, photograph
+from conftest import ROOT, child_environment, photograph
 from PIL import Image
 
 from deblur_gan.backend import dtype_to_restore_in
@@ -450,15 +450,13 @@ def test_the_served_page_names_no_one_to_ask(served):
 def test_the_command_serves_until_ctrl_c_and_leaves_nothing(weights, pictures, wanted, tmp_path):
     for name in ("tmp", "home", "work"):
         (tmp_path / name).mkdir()
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(ROOT),
-        "TMPDIR": str(tmp_path / "tmp"),
-        "HOME": str(tmp_path / "home"),
-    }
-    environment |= {"KERAS_HOME": str(Path.home() / ".keras"), "HTTP_PROXY": "http://127.0.0.1:1"}
-    for name in ("GRADIO_TEMP_DIR", "TF_CPP_MIN_LOG_LEVEL"):
-        environment.pop(name, None)
+    environment = child_environment(
+        TMPDIR=str(tmp_path / "tmp"),
+        HOME=str(tmp_path / "home"),
+        KERAS_HOME=str(Path.home() / ".keras"),
+        HTTP_PROXY="http://127.0.0.1:1",
+        GRADIO_TEMP_DIR=None,
+    )
     command = [
         sys.executable,
         "-m",

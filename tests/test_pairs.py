@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, negatives, noise, save
+from conftest import ROOT, child_environment, negatives, noise, save
 
 from deblur_gan.pairs import Pair, check_pairs, find_pairs, organize_gopro, set_aside
 
@@ -139,7 +139,7 @@ def gopro(folder, blurs=("blur", "blur_gamma")):
 def organize(*arguments):
     return subprocess.run(
         [sys.executable, str(ROOT / "scripts" / "organize_gopro_dataset.py"), *(str(a) for a in arguments)],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "KERAS_BACKEND": "jax"},
+        env=child_environment(KERAS_BACKEND="jax"),
         capture_output=True,
         text=True,
         check=False,

@@ -3,7 +3,6 @@
 import contextlib
 import importlib.util
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -12,7 +11,7 @@ import time
 
 import numpy as np
 import pytest
-from conftest import QUICK_TO_COMPILE, ROOT, write_pairs
+from conftest import QUICK_TO_COMPILE, ROOT, child_environment, write_pairs
 
 from deblur_gan import processes
 from deblur_gan.checkpoint import BadRun
@@ -38,8 +37,7 @@ def free_port():
 @contextlib.contextmanager
 def started(folder, count, *arguments):
     """Starts `train.py` in one process, or in several that meet; none is left behind."""
-    environment = {**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
-    environment["XLA_FLAGS"] = QUICK_TO_COMPILE
+    environment = child_environment(KERAS_BACKEND="jax", JAX_PLATFORMS="cpu", XLA_FLAGS=QUICK_TO_COMPILE)
     if count > 1:
         environment |= {ADDRESSES: f"127.0.0.1:{free_port()}", COUNT: str(count)}
     command = [sys.executable, str(ROOT / "scripts" / "train.py"), *map(str, arguments)]

@@ -12,7 +12,7 @@ import click
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from conftest import ROOT
+from conftest import ROOT, child_environment
 from PIL import Image
 
 from deblur_gan import batch
@@ -398,10 +398,9 @@ def test_the_precision_is_said_and_is_that_of_the_network():
         np.testing.assert_array_equal(np.asarray(Image.open("restored/a.png")), expected)
 
 
-def test_as_a_process_it_is_quiet_but_for_the_bar(identity_weights, monkeypatch):
-    monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)  # which importing JAX has set in this process
+def test_as_a_process_it_is_quiet_but_for_the_bar(identity_weights):
     save("a.png", noise(8, 8, 3))
     command = [sys.executable, "-m", "deblur_gan", "restore", "a.png", "--weight_path", identity_weights]
-    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    done = subprocess.run(command, env=child_environment(), capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout.startswith("Restored 1 of 1 photographs into restored/"), done.stderr
     assert all("photo" in line for line in done.stderr.replace("\r", "\n").split("\n") if line), done.stderr

@@ -17,7 +17,7 @@ import keras
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from conftest import blur, save
+from conftest import blur, child_environment, save
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio
 
@@ -540,7 +540,7 @@ def test_script_measures_and_says_what_it_left_out(weights, tmp_path, backend):
             *("--protocol", "256", "--protocol", "full"),
         ],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(SCRIPT.parent.parent), "KERAS_BACKEND": backend},
+        env=child_environment(KERAS_BACKEND=backend),
         text=True,
         capture_output=True,
         timeout=300,

@@ -9,19 +9,17 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
-from conftest import write_pairs
+from conftest import ROOT, child_environment, write_pairs
 from PIL import Image
 from tensorboard.compat.proto.event_pb2 import Event
 
 from deblur_gan.restoration import deblur
 from deblur_gan.weights import describe, load_critic, load_generator
 
-ROOT = Path(__file__).parent.parent
 N_KILLS = int(os.environ.get("KILLS", 2))
 N_EPOCHS = 3 * N_KILLS
 
@@ -49,13 +47,7 @@ def flags(images, log_dir):
 
 
 # One thread each: two of these run at a time, and two processes with two threads on two cores wait for each other.
-ENVIRONMENT = {
-    **os.environ,
-    "PYTHONPATH": str(ROOT),
-    "TF_DETERMINISTIC_OPS": "1",
-    "TF_NUM_INTRAOP_THREADS": "1",
-    "TF_NUM_INTEROP_THREADS": "1",
-}
+ENVIRONMENT = child_environment(TF_DETERMINISTIC_OPS="1", TF_NUM_INTRAOP_THREADS="1", TF_NUM_INTEROP_THREADS="1")
 
 
 def start(folder, arguments, output):

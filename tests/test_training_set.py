@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, negatives, noise, save
+from conftest import child_environment, negatives, noise, save
 from PIL import Image
 
 from deblur_gan.blur import mixed_blur
@@ -307,5 +307,5 @@ pairs, _ = find_pairs(sys.argv[1])
 list(TrainingSet(pairs, crop_size=16).batches(0, 2))
 assert "tensorflow" not in sys.modules
 """
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "KERAS_BACKEND": "jax"}
-    subprocess.run([sys.executable, "-c", program, str(tmp_path)], env=environment, check=True)
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    subprocess.run(command, env=child_environment(KERAS_BACKEND="jax"), check=True)
