@@ -172,7 +172,8 @@ class Recorder(keras.callbacks.Callback):
         is_best = row["val_psnr"] is not None and (best is None or row["val_psnr"] > best)
         is_kept = (epoch + 1) % self.save_every == 0 or epoch + 1 == self.n_epochs
         training = {name: row[name] for name in ("epoch", *LOSSES, *SCORES)} | {"options": self.trained_by}
-        self.folder.save_networks(self.product, self.model.critic, row, training, is_kept, is_best)
+        critic = self.model.critic if self.model.critic_updates else None
+        self.folder.save_networks(self.product, critic, row, training, is_kept, is_best)
         if is_best:
             self.progress.best_psnr = row["val_psnr"]
         return _summary(row, self.n_epochs, n_perfect)

@@ -164,10 +164,11 @@ class RunFolder:
         """Writes the product.
 
         Args:
-            generator, critic: `keras.Model`.
+            generator: `keras.Model`.
+            critic: `keras.Model`, or None where none is trained.
             row: dict, as of `append`.
             training: dict for the files' metadata, how they were trained.
-            kept: bool, whether this epoch's generator and critic get files of their own.
+            kept: bool, whether this epoch's networks get files of their own.
             best: bool, whether this generator is the best so far.
         """
         if kept:
@@ -176,7 +177,8 @@ class RunFolder:
                 stale.unlink()
             path = self.path / f"generator_{row['epoch']:03d}_{row['generator_loss']:.4f}.h5"
             save_generator(generator, path, training)
-            save_critic(critic, self.path / f"critic_{row['epoch']:03d}.h5", training)
+            if critic:
+                save_critic(critic, self.path / f"critic_{row['epoch']:03d}.h5", training)
         if best:
             save_generator(generator, self.path / "generator_best.h5", training)
 

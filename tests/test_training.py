@@ -30,7 +30,7 @@ from deblur_gan.processes import Team
 from deblur_gan.recorder import Recorder
 from deblur_gan.run_folder import RunFolder
 from deblur_gan.training import Stopped, learning_rate, resume, train
-from deblur_gan.weights import BadWeights, describe, load_critic, load_generator, save_generator
+from deblur_gan.weights import BadWeights, describe, load_generator, save_generator
 
 # JAX compiles for half a minute; these do not depend on the backend.
 on_tensorflow = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="does not depend on the backend")
@@ -295,11 +295,10 @@ def test_dropout_is_that_of_the_options_also_from_a_file(pairs, tmp_path):
 
 @on_tensorflow
 def test_without_critic_updates_the_generator_learns_alone(pairs, tmp_path, eager):
+    """Its run leaves no critic, which could only be one that has learnt nothing."""
     options = small(data_dir=pairs, critic_updates=0, n_epochs=1, log_dir=tmp_path / "weights")
     run_dir = train(options)
-    untouched = training.build_gan(options).critic  # the same seed gives the same initial weights
-    for start, end in zip(untouched.weights, load_critic(run_dir / "critic_001.h5").weights, strict=True):
-        np.testing.assert_array_equal(start, end)
+    assert list(run_dir.glob("generator_001_*.h5")) and not list(run_dir.glob("critic*"))
     (row,) = log_of(run_dir)
     assert {float(row[name]) for name in ("critic_loss", "gradient_penalty", "adversarial_loss")} == {0.0}
     assert float(row["generator_loss"]) == pytest.approx(10 * float(row["pixel_loss"]))
