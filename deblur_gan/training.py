@@ -369,10 +369,13 @@ def _fit(options, folder, training_set, validation, gan, progress):
         finally:
             recorder.close()
     if reason:
-        saved = f"saved up to {recorder.saved}, --resume {folder.path} goes on from there"
-        raise Stopped(
-            f"{reason}; {saved if team.first else 'the first process says how to go on'}", recorder.signal_number
-        )
+        if not team.first:
+            left = "the first process says how to go on"
+        elif folder.path.exists():
+            left = f"saved up to {recorder.saved}, --resume {folder.path} goes on from there"
+        else:
+            left = "nothing is left to go on with"
+        raise Stopped(f"{reason}; {left}", recorder.signal_number)
     return folder.path
 
 

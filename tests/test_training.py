@@ -185,6 +185,14 @@ def test_a_file_that_becomes_unreadable_is_named(pairs, tmp_path, eager, monkeyp
 
 
 @on_tensorflow
+def test_a_run_whose_folder_is_removed_promises_nothing(pairs, tmp_path, eager, monkeypatch):
+    monkeypatch.setattr(run_folder, "_curves", lambda log: shutil.rmtree(log.parent) or b"")
+    said = r"cannot be written to \(No such file or directory\); nothing is left to go on with$"
+    with pytest.raises(Stopped, match=said):
+        train(small(data_dir=pairs, n_val_images=0, log_dir=tmp_path / "weights"))
+
+
+@on_tensorflow
 def test_a_run_begins_from_a_file_and_saves_float32_averages(pairs, tmp_path, eager):
     """With a learning rate of nothing, what goes in comes out, through mixed precision and a moving average."""
     generator = generator_model("paper", 2, 1)
