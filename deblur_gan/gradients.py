@@ -1,4 +1,4 @@
-"""Gradients on TensorFlow, JAX and PyTorch: the only file that imports a backend.
+"""Gradients on TensorFlow, JAX and PyTorch: what the training step asks of a backend itself.
 
 The training step is written once, in terms of Keras variables that are read and assigned. What the three backends do
 not share is here: how a gradient is taken, and where the variables live while a compiled step runs.

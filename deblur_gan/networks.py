@@ -26,7 +26,10 @@ class ReflectionPadding2D(layers.Layer):
         super().__init__(**kwargs)
         self.padding = padding
 
-    def call(self, inputs):
+    def call(self, inputs, training=False):
+        faster = _tensorflow_ops(training)
+        if faster and faster.mirrors(inputs, self.padding):
+            return faster.mirrored(inputs, self.padding)
         both = (self.padding, self.padding)
         if keras.backend.backend() == "torch":
             # PyTorch is fast at mirroring the last two axes, and where they are not the last, it mirrors three.
@@ -63,7 +66,13 @@ class InstanceNormalization(layers.Layer):
         super().__init__(**kwargs)
         self.epsilon = epsilon
 
-    def call(self, inputs):
+    def call(self, inputs, training=False):
+        faster = _tensorflow_ops(training)
+        if faster:
+            return faster.instance_normalized(inputs, self.epsilon, self._in_plain_operations)
+        return self._in_plain_operations(inputs)
+
+    def _in_plain_operations(self, inputs):
         pixels = keras.ops.cast(inputs, "float32")
         # Not `keras.ops.moments`: TensorFlow's takes the mean inside the variance for a constant, which makes the
         # second derivative wrong that the gradient penalty needs. Keras' GroupNormalization has that flaw there too.
@@ -118,6 +127,26 @@ class Conv2DTranspose(layers.Conv2DTranspose):
         return pixels[:, :-1, :-1] + self.bias
 
 
+@keras.saving.register_keras_serializable(package="deblur_gan")
+class Cropping2D(layers.Cropping2D):
+    """Keras' layer, here to crop a row at the top and a column at the left, `((1, 0), (1, 0))`."""
+
+    def call(self, inputs, training=False):
+        faster = _tensorflow_ops(training)
+        if faster and self.cropping == ((1, 0), (1, 0)):
+            return faster.without_first_row_and_column(inputs)
+        return super().call(inputs)
+
+
+def _tensorflow_ops(training):
+    """The room of operations with which TensorFlow trains faster on a processor; None where something else computes."""
+    if not training or keras.backend.backend() != "tensorflow":
+        return None
+    from deblur_gan import tensorflow_ops
+
+    return tensorflow_ops if tensorflow_ops.pay() else None
+
+
 def _normalization(architecture, name, dtype):
     if architecture == "meudec":
         return layers.BatchNormalization(name=name, dtype=dtype)
@@ -164,7 +193,7 @@ def generator_model(
         ngf: int, channels after the first convolution; the residual blocks have four times as many.
         n_blocks: int, number of residual blocks.
         image_shape: `(H, W, 3)`; height and width are multiples of 4 and at least 8, or None.
-        dtype: Keras dtype policy of all layers but the head, which always computes in float32.
+        dtype: Keras dtype policy of all layers but those behind the last convolution, which always compute in float32.
         dropout: float in [0, 1), the share of activations that training drops in each residual block.
 
     Returns:
@@ -207,13 +236,13 @@ def generator_model(
             x = layers.Conv2D(filters, 3, padding="same", name=f"up{number}_conv", dtype=dtype)(x)
         else:
             x = Conv2DTranspose(filters, 3, strides=2, name=f"up{number}_conv", dtype=dtype)(x)
-            x = layers.Cropping2D(((1, 0), (1, 0)), name=f"up{number}_crop", dtype=dtype)(x)
+            x = Cropping2D(((1, 0), (1, 0)), name=f"up{number}_crop", dtype=dtype)(x)
         x = _normalization(architecture, f"up{number}_norm", dtype)(x)
         x = layers.Activation("relu", name=f"up{number}_relu", dtype=dtype)(x)
 
+    x = ReflectionPadding2D(3, name="head_pad", dtype=dtype)(x)
+    x = layers.Conv2D(3, 7, name="head_conv", dtype=dtype)(x)
     # The difference that restores a photograph is often below what half precision can add to 1.
-    x = ReflectionPadding2D(3, name="head_pad", dtype="float32")(x)
-    x = layers.Conv2D(3, 7, name="head_conv", dtype="float32")(x)
     x = layers.Activation("tanh", name="head_tanh", dtype="float32")(x)
     x = layers.Add(name="head_add", dtype="float32")([x, blurred])
     if meudec:

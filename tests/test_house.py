@@ -18,6 +18,7 @@ PACKAGE = ROOT / "deblur_gan"
 
 # From the bottom up: a room imports from the floors below its own.
 FLOORS = [
+    "tensorflow_ops",
     "backend files gradients hdf5 interruption knobs metadata metrics moving_average networks options",
     "checkpoint guard light losses paths photographs pytorch",
     "blur flow frames gan pairs processes restoration weights",
@@ -34,7 +35,7 @@ COMMANDS = sorted((PACKAGE / "commands").glob("*.py"))
 
 # What stands in one place is imported in one place; TensorFlow is also a format of files, and converts.
 ONLY_IN = {
-    "tensorflow": ("gradients", "engines", "export"),
+    "tensorflow": ("gradients", "tensorflow_ops", "engines", "export"),
     "jax": ("gradients", "processes"),
     "torch": ("gradients",),
     "h5py": ("hdf5",),

@@ -183,12 +183,17 @@ def test_patch_critic_has_neither_sigmoid_nor_batch_statistics():
     assert output(critic, x).min() > 50
 
 
-def test_mixed_precision_keeps_the_head_in_float32():
-    generator = generator_model("paper", 4, 1, dtype="mixed_bfloat16")
-    assert generator.get_layer("block1_conv1").compute_dtype == "bfloat16"
-    assert generator.get_layer("head_conv").compute_dtype == "float32"
+def test_mixed_precision_adds_the_difference_in_float32():
+    generator = without_head(generator_model("paper", 4, 1, dtype="mixed_bfloat16"))
+    assert generator.get_layer("head_conv").compute_dtype == "bfloat16"
     x = images(1, 16, 16, 3)
-    np.testing.assert_array_equal(output(without_head(generator), x), x)
+    np.testing.assert_array_equal(output(generator, x), x)
+    # A hundredth of what bfloat16 can add to 0.75, in each of the channels.
+    difference = np.array([2e-5, -3e-5, 4e-5], np.float32)
+    head = generator.get_layer("head_conv")
+    head.set_weights([head.get_weights()[0], difference])
+    x = np.full((1, 16, 16, 3), 0.75, np.float32)
+    np.testing.assert_allclose(output(generator, x) - x, np.broadcast_to(difference, x.shape), rtol=0.01)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,88 @@
+"""Layers that compute otherwise while TensorFlow trains them: the same numbers, first and second derivatives."""
+
+import keras
+import numpy as np
+import pytest
+
+from deblur_gan.networks import Cropping2D, InstanceNormalization, ReflectionPadding2D, generator_model
+
+if keras.backend.backend() != "tensorflow":
+    pytest.skip("the operations are TensorFlow's", allow_module_level=True)
+
+import tensorflow as tf
+
+from deblur_gan import tensorflow_ops
+
+LAYERS = [
+    (InstanceNormalization, {}),
+    (ReflectionPadding2D, {"padding": 1}),
+    (ReflectionPadding2D, {"padding": 3}),
+    (Cropping2D, {"cropping": ((1, 0), (1, 0))}),
+]
+
+pytestmark = pytest.mark.skipif(not tensorflow_ops.pay(), reason="a GPU takes Keras' own operations")
+
+
+def derivatives(layer, images, training):
+    """What a layer makes of images, a gradient through it, and the gradient of a function of that gradient."""
+    with tf.GradientTape() as outer:
+        outer.watch(images)
+        with tf.GradientTape() as inner:
+            inner.watch(images)
+            outputs = layer(images, training=training)
+            value = tf.reduce_sum(tf.sin(3 * outputs))
+        first = inner.gradient(value, images)
+        value = tf.reduce_sum(first**3)
+    return outputs, first, outer.gradient(value, images)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("n_images", [1, 3])
+@pytest.mark.parametrize(("layer", "options"), LAYERS)
+def test_training_computes_the_same(layer, options, n_images, jit_compile):
+    layer = layer(**options)
+    images = tf.constant(2 * np.random.default_rng(0).standard_normal((n_images, 8, 12, 5)) + 3, tf.float32)
+    # As `fit` traces it: the number of images is not known.
+    signature = [tf.TensorSpec((None, 8, 12, 5))]
+    trained = tf.function(lambda images: derivatives(layer, images, True), signature, jit_compile=jit_compile)
+    wanted = derivatives(layer, images, False)
+    for found, expected in zip(trained(images), wanted, strict=True):
+        assert np.abs(expected).max() > 0.1
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_statistics_are_taken_in_float32(dtype):
+    """In half precision the sum of 65,536 values of 100 would be lost, or infinite."""
+    images = np.random.default_rng(0).integers(98, 103, (2, 256, 256, 3))  # all exact in half precision
+    normalized = InstanceNormalization(dtype=dtype)(tf.constant(images, dtype), training=True)
+    expected = InstanceNormalization()(tf.constant(images, tf.float32))
+    assert normalized.dtype == dtype
+    np.testing.assert_allclose(tf.cast(normalized, tf.float32), expected, atol=0.01)
+
+
+def test_pictures_too_small_to_be_mirrored_once_are_mirrored_too():
+    images = tf.constant(np.random.default_rng(0).standard_normal((2, 2, 3, 4)), tf.float32)
+    for found, expected in zip(*(derivatives(ReflectionPadding2D(1), images, t) for t in (True, False)), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_only_training_on_a_processor_takes_them(monkeypatch):
+    generator = generator_model("paper", ngf=4, n_blocks=1)
+
+    def kinds(training):
+        @tf.function(input_signature=[tf.TensorSpec((None, 32, 32, 3))])
+        def gradients(images):
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_sum(generator(images, training=training))
+            return tape.gradient(loss, generator.trainable_variables)
+
+        graph = gradients.get_concrete_function().graph.as_graph_def()
+        nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
+        return {node.op for node in nodes}
+
+    slow, fast = {"MirrorPadGrad", "StridedSliceGrad"}, {"FusedBatchNormV3", "FusedBatchNormGradV3"}
+    assert kinds(training=True) & (slow | fast) == fast
+    assert kinds(training=False) & (slow | fast) == slow
+    monkeypatch.setattr(tensorflow_ops, "pay", lambda: False)
+    assert kinds(training=True) & (slow | fast) == slow
