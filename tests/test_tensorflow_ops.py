@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from deblur_gan.networks import Cropping2D, InstanceNormalization, ReflectionPadding2D, generator_model
+from deblur_gan.networks import Conv2D, Cropping2D, InstanceNormalization, ReflectionPadding2D, generator_model
 
 if keras.backend.backend() != "tensorflow":
     pytest.skip("the operations are TensorFlow's", allow_module_level=True)
@@ -59,6 +59,34 @@ def test_statistics_are_taken_in_float32(dtype):
     expected = InstanceNormalization()(tf.constant(images, tf.float32))
     assert normalized.dtype == dtype
     np.testing.assert_allclose(tf.cast(normalized, tf.float32), expected, atol=0.01)
+
+
+@pytest.mark.parametrize(
+    ("size", "filters", "width"),
+    [(7, 3, 12), (3, 20, 64)],
+    ids=["few channels out: exchanged roles", "wide: matrix products"],
+)
+def test_a_kernel_is_trained_by_the_same_derivatives(size, filters, width):
+    layer, rng = Conv2D(filters, size, bias_initializer="normal"), np.random.default_rng(0)
+    images = tf.constant(rng.standard_normal((3, 9, width, 16)), tf.float32)
+    layer.build(images.shape)
+    assert tensorflow_ops.convolves(images, layer.kernel)
+
+    def gradients(images, training):
+        with tf.GradientTape() as outer:
+            outer.watch(images)
+            with tf.GradientTape() as inner:
+                inner.watch(images)
+                outputs = layer(images, training=training)
+                value = tf.reduce_sum(tf.sin(outputs))
+            first = inner.gradient(value, [images, *layer.trainable_variables])
+            value = tf.add_n([tf.reduce_sum(gradient**2) for gradient in first])
+        return outputs, *first, *outer.gradient(value, [images, *layer.trainable_variables])
+
+    traced = tf.function(lambda images: gradients(images, True), [tf.TensorSpec((None, 9, width, 16))])
+    for found, expected in zip(traced(images), gradients(images, False), strict=True):
+        assert np.abs(expected).max() > 0.1
+        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5 * np.abs(expected).max())
 
 
 def test_pictures_too_small_to_be_mirrored_once_are_mirrored_too():
