@@ -118,8 +118,8 @@ def convolved(images, kernel):
     """Convolves without padding, with stride 1; the gradient of the kernel is found in another way than TensorFlow's.
 
     Args:
-        images: float32 tensor `(B, H, W, C)`; all but B are known.
-        kernel: float32 tensor `(k, k, C, D)`.
+        images: float tensor `(B, H, W, C)`; all but B are known.
+        kernel: tensor `(k, k, C, D)` of the same dtype.
 
     Returns:
         Tensor `(B, H - k + 1, W - k + 1, D)`.
@@ -141,7 +141,7 @@ def convolves(images, kernel):
     """bool, whether `convolved` is faster than TensorFlow's own gradient: measured, on a processor with AVX512."""
     channels, filters = kernel.shape[2:]
     wide = images.shape[1] is not None and (images.shape[2] or 0) >= 64
-    return images.dtype == tf.float32 and channels >= _LANES and (filters < _LANES or wide)
+    return channels >= _LANES and (filters < _LANES or wide and images.dtype == tf.float32)
 
 
 # Numbers that a register of a processor holds: oneDNN computes so many channels at once, wanted or not.
