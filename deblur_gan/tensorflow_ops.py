@@ -26,6 +26,11 @@ def instance_normalized(images, epsilon, plainly):
     scale, unused = tf.ones(n_channels), tf.zeros(0)
     image, statistic = tf.TensorSpec(images.shape[1:], images.dtype), tf.TensorSpec(n_channels, tf.float32)
 
+    def of_each(function, tensors, signature):
+        # A part along the first axis is not copied.
+        numbers = tf.range(tf.shape(tensors[0])[0])
+        return tf.map_fn(lambda n: function(*(tensor[n] for tensor in tensors)), numbers, fn_output_signature=signature)
+
     @tf.custom_gradient
     def normalized(images):
         def of_one(pixels):
@@ -40,14 +45,13 @@ def instance_normalized(images, epsilon, plainly):
             )
             return outputs[0], mean, variance
 
-        outputs, *statistics = tf.map_fn(of_one, images, fn_output_signature=(image, statistic, statistic))
+        outputs, *statistics = of_each(of_one, [images], (image, statistic, statistic))
         return outputs, lambda upstream: gradient(images, upstream, *statistics)
 
     def gradient(images, upstream, means, variances):
         @tf.custom_gradient
         def pulled_back(images, upstream):
-            def of_one(values):
-                pixels, upstream, mean, variance = values
+            def of_one(pixels, upstream, mean, variance):
                 return tf.raw_ops.FusedBatchNormGradV3(
                     y_backprop=upstream[None],
                     x=pixels[None],
@@ -59,7 +63,7 @@ def instance_normalized(images, epsilon, plainly):
                     is_training=True,
                 )[0][0]
 
-            pulled = tf.map_fn(of_one, (images, upstream, means, variances), fn_output_signature=image)
+            pulled = of_each(of_one, [images, upstream, means, variances], image)
             return pulled, lambda direction: second(images, upstream, direction)
 
         return pulled_back(images, upstream)
