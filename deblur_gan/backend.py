@@ -120,7 +120,7 @@ def _put_off(name):
 def dtype_to_restore_in(precision="auto"):
     """What to build a generator with, so that it restores in a precision; Keras is imported for it.
 
-    In bfloat16 weights, head and output stay float32, but see `compile_as_built`. "auto" is bfloat16 where it is
+    In bfloat16 weights and output stay float32, but see `compile_as_built`. "auto" is bfloat16 where it is
     faster, which is not measured but asked: OpenVINO says itself whether the processor has it; TensorFlow and PyTorch
     gain from it on a processor with the instructions AVX512-BF16 or AMX-BF16. JAX on a processor gains nothing, other
     processors have to imitate it, and of a GPU nobody is asked: there it is float32.
@@ -175,8 +175,8 @@ def compile_as_built():
 
     By itself it computes all in bfloat16 where the processor can. Keras says nothing to the contrary when it compiles,
     so `openvino.compile_model` is replaced for this process: where nothing is said, a model that holds float32 alone is
-    computed in float32. One that was built in bfloat16 is computed in it wherever OpenVINO can, the head too: that is
-    faster and takes less memory than to change between the two within it.
+    computed in float32. One that was built in bfloat16 is computed in it wherever OpenVINO can: that is faster and
+    takes less memory than to change between the two within it.
     """
     openvino = import_openvino()
     if hasattr(openvino.compile_model, "as_built"):
