@@ -49,10 +49,8 @@ def instance_normalized(images, epsilon, plainly):
             )
             return outputs[0], mean, variance
 
-        outputs, *statistics = of_each(of_one, [images], (image, statistic, statistic))
-        return outputs, lambda upstream: gradient(images, upstream, *statistics)
+        outputs, means, variances = of_each(of_one, [images], (image, statistic, statistic))
 
-    def gradient(images, upstream, means, variances):
         @tf.custom_gradient
         def pulled_back(images, upstream):
             def of_one(pixels, upstream, mean, variance):
@@ -70,7 +68,7 @@ def instance_normalized(images, epsilon, plainly):
             pulled = of_each(of_one, [images, upstream, means, variances], image)
             return pulled, lambda direction: second(images, upstream, direction)
 
-        return pulled_back(images, upstream)
+        return outputs, lambda upstream: pulled_back(images, upstream)
 
     def second(images, upstream, direction):
         with tf.GradientTape() as outer:
@@ -186,7 +184,21 @@ def _by_matrix_products(images, upstream, size):
     return tf.reshape(tf.stack(rows), (size, size, channels, filters))
 
 
-@tf.custom_gradient
-def without_first_row_and_column(images):
-    """Crops a row at the top and a column at the left; TensorFlow's gradient of an index costs many times a padding."""
-    return images[:, 1:, 1:], lambda upstream: tf.pad(upstream, ((0, 0), (1, 0), (1, 0), (0, 0)))
+def cropped(images, cropping):
+    """Crops height and width, as Keras' layer; TensorFlow's gradient of an index costs many times that of a padding.
+
+    Args:
+        images: tensor `(B, H, W, C)`.
+        cropping: `((top, bottom), (left, right))`, int, rows and columns that are left out.
+
+    Returns:
+        Tensor `(B, H - top - bottom, W - left - right, C)`.
+    """
+    (top, bottom), (left, right) = cropping
+
+    @tf.custom_gradient
+    def crop(images):
+        inner = images[:, top : -bottom or None, left : -right or None]
+        return inner, lambda upstream: tf.pad(upstream, ((0, 0), *cropping, (0, 0)))
+
+    return crop(images)
