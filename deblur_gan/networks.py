@@ -108,6 +108,7 @@ class Conv2D(layers.Conv2D):
     def call(self, inputs, training=False):
         faster = _tensorflow_ops(training)
         if faster and faster.convolves(inputs, self.kernel):
+            # Not `keras.ops.add`: by itself the gradient of TensorFlow's BiasAdd loses what bfloat16 sums.
             return faster.convolved(inputs, keras.ops.convert_to_tensor(self.kernel)) + self.bias
         return super().call(inputs)
 
