@@ -3,36 +3,30 @@
 The public names load on first use, and Keras with those that need it: importing the package starts nothing.
 """
 
-import importlib
 from pathlib import Path
 
-import wrapt
+import lazy_loader
 
 __version__ = "0.1.0"
 
-_ROOMS = {
-    "DeblurGAN": "gan",
-    "TrainingSet": "training_set",
-    "critic_model": "networks",
-    "deblur": "restoration",
-    "export_generator": "export",
-    "find_pairs": "pairs",
-    "generator_model": "networks",
-    "load_critic": "weights",
-    "load_generator": "weights",
-    "read_photograph": "photographs",
-    "restore": "inputs",
-    "save_critic": "weights",
-    "save_generator": "weights",
-    "save_pytorch": "weights",
-    "write_photograph": "photographs",
-}
-
-__all__ = [*_ROOMS, "shipped_generator"]
+__getattr__, __dir__, _names = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "api": ["restore"],
+        "data": ["TrainingSet", "find_pairs"],
+        "exporting.export": ["export_generator"],
+        "images.photographs": ["read_photograph", "write_photograph"],
+        "networks": ["critic_model", "generator_model"],
+        "restoring.deblur": ["deblur"],
+        "training.gan": ["DeblurGAN"],
+        "weights": ["load_critic", "load_generator", "save_critic", "save_generator", "save_pytorch"],
+    },
+)
+__all__ = [*_names, "shipped_generator"]
 
 
 def shipped_generator():
-    """The trained generator that comes with the package.
+    """Returns the path of the trained generator that comes with the package.
 
     Returns:
         Path of `generator.h5`: inside an installed package, in `weights/` beside it in a clone.
@@ -40,20 +34,3 @@ def shipped_generator():
     package = Path(__file__).resolve().parent
     installed = package / "shipped" / "generator.h5"
     return installed if installed.exists() else package.parent / "weights" / "generator.h5"
-
-
-def __getattr__(name):
-    if name not in _ROOMS:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    globals()[name] = getattr(importlib.import_module(f"deblur_gan.{_ROOMS[name]}"), name)
-    return globals()[name]
-
-
-def __dir__():
-    return sorted({*globals(), *__all__})
-
-
-@wrapt.when_imported("keras")
-def _register_layers(_):
-    """Makes the layers of our networks known to `keras.models.load_model`, whichever is imported first."""
-    importlib.import_module("deblur_gan.networks")

@@ -137,3 +137,8 @@ def _escaped(letter):
     if "\udc80" <= letter <= "\udcff":  # how Python holds a byte that is not UTF-8
         return f"\\x{ord(letter) - 0xDC00:02x}"
     return letter.encode("unicode_escape").decode()
+
+
+def reason(error):
+    """What an exception says, in one line; its kind where it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__

@@ -25,9 +25,9 @@ ROLLS = (0, 2, 5)
     help="PNG file to write.",
 )
 def draw_camera_shake(output):
-    from deblur_gan.blur import blur_image, blur_image_with_roll, motion_kernel
-    from deblur_gan.paths import random_roll, random_trajectory
-    from deblur_gan.photographs import read_rgb
+    from deblur_gan.blur.camera import blur_image, blur_image_with_roll, motion_kernel
+    from deblur_gan.blur.trajectories import random_roll, random_trajectory
+    from deblur_gan.images.photographs import read_rgb
 
     photographs = Path(skimage.__file__).parent / "data"
     coffee, wall = read_rgb(photographs / "coffee.png"), read_rgb(photographs / "brick.png")

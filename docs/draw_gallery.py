@@ -38,7 +38,7 @@ REDS_CORNER = (220, 80)
 def main(weight_paths, reds, output):
     from deblur_gan import deblur, load_generator
     from deblur_gan.backend import start_backend
-    from deblur_gan.photographs import read_rgb
+    from deblur_gan.images.photographs import read_rgb
 
     start_backend()
     generators = [load_generator(path) for path in weight_paths]
@@ -61,7 +61,7 @@ def main(weight_paths, reds, output):
 
 def _sample_details(folder):
     """List of paths of the blurred and the sharp photograph (None if there is none), and the corner of the detail."""
-    from deblur_gan.samples import write_sample_images
+    from deblur_gan.data.samples import write_sample_images
 
     write_sample_images(folder)
     details = []
@@ -72,7 +72,7 @@ def _sample_details(folder):
 
 
 def _reds_details(folder):
-    from deblur_gan.pairs import find_pairs
+    from deblur_gan.data.pairs import find_pairs
 
     pairs, _ = find_pairs(folder)
     return [(pair.blurred, pair.sharp, REDS_CORNER) for pair in pairs[: len(SAMPLES)]]

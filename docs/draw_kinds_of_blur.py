@@ -43,10 +43,10 @@ PHOTOGRAPHS = (("coffee.png", 250, 130), ("chelsea.png", 110, 60), ("astronaut.p
 )
 def draw_kinds_of_blur(reds, davis, output):
     """REDS is a folder of blurred frames of 640x360, DAVIS one of folders of frames."""
-    from deblur_gan.blur import HANDHELD, PAPER, random_blur
-    from deblur_gan.flow import optical_flow, random_flow_blur
-    from deblur_gan.light import average_frames
-    from deblur_gan.photographs import find_images, read_rgb
+    from deblur_gan.blur.camera import HANDHELD, PAPER, random_blur
+    from deblur_gan.blur.exposure import average_frames
+    from deblur_gan.blur.optical_flow import optical_flow, random_flow_blur
+    from deblur_gan.images.photographs import find_images, read_rgb
 
     photographs = Path(skimage.__file__).parent / "data"
 

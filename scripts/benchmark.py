@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from deblur_gan.options import Options
+from deblur_gan.training.options import Options
 
 # Of each mode, where nothing else is said: `ngf`, `image_size`, `batch_size`, `precision`.
 STEP = {"ngf": (64,), "image_size": (256,), "batch_size": (1,), "precision": ("float32",)}

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from deblur_gan.pairs import Pair
+from deblur_gan.data.pairs import Pair
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -118,8 +118,8 @@ def shipped_exports(tmp_path_factory):
     folder = tmp_path_factory.mktemp("exports")
 
     def exported(format):
-        from deblur_gan.engines import FORMATS
-        from deblur_gan.export import export_generator
+        from deblur_gan.exporting.engines import FORMATS
+        from deblur_gan.exporting.export import export_generator
 
         path = folder / f"generator{FORMATS[format].suffix}"
         if not path.exists():

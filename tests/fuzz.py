@@ -120,7 +120,7 @@ def vgg(folder):
     import h5py
     import numpy as np
 
-    from deblur_gan import hdf5
+    from deblur_gan.weights import hdf5
 
     with h5py.File(folder / "vgg.h5", "w") as file:
         names = [f"block{number}_conv1" for number in range(1, 30)]
@@ -146,7 +146,7 @@ def photographs(folder):
     from PIL import Image, ImageCms, features
     from PIL.PngImagePlugin import PngInfo
 
-    from deblur_gan.photographs import BadImage, read_photograph, write_photograph
+    from deblur_gan.images.photographs import BadImage, read_photograph, write_photograph
 
     rng = np.random.default_rng(0)
     grey = np.add.outer(np.arange(40), np.arange(56)).astype(np.uint8) * 2 + rng.integers(0, 9, (40, 56), np.uint8)
@@ -213,9 +213,9 @@ def states(folder):
     import numpy as np
     from PIL import Image, ImageFilter
 
-    from deblur_gan import training
-    from deblur_gan.checkpoint import BadRun
-    from deblur_gan.options import BadOption, Options
+    from deblur_gan.training import run
+    from deblur_gan.training.checkpoint import BadRun
+    from deblur_gan.training.options import BadOption, Options
 
     data = folder / "data"
     for side in "AB":
@@ -227,15 +227,15 @@ def states(folder):
     shrunk = {"crop_size": 16, "ngf": 2, "n_blocks": 1, "ndf": 2, "critic_updates": 1, "perceptual_weight": 0.0}
     shrunk |= {"pixel_weight": 1.0, "n_epochs": 1, "steps_per_epoch": 1, "n_workers": 1, "n_val_images": 0}
     with contextlib.redirect_stdout(sys.stderr):
-        run = training.train(Options(data_dir=(str(data),), log_dir=str(folder / "runs"), **shrunk))
-    training._fit = lambda options, run_folder, *rest: run_folder.path  # all of going on but the steps
+        run = run.train(Options(data_dir=(str(data),), log_dir=str(folder / "runs"), **shrunk))
+    run._fit = lambda options, run_folder, *rest: run_folder.path  # all of going on but the steps
 
     def load(path):
         whole = (run / path.name).read_bytes()
         shutil.copy(path, run / path.name)
         try:
             with contextlib.redirect_stdout(sys.stderr):
-                training.resume(run, n_epochs=2)
+                run.resume(run, n_epochs=2)
         finally:
             (run / path.name).write_bytes(whole)
 

@@ -15,7 +15,7 @@ from conftest import ROOT, child_environment, photograph, save
 
 from deblur_gan import backend, shipped_generator
 from deblur_gan.networks import generator_model
-from deblur_gan.restoration import deblur
+from deblur_gan.restoring.deblur import deblur
 from deblur_gan.weights import load_generator, save_generator
 
 needs_openvino = pytest.mark.skipif(

@@ -16,14 +16,14 @@ import pytest
 from conftest import ROOT
 
 import deblur_gan
-from deblur_gan.blur import KINDS
+from deblur_gan.blur.camera import KINDS
+from deblur_gan.commands.range_options import KnobType
 from deblur_gan.commands import main
-from deblur_gan.engines import FORMATS
-from deblur_gan.knobs import KnobType
+from deblur_gan.data.samples import write_sample_images
+from deblur_gan.exporting.engines import FORMATS
+from deblur_gan.images.photographs import read_rgb
 from deblur_gan.networks import generator_model
-from deblur_gan.options import MAY_CHANGE
-from deblur_gan.photographs import read_rgb
-from deblur_gan.samples import write_sample_images
+from deblur_gan.training.options import MAY_CHANGE
 from deblur_gan.weights import load_generator, save_generator
 
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted(ROOT.glob("docs/*.md")), ROOT / "weights" / "README.md"]

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import click
 
-from deblur_gan.blur import KINDS
-from deblur_gan.knobs import knob_options
+from deblur_gan.blur.camera import KINDS
+from deblur_gan.commands.range_options import knob_options
 
 
 @click.command()
@@ -79,8 +79,8 @@ def blur_images(**options):
 
     The exit code is 0 if every photograph was blurred, 1 if one was not, 2 if the command line makes no sense.
     """
+    from deblur_gan.blur.make_pairs import blur_folder
     from deblur_gan.files import printable
-    from deblur_gan.synthesis import blur_folder
 
     try:
         n_pairs, failures = blur_folder(**{name: value for name, value in options.items() if value is not None})

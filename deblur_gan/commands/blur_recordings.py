@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
-from deblur_gan.flow import random_flow_blur
-from deblur_gan.knobs import knob_options
-from deblur_gan.light import average_frames
+from deblur_gan.blur.exposure import average_frames
+from deblur_gan.blur.optical_flow import random_flow_blur
+from deblur_gan.commands.range_options import knob_options
 
 
 def defaults(function):
@@ -88,7 +88,7 @@ def blur_recordings(sources, output_dir, frames, **options):
     The exit code is 0 if every recording gave pairs and none had a fault, 1 if not, 2 if the command line makes no
     sense.
     """
-    from deblur_gan import synthesis
+    from deblur_gan.blur import make_pairs
     from deblur_gan.files import printable
 
     options = {name: value for name, value in options.items() if value is not None}
@@ -96,7 +96,7 @@ def blur_recordings(sources, output_dir, frames, **options):
         for name in options.keys() & defaults(random_flow_blur).keys() - defaults(average_frames).keys():
             raise click.UsageError(f"--{name} is for blur along the optical flow; it cannot be given with --frames")
     try:
-        n_pairs, left_out, failures = synthesis.blur_recordings(sources, output_dir, frames, **options)
+        n_pairs, left_out, failures = make_pairs.blur_recordings(sources, output_dir, frames, **options)
     except (ValueError, OSError, ImportError) as error:
         raise click.ClickException(printable(error)) from None
     for failure in failures:

@@ -66,12 +66,12 @@ def export(weight_path, format, output, precision, data_dir, no_dropout):
         os.environ.pop("KERAS_BACKEND", None) if selected is None else os.environ.update(KERAS_BACKEND=selected)
     from tqdm import tqdm
 
-    from deblur_gan.engines import load_exported
-    from deblur_gan.evaluation import measure, summarize
-    from deblur_gan.export import CannotExport, export_generator, require_exportable
+    from deblur_gan.data.pairs import find_pairs
+    from deblur_gan.evaluation.measure import measure, summarize
+    from deblur_gan.exporting.engines import load_exported
+    from deblur_gan.exporting.export import CannotExport, export_generator, require_exportable
     from deblur_gan.files import printable
-    from deblur_gan.pairs import find_pairs
-    from deblur_gan.photographs import BadImage
+    from deblur_gan.images.photographs import BadImage
     from deblur_gan.weights import BadWeights, load_generator
 
     try:

@@ -25,8 +25,8 @@ from deblur_gan.commands import home
 )
 def organize(dir_in, dir_out, blur):
     """Lays out the GoPro data set as images/{train,test}/{A,B}/ with unique file names."""
+    from deblur_gan.data.gopro import organize_gopro
     from deblur_gan.files import printable
-    from deblur_gan.pairs import organize_gopro
 
     try:
         counts = organize_gopro(dir_in, dir_out, blur, show_progress=True)

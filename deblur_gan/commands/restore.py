@@ -129,7 +129,7 @@ def restore(context, photographs, input_dir, weight_path, tile_size, strength, e
     after Ctrl-C.
     """
     from deblur_gan.files import printable
-    from deblur_gan.photographs import BadImage
+    from deblur_gan.images.photographs import BadImage
 
     options["file_format"] = FORMATS.get(options["file_format"])
     sources = [*photographs, *([input_dir] if input_dir else [])]
@@ -139,7 +139,7 @@ def restore(context, photographs, input_dir, weight_path, tile_size, strength, e
 
         start_backend(restoring=True)
         dtype = dtype_to_restore_in(precision)
-        from deblur_gan.restoration import deblur
+        from deblur_gan.restoring.deblur import deblur
         from deblur_gan.weights import load_generator
 
         generator = load_generator(weight_path, dtype)
@@ -175,7 +175,7 @@ def _samples(quiet):
 
     images = home() / "images"
     if not (images / "test" / "A").is_dir():
-        from deblur_gan.samples import write_sample_images
+        from deblur_gan.data.samples import write_sample_images
 
         write_sample_images(images)
     if not quiet:
@@ -184,7 +184,7 @@ def _samples(quiet):
 
 
 def _restore_stream(load, file_format, quality):
-    from deblur_gan.batch import restore_stream
+    from deblur_gan.restoring.jobs import restore_stream
 
     if sys.stdout.isatty():
         raise click.UsageError("- goes to standard output, which is this terminal; redirect it: - > restored.jpg")
@@ -198,8 +198,8 @@ def _restore_files(
     """Restores what `sources` name; returns whether all of it was restored."""
     from tqdm import tqdm
 
-    from deblur_gan.batch import find_jobs, restore_files
     from deblur_gan.files import printable
+    from deblur_gan.restoring.jobs import find_jobs, restore_files
 
     began = time.perf_counter()
     jobs, left_out = find_jobs(sources, output_dir, recursive, suffix, file_format, shard)

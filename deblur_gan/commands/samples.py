@@ -20,8 +20,8 @@ def samples(output_dir):
 
     Always the same files; nothing is downloaded.
     """
+    from deblur_gan.data.samples import write_sample_images
     from deblur_gan.files import printable
-    from deblur_gan.samples import write_sample_images
 
     try:
         n_train, n_test = write_sample_images(output_dir)

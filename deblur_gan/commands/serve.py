@@ -33,9 +33,9 @@ def serve(host, port, weight_path, opens):
     from deblur_gan.backend import start_backend
 
     start_backend(restoring=True)
-    from deblur_gan import page
     from deblur_gan.files import printable
-    from deblur_gan.photographs import BadImage
+    from deblur_gan.images.photographs import BadImage
+    from deblur_gan.web import page
     from deblur_gan.weights import BadWeights
 
     try:

@@ -86,9 +86,9 @@ def test(weight_paths, **options):
     from deblur_gan.backend import start_backend
 
     start_backend()
+    from deblur_gan.evaluation.report import format_comparison, format_table
+    from deblur_gan.evaluation.results import evaluate
     from deblur_gan.files import printable
-    from deblur_gan.report import format_comparison, format_table
-    from deblur_gan.results import evaluate
 
     try:
         results, problems = evaluate(weight_paths, command=_command_line(sys.argv), **options)

@@ -5,7 +5,7 @@ import dataclasses
 import click
 
 from deblur_gan.commands import home
-from deblur_gan.options import DATA_DIR, MAY_CHANGE, BadOption, Options, is_path, kind
+from deblur_gan.training.options import DATA_DIR, MAY_CHANGE, BadOption, Options, is_path, kind
 
 # The value of --resume without a folder.
 LAST = "the last run"
@@ -79,19 +79,19 @@ def train(context, resume, **flags):
 
     start_backend(training=True)
     try:
-        from deblur_gan import processes, training
+        from deblur_gan.training import distributed, run
     except ModuleNotFoundError as error:
         raise click.ClickException(f"{error}; training also needs: pip install matplotlib tensorboard") from None
     from deblur_gan.files import printable
-    from deblur_gan.run_folder import RunFolder
+    from deblur_gan.training.run_folder import RunFolder
 
     try:
         if resume:
             run_dir = RunFolder.last(log_dir).path if resume == LAST else resume
-            run_dir = training.resume(run_dir, **given)
+            run_dir = run.resume(run_dir, **given)
         else:
-            run_dir = training.train(options)
-    except training.Stopped as error:
+            run_dir = run.train(options)
+    except run.Stopped as error:
         click.echo(printable(f"Error: {error}"), err=True)
         context.exit(128 + error.signal_number if error.signal_number else 1)
     except KeyboardInterrupt:  # while the data was checked or the networks were built
@@ -100,5 +100,5 @@ def train(context, resume, **flags):
     # BadRun, BadImage, BadWeights, OSError: each is one line.
     except (OSError, ValueError) as error:
         raise click.ClickException(printable(" ".join(str(error).split()))) from None
-    if processes.join().first:
+    if distributed.join().first:
         click.echo(f"Done: {run_dir}")

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from deblur_gan.options import Options
+from deblur_gan.training.options import Options
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -51,7 +51,7 @@ class Setting(NamedTuple):
         import click
         import keras
 
-        from deblur_gan.gan import DeblurGAN
+        from deblur_gan.training.gan import DeblurGAN
 
         losses = {} if perceptual_loss else {"perceptual_weight": 0.0, "pixel_weight": 1.0, "pixel_loss": "l2"}
         gan = DeblurGAN(

@@ -17,7 +17,7 @@ def print_parts(setting, n_steps, plain):
     start_backend(training=True)
     import keras
 
-    from deblur_gan.losses import PerceptualLoss
+    from deblur_gan.training.losses import PerceptualLoss
 
     if plain and keras.backend.backend() != "tensorflow":
         raise click.UsageError(f"--plain: is written in TensorFlow, and the backend is {keras.backend.backend()}")
@@ -91,9 +91,9 @@ def _time_data(image_size, batch_size, n_batches):
     """Seconds for a batch from 1280x720 JPEG pairs, decoded anew each time."""
     import numpy as np
 
-    from deblur_gan.pairs import find_pairs
-    from deblur_gan.photographs import Photograph, write_photograph
-    from deblur_gan.training_set import TrainingSet
+    from deblur_gan.data.pairs import find_pairs
+    from deblur_gan.data.training_set import TrainingSet
+    from deblur_gan.images.photographs import Photograph, write_photograph
 
     with tempfile.TemporaryDirectory() as folder:
         for name in ("A", "B"):

@@ -8,7 +8,7 @@ import sys
 import click
 from benchmarks.measuring import about, gpu, time_in_turn
 
-from deblur_gan.options import Options
+from deblur_gan.training.options import Options
 
 # GoPro's training set, Nah et al., https://arxiv.org/abs/1612.02177, section 3
 N_PAIRS = 2103
@@ -87,7 +87,7 @@ def _measure_training(setting, n_steps):
     from deblur_gan.backend import start_backend
 
     start_backend(training=True)
-    from deblur_gan.losses import PerceptualLoss
+    from deblur_gan.training.losses import PerceptualLoss
 
     yield about()
     networks, batch = setting.networks(), setting.batch()
@@ -105,7 +105,7 @@ def _measure_restoring(generator, ngf, n_times):
     import numpy as np
 
     from deblur_gan.networks import generator_model
-    from deblur_gan.restoration import deblur
+    from deblur_gan.restoring.deblur import deblur
 
     yield about()
     network = generator_model(generator, ngf)

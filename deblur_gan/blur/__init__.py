@@ -1,0 +1,1 @@
+"""Blur that a moving camera makes, and pairs made with it."""

@@ -1,0 +1,163 @@
+"""What moves while the shutter is open: random courses of a camera, and the outline of something in front of it.
+
+Everything random comes from the `numpy.random.Generator` that is passed in, so one seed gives one result.
+
+Reference:
+    Kupyn et al., DeblurGAN: Blind Motion Deblurring Using Conditional Adversarial Networks, arXiv 1711.07064,
+    section 3.3 and Algorithm 1; Boracchi and Foi, Modeling the Performance of Image Restoration from Motion Blur,
+    IEEE Transactions on Image Processing 21(8), 2012.
+"""
+
+import numpy as np
+from PIL import Image, ImageDraw
+from scipy import ndimage
+
+from deblur_gan.blur.ranges import require
+
+
+def random_trajectory(rng, length=60.0, shake=0.001, steps=2000):
+    """Draws the path of a shaking camera: a Markov process of constant speed.
+
+    The velocity starts in a uniform direction. At each step it is disturbed by Gaussian shake, pulled back towards
+    where the path began (inertia), now and then thrown around (a big, impulsive shake: the finger on the button), and
+    then brought back to constant speed. How strong the three are is drawn once for each path: inertia from U(0, 0.7),
+    the probability of a big shake from U(0, 0.2), Gaussian shake from U(0, 10), each multiplied by `shake`. The paper
+    prints U(0, 0.7) for the last; that leaves paths almost without tremor, and Boracchi and Foi draw it from U(0, 10).
+
+    Args:
+        rng: `numpy.random.Generator`.
+        length: float, px, at least 0: the length of the path, that is the sum of its `steps - 1` equal steps. Paths
+            bend, so a kernel is narrower than this: a third of it in the middle of the distribution.
+        shake: float, at least 0, how much the path bends: 0 is a straight line, 0.001 is the paper's value, 0.005
+            gives knots.
+        steps: int, at least 2, the number of positions.
+
+    Returns:
+        float64 `(steps, 2)`, positions x (to the right) and y (down) in px, equally spaced in time, from (0, 0).
+
+    Raises:
+        ValueError: if an argument is out of its range.
+
+    Reference:
+        Algorithm 1 of arXiv 1711.07064, with the inertial term of Boracchi and Foi 2012 (directed towards where the
+        particle was; the paper prints it as a factor of the Gaussian term).
+    """
+    require(length >= 0, "length", length, "at least 0")
+    require(shake >= 0, "shake", shake, "at least 0")
+    require(steps >= 2, "steps", steps, "at least 2")
+    inertia, big_shake, gaussian = rng.uniform(0, (0.7, 0.2, 10.0))
+    velocity = complex(np.exp(2j * np.pi * rng.random()))
+    turns = steps - 1
+    tremor = shake * gaussian * (rng.standard_normal(turns) + 1j * rng.standard_normal(turns))
+    throw = 1 + 2 * np.exp(1j * (np.pi + rng.uniform(-0.5, 0.5, turns)))
+    throw[rng.random(turns) >= shake * big_shake] = 1
+    pull = float(shake * inertia)
+    stride = length / turns
+
+    # Each step needs the one before; plain complex numbers are several times faster here than arrays of one element.
+    position = 0j
+    path = [position]
+    for thrown, trembled in zip(throw.tolist(), tremor.tolist(), strict=True):
+        velocity = velocity * thrown + trembled - pull * position
+        velocity /= abs(velocity)
+        position += stride * velocity
+        path.append(position)
+    path = np.array(path)
+    return np.stack([path.real, path.imag], axis=-1)
+
+
+def random_roll(rng, extent, shake=0.001, steps=2000):
+    """Draws how a shaking camera turns around its viewing axis: one coordinate of a `random_trajectory`, scaled.
+
+    Args:
+        rng: `numpy.random.Generator`.
+        extent: float, degrees, at least 0: the difference between the largest and the smallest angle.
+        shake: as in `random_trajectory`.
+        steps: int, at least 2, the number of angles.
+
+    Returns:
+        float64 `(steps,)`, degrees, equally spaced in time.
+
+    Raises:
+        ValueError: if an argument is out of its range.
+    """
+    require(extent >= 0, "extent", extent, "at least 0")
+    course = random_trajectory(rng, shake=shake, steps=steps)[:, 0]
+    return course * (extent / np.ptp(course))
+
+
+def handheld_path(rng, extent, bend=0.2, steps=500):
+    """Draws the path of a camera held still by hand, within one exposure: short, nearly straight, unevenly fast.
+
+    A hand sways at a few hertz, so that within a thirtieth of a second it hardly turns: the path is a cubic Bezier
+    curve between two points in a uniform direction. The speed along it changes as `uneven_course` has it.
+
+    Args:
+        rng: `numpy.random.Generator`.
+        extent: float, px, at least 0: the distance from the beginning of the path to its end.
+        bend: float, at least 0: how far the path may leave the straight line, as a part of `extent`.
+        steps: int, at least 2, the number of positions.
+
+    Returns:
+        float64 `(steps, 2)`, positions x (to the right) and y (down) in px, equally spaced in time, from (0, 0).
+
+    Raises:
+        ValueError: if an argument is out of its range.
+    """
+    require(extent >= 0, "extent", extent, "at least 0")
+    require(bend >= 0, "bend", bend, "at least 0")
+    direction = np.exp(2j * np.pi * rng.random())
+    # The curve stays within three quarters of its inner control points' distance from the line.
+    first, second = rng.uniform(-1, 1, 2) * bend * 4 / 3
+    t = uneven_course(rng, steps)
+    path = extent * direction * (t + 1j * 3 * t * (1 - t) * (first * (1 - t) + second * t))
+    return np.stack([path.real, path.imag], axis=-1)
+
+
+def uneven_course(rng, steps=500):
+    """Draws how a movement gets from 0 to 1: never back, faster and slower, at a constant speed on average over draws.
+
+    Args:
+        rng: `numpy.random.Generator`.
+        steps: int, at least 2.
+
+    Returns:
+        float64 `(steps,)`, equally spaced in time: a cubic Bezier curve whose inner values are two uniform numbers,
+        the smaller one first.
+
+    Raises:
+        ValueError: if `steps` is out of its range.
+    """
+    require(steps >= 2, "steps", steps, "at least 2")
+    first, second = np.sort(rng.random(2))
+    t = np.linspace(0, 1, steps)
+    return 3 * t * (1 - t) * (first * (1 - t) + second * t) + t**3
+
+
+def random_outline(rng, height, width, rows=slice(None), columns=slice(None)):
+    """Draws the mask of something that stands in front of the rest of a picture: a polygon with a soft edge.
+
+    It has 5 to 10 corners around a point anywhere in the picture, at 0.08 to 0.35 of the longer side from it.
+
+    Args:
+        rng: `numpy.random.Generator`.
+        height, width: int, px, of the picture.
+        rows, columns: slices, the part of the picture whose mask is wanted.
+
+    Returns:
+        float32 `(rows, columns)` in [0, 1], 1 where the thing is.
+    """
+    corners = int(rng.integers(5, 11))
+    middle = complex(rng.uniform(0, width), rng.uniform(0, height))
+    angles = np.sort(rng.uniform(0, 2 * np.pi, corners))
+    points = middle + max(height, width) * rng.uniform(0.08, 0.35, corners) * np.exp(1j * angles)
+    softness = rng.uniform(0.7, 3.0)
+    top, bottom, _ = rows.indices(height)
+    left, right, _ = columns.indices(width)
+    margin = int(np.ceil(4 * softness))  # the soft edge of what lies beyond the part reaches into it
+    canvas = Image.new("L", (right - left + 2 * margin, bottom - top + 2 * margin))
+    # Whole numbers, for Pillow rounds others differently on both sides of 0.
+    corners = [(round(point.real) - left + margin, round(point.imag) - top + margin) for point in points]
+    ImageDraw.Draw(canvas).polygon(corners, fill=255)
+    soft = ndimage.gaussian_filter(np.asarray(canvas, np.float32) / 255, softness, mode="nearest")
+    return np.clip(soft[margin : -margin or None, margin : -margin or None], 0, 1)

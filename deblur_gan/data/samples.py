@@ -1,0 +1,74 @@
+"""A small data set made from photographs that come with scikit-image."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import skimage
+
+from deblur_gan.blur.camera import random_blur
+from deblur_gan.blur.make_pairs import planes, write_pair
+from deblur_gan.images.photographs import read_photograph, write_photograph
+
+# Photographs inside scikit-image's wheel, and what of each is taken: left, top, right, bottom. Nothing is downloaded.
+# No photograph is in both parts.
+_SAMPLES = {
+    "train": {
+        "astronaut_face": ("astronaut.png", (64, 0, 384, 288)),
+        "astronaut_helmet": ("astronaut.png", (192, 224, 512, 512)),
+        "astronaut_suit": ("astronaut.png", (0, 224, 320, 512)),
+        "brick": ("brick.png", (96, 112, 416, 400)),
+        "coins": ("coins.png", (0, 0, 384, 303)),
+        "grass": ("grass.png", (96, 112, 416, 400)),
+        "gravel": ("gravel.png", (96, 112, 416, 400)),
+        "motorcycle_engine": ("motorcycle_left.png", (224, 176, 544, 464)),
+        "motorcycle_shelf": ("motorcycle_right.png", (400, 0, 720, 288)),
+        "motorcycle_wheel": ("motorcycle_left.png", (60, 80, 380, 368)),
+    },
+    "test": {
+        "camera": ("camera.png", (0, 0, 512, 512)),
+        "chelsea": ("chelsea.png", (0, 0, 451, 300)),
+        "coffee": ("coffee.png", (0, 0, 600, 400)),
+        "rocket": ("rocket.jpg", (0, 0, 640, 427)),
+    },
+}
+
+
+def write_sample_images(output_dir):
+    """Makes a small data set from photographs that come with scikit-image; nothing is downloaded.
+
+    `output_dir/{train,test}/{A,B}/`: 10 and 4 pairs of blurred and sharp photographs, no photograph in both. And
+    `output_dir/real/clock_motion.png`, a really motion-blurred photograph, of which there is no sharp version. Always
+    the same bytes.
+
+    Args:
+        output_dir: str or Path; made where missing.
+
+    Returns:
+        `(n_train, n_test)`, the numbers of pairs.
+
+    Raises:
+        FileExistsError: if `output_dir/{train,test}` hold other files: samples are not mixed into a data set.
+            Nothing is written then.
+        BadImage: if the installed scikit-image has come without one of the photographs.
+        OSError: if a file cannot be written.
+    """
+    output_dir = Path(output_dir)
+    for part, samples in _SAMPLES.items():
+        ours = {output_dir / part / side / f"{name}.png" for side in ("A", "B") for name in samples}
+        for path in (output_dir / part).rglob("*"):
+            if path.is_file() and path not in ours and not path.name.startswith("."):
+                raise FileExistsError(f"{path}: is not a sample image; samples are not mixed with other files")
+    photographs = Path(skimage.__file__).parent / "data"
+    for part, samples in _SAMPLES.items():
+        for side in ("A", "B"):
+            (output_dir / part / side).mkdir(parents=True, exist_ok=True)
+        for name, (file_name, (left, top, right, bottom)) in samples.items():
+            photograph = read_photograph(photographs / file_name)
+            crop = replace(photograph, pixels=photograph.pixels[top:bottom, left:right])
+            rng = np.random.default_rng(int.from_bytes(name.encode(), "big"))
+            sharp = planes(crop)
+            write_pair(output_dir / part, name, random_blur(sharp, rng, length=(10.0, 40.0))[0], sharp)
+    (output_dir / "real").mkdir(exist_ok=True)
+    write_photograph(output_dir / "real" / "clock_motion.png", read_photograph(photographs / "clock_motion.png"))
+    return len(_SAMPLES["train"]), len(_SAMPLES["test"])

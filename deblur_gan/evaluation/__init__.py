@@ -1,0 +1,1 @@
+"""Scores of restored photographs, and the report on them."""

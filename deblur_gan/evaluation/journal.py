@@ -1,0 +1,188 @@
+"""The rows of one weight file, on disk as soon as they are measured, so that an interrupted run goes on from them.
+
+`metrics.csv` is a table for people and the journal at once. Names in it are shown as `printable` shows them; which row
+belongs to which pair is told by its key.
+"""
+
+import csv
+import hashlib
+import io
+import json
+from collections import defaultdict
+from contextlib import suppress
+from pathlib import Path
+
+import PIL
+import scipy
+import skimage
+
+from deblur_gan.backend import versions
+from deblur_gan.evaluation.measure import KINDS, PROTOCOLS, Row
+from deblur_gan.evaluation.metrics import DEFINITIONS, METRICS
+from deblur_gan.evaluation.report import thumbnail
+from deblur_gan.files import printable, write_bytes
+from deblur_gan.images.photographs import Photograph, write_photograph
+
+CSV_NAME = "metrics.csv"
+
+SCORE_COLUMNS = [f"{name}_{kind}" for name in METRICS for kind in KINDS]
+COLUMNS = ["protocol", "sequence", "name", "height", "width", *SCORE_COLUMNS, "seconds", "weights", "key"]
+
+
+class PairFiles:
+    """The files of pairs: their content's sha256, read once for all protocols and weight files.
+
+    Attributes:
+        pairs: dict from `Row.pair_id` to `Pair`.
+        shown: dict from what `metrics.csv` shows of a `pair_id` to the list of its pairs, rarely more than one.
+    """
+
+    def __init__(self, pairs):
+        self.pairs = {(pair.sequence, pair.name): pair for pair in pairs}
+        self.shown = defaultdict(list)
+        for pair in pairs:
+            self.shown[printable(pair.sequence), printable(pair.name)].append(pair)
+        self._digests = {}
+
+    def digest(self, pair):
+        """str, sha256 of the content of both files.
+
+        Raises:
+            OSError: if one cannot be read.
+        """
+        if pair not in self._digests:
+            contents = "".join(sha256_of(path) for path in (pair.blurred, pair.sharp))
+            self._digests[pair] = hashlib.sha256(contents.encode()).hexdigest()
+        return self._digests[pair]
+
+    def sha256(self, rows):
+        """str, sha256 of the content of all files that these rows were measured on, in no order."""
+        digests = sorted({self.digest(self.pairs[row.pair_id]) for row in rows})
+        return hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+class Journal:
+    """A folder with the rows of one weight file and the pictures that belong to them.
+
+    Args:
+        path: Path, made where it does not exist.
+        weights_sha256: str.
+        how: dict, what of `measure` decides about a score beside the protocol.
+        dtype: str, what the generator was built with.
+        files: `PairFiles`.
+        save_images: bool, also keep the restored images.
+    """
+
+    def __init__(self, path, weights_sha256, how, dtype, files, save_images):
+        self.path = path
+        self._weights_sha256 = weights_sha256
+        self._save_images = save_images
+        self._settings = [DEFINITIONS, weights_sha256, how, dtype, score_versions()]
+        self._files = files
+        self._kept = {}
+        (path / "thumbnails").mkdir(parents=True, exist_ok=True)
+        for shown, key in _read_rows(path / CSV_NAME):
+            for pair in files.shown[shown.pair_id]:
+                row = shown._replace(sequence=pair.sequence, name=pair.name)
+                with suppress(OSError):
+                    if row.protocol in PROTOCOLS and key == self._key(row):
+                        self._kept[row.protocol, row.pair_id] = row
+        # Also cuts off a last line that an interruption left unfinished.
+        self._write(self._kept.values())
+
+    def _key(self, row):
+        """str that tells what was measured, with what: weights, settings, versions, protocol and both files."""
+        digest = self._files.digest(self._files.pairs[row.pair_id])
+        content = json.dumps([*self._settings, row.protocol, digest], sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+    def thumbnail(self, row):
+        """Path of the small restored image of a row."""
+        return self.path / "thumbnails" / f"{self._key(row)}.jpg"
+
+    def _restored(self, row):
+        return self.path / "restored" / row.protocol / row.sequence / f"{row.name}.png"
+
+    def row(self, protocol, pair):
+        """The row of an earlier run, or None where there is none or a picture that belongs to it is missing."""
+        row = self._kept.get((protocol, (pair.sequence, pair.name)))
+        if row is None or not self.thumbnail(row).exists():
+            return None
+        return None if self._save_images and not self._restored(row).exists() else row
+
+    def add(self, row, restored):
+        """Keeps a row and its restored image, uint8 `(h, w, 3)`, on disk."""
+        write_bytes(self.thumbnail(row), thumbnail(restored))
+        path = self._restored(row)
+        # A picture of other weights must not be taken for one of these.
+        path.unlink(missing_ok=True)
+        if self._save_images:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_photograph(path, Photograph(restored))
+        self._kept[row.protocol, row.pair_id] = row
+        # One write call for one line: whatever kills the process leaves every earlier line whole.
+        with open(self.path / CSV_NAME, "ab", buffering=0) as file:
+            file.write(csv_bytes([self._fields(row)]))
+
+    def finish(self, rows):
+        """Puts `metrics.csv` in order, the rows of this call first, and drops thumbnails that no row has."""
+        asked_for = {(row.protocol, row.pair_id) for row in rows}
+        self._write([*rows, *(row for where, row in self._kept.items() if where not in asked_for)])
+        needed = {self.thumbnail(row) for row in self._kept.values()}
+        for path in (self.path / "thumbnails").glob("*.jpg"):
+            if path not in needed:
+                path.unlink()
+
+    def _write(self, rows):
+        write_bytes(self.path / CSV_NAME, csv_bytes([COLUMNS, *map(self._fields, rows)]))
+
+    def _fields(self, row):
+        scores = [getattr(row, kind)[name] for name in METRICS for kind in KINDS]
+        names = printable(row.sequence), printable(row.name)
+        return [row.protocol, *names, row.height, row.width, *scores, row.seconds, self._weights_sha256, self._key(row)]
+
+
+def owner(folder):
+    """sha256 of the weights whose results a folder holds; None if there are none, "" if they are not from here."""
+    try:
+        with open(folder / CSV_NAME, newline="", encoding="utf-8", errors="replace") as file:
+            reader = csv.DictReader(file)
+            return "" if reader.fieldnames not in (None, COLUMNS) else next((row["weights"] for row in reader), None)
+    except FileNotFoundError:
+        return None
+    except csv.Error:
+        return ""
+
+
+def csv_bytes(lines):
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(lines)
+    return text.getvalue().encode()
+
+
+def _read_rows(path):
+    """The `(row, key)` of a `metrics.csv`, without those that are damaged; none where the file is missing."""
+    rows = []
+    with suppress(FileNotFoundError, csv.Error), open(path, newline="", encoding="utf-8", errors="replace") as file:
+        for fields in csv.DictReader(file):
+            with suppress(KeyError, TypeError, ValueError):
+                scores = [{name: float(fields[f"{name}_{kind}"]) for name in METRICS} for kind in KINDS[:2]]
+                size = int(fields["height"]), int(fields["width"])
+                identity = fields["protocol"], fields["sequence"], fields["name"]
+                rows.append((Row(*identity, *size, *scores, float(fields["seconds"])), fields["key"]))
+    return rows
+
+
+def score_versions():
+    """dict from str to str: the libraries that a score may depend on."""
+    return {
+        **versions(),
+        "pillow": PIL.__version__,
+        "scikit-image": skimage.__version__,
+        "scipy": scipy.__version__,
+    }
+
+
+def sha256_of(path):
+    """str, of the content of a file."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()

@@ -1,0 +1,300 @@
+"""How well a generator restores: the protocols under which scores are taken, and the scores of a set of pairs.
+
+A score means something only together with its protocol (the size at which it was taken) and beside the score of the
+untouched blurred image; a `Row` holds both. What is measured is `deblur`, the way every user gets. `scripts/test.py`
+and the validation of a training run both measure here.
+"""
+
+import itertools
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from deblur_gan.data.pairs import Pair
+from deblur_gan.evaluation.metrics import METRICS, SMALLEST_SIDE
+from deblur_gan.images.photographs import BadImage, read_rgb
+from deblur_gan.restoring.deblur import deblur, default_tile_size
+
+KINDS = ("blurred", "restored", "gain")
+
+
+class Protocol(NamedTuple):
+    """What is done to both images of a pair before anything else.
+
+    Attributes:
+        size: function of `(height, width)` that returns the height and width to resize to.
+        description: str, one line.
+    """
+
+    size: Callable
+    description: str
+
+
+PROTOCOLS = {
+    "full": Protocol(lambda height, width: (height, width), "native size"),
+    "half": Protocol(
+        lambda height, width: (height // 2, width // 2),
+        "both images to half height and width first (rounded down; Pillow's bicubic, which smooths before it shrinks)",
+    ),
+    "256": Protocol(
+        lambda height, width: (256, 256),
+        "both images squashed to 256x256 first (Pillow's bicubic, which smooths before it shrinks)",
+    ),
+}
+
+
+class Row(NamedTuple):
+    """What was measured on one pair under one protocol.
+
+    Attributes:
+        protocol: key of `PROTOCOLS`.
+        sequence, name: str, as of `Pair`; the sequence of arrays is "".
+        height, width: int, pixels under the protocol.
+        blurred, restored: dicts from the names of the metrics to scores.
+        seconds: float, time of `deblur` alone (without reading and scoring), its share of a batch.
+    """
+
+    protocol: str
+    sequence: str
+    name: str
+    height: int
+    width: int
+    blurred: dict
+    restored: dict
+    seconds: float
+
+    @property
+    def pair_id(self):
+        return self.sequence, self.name
+
+    @property
+    def gain(self):
+        """dict from the names of the metrics to restored minus blurred; not a number between two infinities."""
+        with np.errstate(invalid="ignore"):
+            return {name: float(np.subtract(self.restored[name], self.blurred[name])) for name in self.restored}
+
+    @property
+    def perfect(self):
+        """bool, the blurred or the restored image equals the sharp one, so that its PSNR is infinite."""
+        return any(np.isinf(scores.get("psnr", 0)) for scores in (self.blurred, self.restored))
+
+
+def measure(
+    generator,
+    pairs,
+    protocol="full",
+    *,
+    tile_size=None,
+    ensemble=1,
+    align=0,
+    batch_size=1,
+    metrics=tuple(METRICS),
+    blurred_scores=None,
+    problems=None,
+    on_restored=None,
+):
+    """Scores a generator on pairs of blurred and sharp images, one after the other.
+
+    Args:
+        generator: `keras.Model`, as `deblur` takes it.
+        pairs: iterable of `Pair`, or of `(name, blurred, sharp)` with uint8 `(H, W, 3)` images; read as it is needed,
+            so that it may be a progress bar around a list.
+        protocol: key of `PROTOCOLS`.
+        tile_size: int, restore in tiles of so many pixels; None leaves it to `deblur`.
+        ensemble: int, as `deblur`.
+        align: int, pixels by which blurred and restored images may be shifted to fit the sharp one, see `aligned`.
+        batch_size: int, consecutive images of one size that are restored at once. It does not change what is measured.
+        metrics: names of `METRICS` to compute, on the blurred and on the restored image.
+        blurred_scores: dict from `Row.pair_id` to the scores of the untouched blurred image. What it holds is not
+            computed again and what it lacks is added: pass one dict to several calls on the same pairs. It holds for
+            one protocol, one `align` and one choice of metrics, and no two pairs may have one name.
+        problems: list, to which one line is added for each pair that cannot be used; None raises `BadImage` instead.
+        on_restored: function that is called with each `Row` and the restored image, uint8 `(h, w, 3)`.
+
+    Yields:
+        `Row` of each pair that can be used, in the order of `pairs`.
+
+    Raises:
+        BadImage: if `problems` is None and a pair is not as `read_pair` requires.
+        ValueError: if an argument is outside what is said above.
+        FloatingPointError: if the generator's answer is not finite.
+    """
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"protocol={protocol!r}: must be one of {', '.join(PROTOCOLS)}")
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size}: must be at least 1")
+    if align < 0:
+        raise ValueError(f"align={align}: must be at least 0")
+    if not metrics or not set(metrics) <= METRICS.keys():
+        raise ValueError(f"metrics={list(metrics)}: must be some of {', '.join(METRICS)}")
+    seen = set()
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+
+        def start_scoring(sharp, image):
+            image, sharp = aligned(image, sharp, align)
+            return {name: threads.submit(METRICS[name].score, sharp, image) for name in metrics}
+
+        for batch in _batches(pairs, protocol, align, batch_size, problems):
+            start = time.perf_counter()
+            images = np.stack([blurred for _, blurred, _ in batch])
+            all_restored = _restored_as_alone(generator, images, tile_size, ensemble)
+            seconds = round((time.perf_counter() - start) / len(batch), 4)
+            scores = []
+            for (pair_id, blurred, sharp), restored in zip(batch, all_restored, strict=True):
+                if blurred_scores is not None and pair_id in seen:
+                    raise ValueError(f"{pair_id[1]}: two pairs have this name, and blurred_scores goes by name")
+                seen.add(pair_id)
+                known = (blurred_scores or {}).get(pair_id)
+                scores.append((known, {} if known else start_scoring(sharp, blurred), start_scoring(sharp, restored)))
+            for (pair_id, blurred, _), restored, (known, *started) in zip(batch, all_restored, scores, strict=True):
+                of_blurred, of_restored = ({name: score.result() for name, score in kind.items()} for kind in started)
+                of_blurred = known or of_blurred
+                if blurred_scores is not None:
+                    blurred_scores[pair_id] = of_blurred
+                row = Row(protocol, *pair_id, *blurred.shape[:2], of_blurred, of_restored, seconds)
+                if on_restored:
+                    on_restored(row, restored)
+                yield row
+
+
+def restore_pair(generator, pair, protocol="full", tile_size=None, ensemble=1, align=0):
+    """Restores a pair to be looked at, exactly as `measure` does; with `align`, what is scored of it.
+
+    Args, Raises: as `measure`.
+
+    Returns:
+        `(sharp, blurred, restored)`, uint8 `(h, w, 3)` each.
+    """
+    blurred, sharp = read_pair(pair, protocol, align)
+    restored = _restored_as_alone(generator, blurred[None], tile_size, ensemble)[0]
+    (blurred, inside), (restored, _) = (aligned(image, sharp, align) for image in (blurred, restored))
+    return inside, blurred, restored
+
+
+def aligned(image, sharp, reach):
+    """Cuts out of an image what fits the inside of the sharp one best, as whole pixels go.
+
+    Of all parts that are shifted by up to `reach` pixels down and across it is the one with the least squared error,
+    of equal ones the least shifted. In real pairs the sharp photograph may lie beside the blurred one, and scores would
+    measure that.
+
+    Args:
+        image, sharp: uint8 `(H, W, 3)`, more than `2 * reach` each way.
+        reach: int, at least 0.
+
+    Returns:
+        `(part, inside)`, uint8 `(H - 2 * reach, W - 2 * reach, 3)` both.
+    """
+    if reach == 0:
+        return image, sharp
+    inside = sharp[reach:-reach, reach:-reach]
+    height, width = inside.shape[:2]
+
+    def part(down, across):
+        return image[reach + down :, reach + across :][:height, :width]
+
+    def error(shift):
+        difference = np.subtract(part(*shift), inside, dtype=np.int32)
+        return np.square(difference, out=difference).sum(dtype=np.int64), np.square(shift).sum()
+
+    return part(*min(itertools.product(range(-reach, reach + 1), repeat=2), key=error)), inside
+
+
+def read_pair(pair, protocol="full", align=0):
+    """Reads a pair and puts it under a protocol.
+
+    Args:
+        pair: `Pair` or `(name, blurred, sharp)`, see `measure`.
+        protocol: key of `PROTOCOLS`.
+        align: int, pixels that `aligned` leaves out at each side.
+
+    Returns:
+        `(blurred, sharp)`, uint8 `(h, w, 3)` both.
+
+    Raises:
+        BadImage: if a file cannot be read, the two differ in size, or a side comes out too small to be scored.
+    """
+    if isinstance(pair, Pair):
+        name, other, blurred, sharp = pair.blurred, pair.sharp, read_rgb(pair.blurred), read_rgb(pair.sharp)
+    else:
+        name, blurred, sharp = pair
+        other = "its sharp version"
+    if blurred.shape != sharp.shape:
+        sizes = [f"{image.shape[1]}x{image.shape[0]}" for image in (blurred, sharp)]
+        raise BadImage(f"{name}: is {sizes[0]}, but {other} is {sizes[1]}; one size is required")
+    blurred, sharp = _resize(blurred, protocol), _resize(sharp, protocol)
+    if min(sharp.shape[:2]) < SMALLEST_SIDE + 2 * align:
+        beside = f" beside the {align} on each side that aligning takes" if align else ""
+        raise BadImage(
+            f"{name}: {sharp.shape[1]}x{sharp.shape[0]} under protocol {protocol}; "
+            f"SSIM requires {SMALLEST_SIDE} pixels each way{beside}"
+        )
+    return blurred, sharp
+
+
+def _resize(image, protocol):
+    height, width = PROTOCOLS[protocol].size(*image.shape[:2])
+    if (height, width) == image.shape[:2]:
+        return image
+    return np.asarray(Image.fromarray(image).resize((max(width, 1), max(height, 1)), Image.Resampling.BICUBIC))
+
+
+def _batches(pairs, protocol, align, batch_size, problems):
+    """Lists of `(pair_id, blurred, sharp)`: up to `batch_size` consecutive pairs of one size."""
+    batch = []
+    for pair in pairs:
+        try:
+            blurred, sharp = read_pair(pair, protocol, align)
+        except BadImage as error:
+            if problems is None:
+                raise
+            problems.append(str(error))
+            continue
+        if batch and batch[0][1].shape != blurred.shape:
+            yield batch
+            batch = []
+        batch.append(((pair.sequence, pair.name) if isinstance(pair, Pair) else ("", pair[0]), blurred, sharp))
+        if len(batch) == batch_size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _restored_as_alone(generator, blurred, tile_size, ensemble):
+    if tile_size is None:
+        # `deblur` counts the pixels of the whole batch; here each image is to be treated as it would be alone.
+        tile_size = default_tile_size(generator, *blurred.shape[1:3])
+    return deblur(generator, blurred, tile_size, ensemble=ensemble)
+
+
+def summarize(rows):
+    """Means over rows of one protocol; every image counts the same.
+
+    An image that equals the sharp one has an infinite PSNR. Its row is left out of the three means of PSNR (so that
+    the gain stays the difference of the other two) and counted in `n_perfect`; it counts in all other means.
+
+    Args:
+        rows: list of `Row` with the same metrics, not empty.
+
+    Returns:
+        dict: `n_images`, `n_perfect`, `seconds_per_image` (the median), and for each of "blurred", "restored" and
+        "gain" a dict from the names of the metrics to the mean, None where no row is left.
+    """
+    summary = {
+        "n_images": len(rows),
+        "n_perfect": sum(row.perfect for row in rows),
+        "seconds_per_image": float(np.median([row.seconds for row in rows])),
+    }
+    imperfect = [row for row in rows if not row.perfect]
+    for kind in KINDS:
+        summary[kind] = {}
+        for name in rows[0].restored:
+            counted = imperfect if name == "psnr" else rows
+            summary[kind][name] = float(np.mean([getattr(row, kind)[name] for row in counted])) if counted else None
+    return summary

@@ -1,0 +1,344 @@
+"""Results to look at: tables for the terminal, and one HTML file that asks nobody for anything.
+
+The page shows the same tables, thumbnails, and pictures side by side; its style and script are `report.css` and
+`report.js`, which are copied into it.
+"""
+
+import base64
+import html
+import io
+import math
+from importlib import resources
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from deblur_gan.evaluation.measure import KINDS, PROTOCOLS, Row
+from deblur_gan.evaluation.metrics import METRICS
+from deblur_gan.files import printable
+
+THUMBNAIL_SIZE = (128, 80)
+
+# Larger pictures are cropped (not shrunk: shrinking hides blur) to this many pixels each way.
+LARGEST_PICTURE = 1280
+
+# The zoomed crops show so many pixels each way.
+WINDOW = 96
+
+# From this difference on (of 255, mean of the channels) an error map is white.
+LARGEST_ERROR = 64
+_ERROR_COLOURS = np.array([[0, 0, 0], [87, 15, 109], [187, 55, 84], [249, 142, 8], [255, 255, 255]], np.float64)
+
+
+LABELS = {"blurred": "blurred input", "restored": "restored", "gain": "gain"}
+
+# Of each image the page shows these; `metrics.csv` has them all.
+_PAGE_SCORES = [(name, kind) for name in ("psnr", "ssim") for kind in KINDS]
+
+
+class Example(NamedTuple):
+    """A pair to be looked at closely.
+
+    Attributes:
+        title: str.
+        row: `Row`, its scores.
+        sharp, blurred, restored: uint8 `(H, W, 3)`.
+    """
+
+    title: str
+    row: Row
+    sharp: np.ndarray
+    blurred: np.ndarray
+    restored: np.ndarray
+
+
+class Section(NamedTuple):
+    """What the page shows of one protocol.
+
+    Attributes:
+        protocol: key of `PROTOCOLS`.
+        summary: dict, `{"overall": summary, "sequences": {sequence: summary}}`, see `summarize`.
+        images: list of `(Row, path of the thumbnail)`.
+        examples: list of `Example`.
+    """
+
+    protocol: str
+    summary: dict
+    images: list
+    examples: list
+
+
+def format_table(result):
+    """The scores of one weight file as Markdown tables, one for each protocol, that can also be read as they are.
+
+    Args:
+        result: `Result`.
+
+    Returns:
+        str.
+    """
+    parts = []
+    for protocol, summary in result.summaries.items():
+        first, *others = _notes(summary["overall"])
+        table = _markdown(_means(summary), n_text=3, right=(1,))
+        parts += [f"Protocol {protocol}: {PROTOCOLS[protocol].description}\n{first}", table, *others]
+    return "\n\n".join(parts)
+
+
+def _means(summary):
+    """The means of one protocol as lines of cells, the first of them the header."""
+    lines = [["sequence", "images", "", *(metric.label for metric in METRICS.values())]]
+    for sequence, means in [*summary["sequences"].items(), ("all", summary["overall"])]:
+        for kind in KINDS:
+            first = [sequence, str(means["n_images"])] if kind == "blurred" else ["", ""]
+            lines.append([*first, LABELS[kind], *(_number(name, kind, means[kind][name]) for name in METRICS)])
+    return lines
+
+
+def _notes(overall):
+    notes = [f"{overall['n_images']} images, {overall['seconds_per_image']:.3g} s per image (median, deblurring alone)"]
+    if overall["n_perfect"]:
+        notes.append(
+            f"{overall['n_perfect']} of {overall['n_images']} images equal their sharp version before or after "
+            "restoring: their PSNR is infinite and left out of the means of PSNR."
+        )
+    return notes
+
+
+def format_comparison(results):
+    """One Markdown table of several weight files: a row for each protocol and file, and for the blurred input.
+
+    Args:
+        results: list of `Result` of one call of `evaluate`.
+
+    Returns:
+        str.
+    """
+    lines = [["protocol", "weights", *(metric.label for metric in METRICS.values()), "gain [dB]", "s per image"]]
+    for protocol in results[0].summaries:
+        summaries = [(result.name, result.summaries[protocol]["overall"]) for result in results]
+        scores = [_number(metric, "blurred", summaries[0][1]["blurred"][metric]) for metric in METRICS]
+        lines.append([protocol, LABELS["blurred"], *scores, "", ""])
+        for name, means in summaries:
+            scores = [_number(metric, "restored", means["restored"][metric]) for metric in METRICS]
+            lines.append(
+                ["", name, *scores, _number("psnr", "gain", means["gain"]["psnr"]), f"{means['seconds_per_image']:.3g}"]
+            )
+    return _markdown(lines, n_text=2)
+
+
+def _number(name, kind, value):
+    return "-" if value is None else f"{value:{'+' if kind == 'gain' else ''}.{METRICS[name].digits}f}"
+
+
+def _markdown(lines, n_text, right=()):
+    """Cells to a Markdown table with aligned columns; the first `n_text` are text, numbers follow."""
+    lines = [[printable(cell) for cell in line] for line in lines]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    left = [i < n_text and i not in right for i in range(len(widths))]
+
+    def line(cells):
+        padded = [
+            cell.ljust(w) if to_left else cell.rjust(w) for cell, w, to_left in zip(cells, widths, left, strict=True)
+        ]
+        return f"| {' | '.join(padded)} |"
+
+    rule = [f"{'-' * (w + 1)}-" if to_left else f"{'-' * (w + 1)}:" for w, to_left in zip(widths, left, strict=True)]
+    return "\n".join([line(lines[0]), f"|{'|'.join(rule)}|", *map(line, lines[1:])])
+
+
+def thumbnail(image):
+    """A small JPEG (some 3 kB) of uint8 `(H, W, 3)`, as bytes."""
+    small = Image.fromarray(image)
+    small.thumbnail(THUMBNAIL_SIZE)
+    return _encoded(small, quality=70)
+
+
+def error_map(sharp, image):
+    """Where an image is wrong: the absolute difference from `sharp`, averaged over the channels, in false colours.
+
+    Args:
+        sharp, image: uint8 `(H, W, 3)`.
+
+    Returns:
+        uint8 `(H, W, 3)`: black for none, through purple, red and orange to white for `LARGEST_ERROR` and more.
+    """
+    error = np.abs(sharp.astype(np.int16) - image).mean(axis=-1) / LARGEST_ERROR
+    steps = np.linspace(0, 1, len(_ERROR_COLOURS))
+    return (
+        np.stack([np.interp(error, steps, channel) for channel in _ERROR_COLOURS.T], axis=-1).round().astype(np.uint8)
+    )
+
+
+def most_changed(sharp, blurred, restored):
+    """The window in which restoring changed the squared error most, for better or worse.
+
+    Args:
+        sharp, blurred, restored: uint8 `(H, W, 3)`.
+
+    Returns:
+        `(x, y)`, its left and upper edge in pixels; it is `WINDOW` pixels wide and high, or as large as fits.
+    """
+    before, after = (np.square(sharp.astype(np.float64) - image).sum(axis=-1) for image in (blurred, restored))
+    sums = np.pad(np.cumsum(np.cumsum(before - after, axis=0), axis=1), ((1, 0), (1, 0)))
+    height, width = (min(WINDOW, side) for side in sharp.shape[:2])
+    change = sums[height:, width:] - sums[:-height, width:] - sums[height:, :-width] + sums[:-height, :-width]
+    y, x = np.unravel_index(np.argmax(np.abs(change)), change.shape)
+    return int(x), int(y)
+
+
+def write_page(path, title, facts, sections, problems):
+    """Writes the page.
+
+    Its size is bounded: some 5 kB for each image, and for each example at most five pictures of 1280x1280 pixels.
+
+    Args:
+        path: str or Path of the HTML file.
+        title: str.
+        facts: dict from str to str: what was measured, with what.
+        sections: list of `Section`.
+        problems: list of str.
+    """
+    with open(path, "w", encoding="utf-8", errors="replace") as file:
+        for part in _page(title, facts, sections, problems):
+            file.write(part)
+
+
+def _page(title, facts, sections, problems):
+    yield (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        # The browser itself then refuses whatever the page might ask of the network.
+        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
+        "style-src 'unsafe-inline'; script-src 'unsafe-inline'\">\n"
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n<meta name="color-scheme" '
+        f'content="light dark">\n<title>{_html(title)}</title>\n<style>\n{_source("report.css")}</style>\n</head>\n'
+        f"<body>\n<header>\n<h1>{_html(title)}</h1>\n"
+    )
+    if len(sections) > 1:
+        links = (f'<a href="#{section.protocol}">{section.protocol}</a>' for section in sections)
+        yield f"<nav>Protocols: {' '.join(links)}</nav>\n"
+    yield "</header>\n<main>\n"
+    if problems:
+        lines = "".join(f"<li>{_html(line)}</li>" for line in problems)
+        summary = f"<summary>Files left out: {len(problems)}</summary>"
+        yield f'<details class="problems">{summary}<ul>{lines}</ul></details>\n'
+    for section in sections:
+        yield from _section(section)
+    yield "<section><h2>What was measured</h2>\n" + _definitions(facts)
+    yield "<h3>Scores</h3>\n" + _definitions({metric.label: metric.definition for metric in METRICS.values()})
+    yield f"</section>\n</main>\n<script>\n{_source('report.js')}</script>\n</body>\n</html>\n"
+
+
+def _source(name):
+    return resources.files("deblur_gan").joinpath(name).read_text(encoding="utf-8")
+
+
+def _section(section):
+    yield f'<section id="{section.protocol}">\n<h2>Protocol {section.protocol}</h2>\n'
+    description = PROTOCOLS[section.protocol].description
+    for note in (description[0].upper() + description[1:], *_notes(section.summary["overall"])):
+        yield f"<p>{_html(note)}</p>\n"
+    header, *lines = _means(section.summary)
+    yield '<div class="wide"><table class="means">\n<thead><tr>'
+    yield "".join(f'<th scope="col">{_html(cell)}</th>' for cell in header) + "</tr></thead>\n<tbody>\n"
+    for line in lines:
+        cells = "".join(f"<td{_sign(cell)}>{_html(cell)}</td>" for cell in line)
+        yield f'<tr class="{line[2].split()[0]}">{cells}</tr>\n'
+    yield "</tbody></table></div>\n"
+    if section.examples:
+        yield (
+            "<h3>Side by side</h3>\n<p>Drag the two lines in the large picture to compare blurred, restored and sharp. "
+            "Below it, click into a picture, or move the frame with the arrow keys (with Shift in "
+            "larger steps): the lower row shows what is in the frame, pixel by pixel, and starts where restoring "
+            "changed most. Error maps: black for no difference from the sharp picture, white for "
+            f"{LARGEST_ERROR} of 255 or more.</p>\n"
+        )
+    for example in section.examples:
+        yield from _example(example)
+    yield "<h3>All images</h3>\n<p>Click a heading to sort. The thumbnail is the restored picture.</p>\n"
+    yield '<div class="wide"><table class="images">\n<thead><tr><td></td>'
+    for column in ("name", "size", *(f"{METRICS[name].label} {kind}" for name, kind in _PAGE_SCORES)):
+        yield f'<th scope="col"><button>{column}</button></th>'
+    yield "</tr></thead>\n<tbody>\n"
+    for row, path in section.images:
+        content = Path(path).read_bytes()
+        width, height = Image.open(io.BytesIO(content)).size
+        yield f'<tr><td><img loading="lazy" alt="" width="{width}" height="{height}" src="{_data_uri(content)}"></td>'
+        yield f"<td>{_html(_full_name(row))}</td>"
+        yield f'<td data-value="{row.width * row.height}">{row.width}x{row.height}</td>'
+        for name, kind in _PAGE_SCORES:
+            value = getattr(row, kind)[name]
+            text = _number(name, kind, value)
+            # JavaScript spells infinity its own way, and sorts what is not a number to the end.
+            number = "Infinity" if value == math.inf else "-Infinity" if value == -math.inf else f"{value}"
+            yield f'<td{_sign(text)} data-value="{number}">{text}</td>'
+        yield "</tr>\n"
+    yield "</tbody></table></div>\n</section>\n"
+
+
+def _example(example):
+    x, y = most_changed(example.sharp, example.blurred, example.restored)
+    height, width = example.sharp.shape[:2]
+    left = min(max(x + WINDOW // 2 - LARGEST_PICTURE // 2, 0), max(width - LARGEST_PICTURE, 0))
+    top = min(max(y + WINDOW // 2 - LARGEST_PICTURE // 2, 0), max(height - LARGEST_PICTURE, 0))
+    sharp, blurred, restored = (
+        image[top : top + LARGEST_PICTURE, left : left + LARGEST_PICTURE] for image in example[2:]
+    )
+    pictures = {
+        "sharp": sharp,
+        "blurred": blurred,
+        "restored": restored,
+        "error of blurred": error_map(sharp, blurred),
+        "error of restored": error_map(sharp, restored),
+    }
+    row = example.row
+    shown = [_number(name, kind, getattr(row, kind)[name]) for name, kind in _PAGE_SCORES]
+    scores = "PSNR {} to {} dB ({}), SSIM {} to {} ({})".format(*shown)
+    cropped = "" if sharp.shape == example.sharp.shape else f" (a part of the {width}x{height} picture)"
+    yield f'<figure class="example" data-x="{x - left}" data-y="{y - top}" data-window="{WINDOW}">\n'
+    yield f"<figcaption><b>{example.title}</b> {_html(_full_name(row))}: {scores}{cropped}</figcaption>\n"
+    yield '<div class="panels">\n'
+    for number, (name, picture) in enumerate(pictures.items()):
+        quality = 80 if name.startswith("error") else 95
+        source = _data_uri(_encoded(Image.fromarray(picture), quality=quality, subsampling=0))
+        yield (
+            f'<div class="panel"><span class="name">{name}</span><div class="picture">'
+            f'<img alt="{name}" width="{picture.shape[1]}" height="{picture.shape[0]}" src="{source}">'
+            f'<button class="frame" aria-label="Frame of the zoomed crops; arrow keys move it" '
+            f'tabindex="{0 if number == 0 else -1}"></button></div>'
+            f'<canvas width="{4 * WINDOW}" height="{4 * WINDOW}" role="img" aria-label="{name}, zoomed"></canvas>'
+            "</div>\n"
+        )
+    yield "</div>\n</figure>\n"
+
+
+def _full_name(row):
+    return f"{row.sequence}/{row.name}" if row.sequence else row.name
+
+
+def _definitions(terms):
+    lines = "".join(f"<dt>{_html(term)}</dt><dd>{_html(meaning)}</dd>\n" for term, meaning in terms.items())
+    return f"<dl>\n{lines}</dl>\n"
+
+
+def _encoded(image, **options):
+    file = io.BytesIO()
+    image.save(file, "JPEG", optimize=True, **options)
+    return file.getvalue()
+
+
+def _data_uri(jpeg):
+    return f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
+
+
+def _sign(text):
+    """Colours a number that carries its sign: gains are the only ones that do."""
+    if text[:1] not in ("+", "-") or not text.strip("+-0."):
+        return ""
+    return ' class="good"' if text[0] == "+" else ' class="bad"'
+
+
+def _html(text):
+    return html.escape(printable(text))

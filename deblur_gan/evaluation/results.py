@@ -1,0 +1,289 @@
+"""Folders of results, one for each weight file: which folder that is, the run over the pairs, and what it leaves."""
+
+import json
+from collections import defaultdict
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from deblur_gan.backend import dtype_to_restore_in
+from deblur_gan.data.pairs import find_pairs
+from deblur_gan.evaluation.journal import SCORE_COLUMNS, Journal, PairFiles, csv_bytes, owner, score_versions, sha256_of
+from deblur_gan.evaluation.measure import KINDS, PROTOCOLS, measure, restore_pair, summarize
+from deblur_gan.evaluation.metrics import METRICS
+from deblur_gan.evaluation.report import Example, Section, write_page
+from deblur_gan.files import locked, printable, whole_file, write_bytes
+from deblur_gan.images.photographs import BadImage
+from deblur_gan.weights import BadWeights, describe, load_generator
+
+JSON_NAME, PAGE_NAME = "metrics.json", "index.html"
+
+
+class Result(NamedTuple):
+    """What `evaluate` found out about one weight file.
+
+    Attributes:
+        name: str, of the folder.
+        folder: Path that holds `metrics.csv`, `metrics.json`, `index.html`.
+        rows: dict from protocol to list of `Row`.
+        summaries: dict from protocol to `{"overall": summary, "sequences": {sequence: summary}}`, see `summarize`.
+    """
+
+    name: str
+    folder: Path
+    rows: dict
+    summaries: dict
+
+
+def evaluate(
+    weight_paths,
+    data_dir,
+    output_dir="results",
+    protocols=("full",),
+    n_images=None,
+    batch_size=1,
+    blur="blur",
+    tile_size=None,
+    ensemble=1,
+    align=0,
+    save_images=False,
+    precision="float32",
+    command=(),
+):
+    """Scores generators on pairs of blurred and sharp photographs.
+
+    For each weight file a folder below `output_dir` is filled: `metrics.csv` (one row for each pair and protocol,
+    written as soon as it is measured), `metrics.json` (means, protocols, sha256, versions) and `index.html` (the same
+    to look at, in one file). With several weight files, `<output_dir>/comparison.csv` too.
+
+    The folder has the name of the file without its extension. Where that holds the results of other weights, or
+    several of `weight_paths` share it, the name of the file's own folder goes in front (`<run>_generator_best`), and
+    where that is taken too, the beginning of the sha256 goes behind.
+
+    A run that was interrupted goes on where it stopped. A row of `metrics.csv` is used again only if the weights, the
+    content of both photographs, `tile_size`, `ensemble`, `align`, the precision and the versions of the libraries are
+    those it was measured with; other rows are measured again. Rows that are still valid but not asked for stay in
+    `metrics.csv` alone.
+
+    Args:
+        weight_paths: list of str or Path, generators.
+        data_dir: str or Path, see `find_pairs`.
+        output_dir: str or Path; made where it does not exist.
+        protocols: sequence of keys of `PROTOCOLS`.
+        n_images: int, take so many pairs, evenly spread over all; None takes all.
+        batch_size, tile_size, ensemble, align: as `measure`.
+        blur: "blur" or "blur_gamma", see `find_pairs`.
+        save_images: bool, also write the restored images, as PNG under `restored/<protocol>/<sequence>/`.
+        precision: str, as `backend.dtype_to_restore_in`.
+        command: sequence of str, the command line, for `metrics.json`.
+
+    Returns:
+        `(results, problems)`: list of `Result`, and list of str, one line for each file that could not be used.
+
+    Raises:
+        NotADirectoryError: as `find_pairs`.
+        BadWeights: as `load_generator`; if a weight file is given twice, or its answer is not finite.
+        BadImage: if no pair can be used.
+        ValueError: if an argument is outside what is said above.
+        OSError: if results cannot be written; BlockingIOError if another process is writing them.
+    """
+    if not weight_paths:
+        raise ValueError("weight_paths is empty: at least one weight file is required")
+    unknown = [protocol for protocol in protocols if protocol not in PROTOCOLS]
+    if unknown or not protocols:
+        raise ValueError(f"protocols={list(protocols)}: each must be one of {', '.join(PROTOCOLS)}")
+    protocols = [protocol for protocol in PROTOCOLS if protocol in protocols]
+    for name, value in (("n_images", n_images), ("batch_size", batch_size)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name}={value}: must be at least 1")
+    dtype = dtype_to_restore_in(precision)
+    how = {"tile_size": tile_size, "ensemble": ensemble, "align": align}
+    # A weight file that cannot be used is better found out about now than after hours.
+    descriptions = [describe(path) for path in weight_paths]
+    for path, description in zip(weight_paths, descriptions, strict=True):
+        if description["network"] != "generator":
+            raise BadWeights(f"{path}: holds a {description['network']}; a generator is required")
+
+    all_pairs, unmatched = find_pairs(data_dir, blur)
+    if not all_pairs:
+        raise BadImage(f"{data_dir}: no photograph has both a blurred and a sharp version")
+    n_images = min(n_images or len(all_pairs), len(all_pairs))
+    pairs = [all_pairs[i * len(all_pairs) // n_images] for i in range(n_images)]
+
+    files, blurred_scores = PairFiles(all_pairs), defaultdict(dict)
+    results = []
+    with ExitStack() as locks:
+        folders = _take_folders(Path(output_dir), weight_paths, locks)
+        for path, description, (folder, sha256) in zip(weight_paths, descriptions, folders, strict=True):
+            problems = [f"{left}: has no counterpart of the same name, or more than one" for left in unmatched]
+            generator = load_generator(path, dtype)
+            journal = Journal(folder, sha256, how, dtype, files, save_images)
+            sections = []
+            try:
+                for protocol in protocols:
+                    scores = blurred_scores[protocol]
+                    rows = _measure(generator, protocol, pairs, journal, how, batch_size, scores, problems)
+                    if rows:
+                        images = [(row, journal.thumbnail(row)) for row in rows]
+                        examples = _examples(rows, generator, files, how)
+                        sections.append(Section(protocol, _by_sequence(rows), images, examples))
+            except FloatingPointError as error:
+                raise BadWeights(f"{path}: {error}") from None
+            if not sections:
+                raise BadImage(f"none of {len(pairs)} pairs can be used; the first: {problems[len(unmatched)]}")
+            measured = {section.protocol: [row for row, _ in section.images] for section in sections}
+            rows = [row for found in measured.values() for row in found]
+            journal.finish(rows)
+            problems = list(dict.fromkeys(map(printable, problems)))
+            summaries = {section.protocol: section.summary for section in sections}
+            results.append(Result(folder.name, folder, measured, summaries))
+            about = {
+                "created": datetime.now(UTC).isoformat(timespec="seconds"),
+                "command": list(command),
+                # What a file says about itself comes first, so that it cannot pass for what was found out.
+                "weights": {**description, "path": str(path), "sha256": sha256},
+                "data": {
+                    "folder": str(data_dir),
+                    "blur": blur,
+                    "n_pairs": len(pairs),
+                    "n_pairs_found": len(all_pairs),
+                    "sha256": files.sha256(rows),
+                },
+                **how,
+                "batch_size": batch_size,
+                "precision": dtype.removeprefix("mixed_"),
+                "versions": score_versions(),
+                "device": str(getattr(generator.weights[0].value, "device", "CPU")),  # OpenVINO does not say
+            }
+            _write_json(results[-1], about, problems)
+            _write_page(results[-1], about, problems, sections)
+        if len(results) > 1:
+            _write_comparison(Path(output_dir) / "comparison.csv", results)
+    return results, problems
+
+
+def _take_folders(output_dir, weight_paths, locks):
+    """Finds, makes and locks a folder for each weight file; returns a list of `(folder, sha256 of the weights)`."""
+    paths = [Path(path) for path in weight_paths]
+    resolved, stems = [path.resolve() for path in paths], [path.stem for path in paths]
+    taken = {}
+    for path, real, stem in zip(paths, resolved, stems, strict=True):
+        if resolved.count(real) > 1:
+            raise BadWeights(f"{path}: is given twice")
+        sha256 = sha256_of(path)
+        names = [stem, f"{real.parent.name}_{stem}", f"{stem}_{sha256[:8]}"]
+        if stems.count(stem) > 1:
+            del names[0]
+        free = (output_dir / name for name in names if output_dir / name not in taken)
+        folder = next((folder for folder in free if owner(folder) in (None, sha256)), None)
+        if folder is None:
+            raise BadWeights(f"{path}: {output_dir} holds {', '.join(names)} of other weights; take another folder")
+        folder.mkdir(parents=True, exist_ok=True)
+        locks.enter_context(locked(folder))
+        if owner(folder) not in (None, sha256):  # another process was quicker, and has ended
+            raise BadWeights(f"{path}: {folder} holds the results of other weights by now; try again")
+        taken[folder] = sha256
+    return list(taken.items())
+
+
+def _measure(generator, protocol, pairs, journal, how, batch_size, blurred_scores, problems):
+    """Measures what is not measured yet; returns the rows of all usable pairs, in their order."""
+    rows = {}
+    psnrs = {"blurred": [], "restored": []}
+
+    def add(row):
+        rows[row.pair_id] = row
+        if not row.perfect:
+            for kind, values in psnrs.items():
+                values.append(getattr(row, kind)["psnr"])
+            means = [f"{np.mean(values):.2f}" for values in psnrs.values()]
+            progress.set_postfix_str(f"PSNR {means[0]} -> {means[1]} dB", refresh=False)
+
+    def unmeasured():
+        for pair in progress:
+            row = journal.row(protocol, pair)
+            if row is None:
+                yield pair
+            else:
+                blurred_scores[row.pair_id] = row.blurred
+                add(row)
+
+    with tqdm(pairs, desc=f"{journal.path.name}, {protocol}", unit="pair") as progress:
+        for row in measure(
+            generator,
+            unmeasured(),
+            protocol,
+            **how,
+            batch_size=batch_size,
+            blurred_scores=blurred_scores,
+            problems=problems,
+            on_restored=journal.add,
+        ):
+            add(row)
+    return [rows[pair.sequence, pair.name] for pair in pairs if (pair.sequence, pair.name) in rows]
+
+
+def _by_sequence(rows):
+    sequences = defaultdict(list)
+    for row in rows:
+        sequences[row.sequence].append(row)
+    per_sequence = {name: summarize(found) for name, found in sequences.items()} if set(sequences) != {""} else {}
+    return {"overall": summarize(rows), "sequences": per_sequence}
+
+
+def _write_comparison(path, results):
+    lines = [["weights", "protocol", "n_images", *SCORE_COLUMNS, "seconds"]]
+    for result in results:
+        for protocol, summary in result.summaries.items():
+            means = summary["overall"]
+            scores = [means[kind][name] for name in METRICS for kind in KINDS]
+            lines.append([result.name, protocol, means["n_images"], *scores, means["seconds_per_image"]])
+    write_bytes(path, csv_bytes(lines))
+
+
+def _write_json(result, about, problems):
+    protocols = {
+        protocol: {"description": PROTOCOLS[protocol].description, **summary}
+        for protocol, summary in result.summaries.items()
+    }
+    metrics = {name: metric.definition for name, metric in METRICS.items()}
+    content = {**about, "metrics": metrics, "protocols": protocols, "problems": problems}
+    try:
+        text = json.dumps(content, indent=2, allow_nan=False)
+    except RecursionError:  # a weight file may say what it likes of its training
+        content["weights"]["training"] = "nested too deeply"
+        text = json.dumps(content, indent=2, allow_nan=False)
+    write_bytes(result.folder / JSON_NAME, text.encode())
+
+
+def _write_page(result, about, problems, sections):
+    weights, data = about["weights"], about["data"]
+    libraries = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
+    facts = {
+        "Weights": f"{weights['path']} (sha256 {weights['sha256']})",
+        "Network": ", ".join(f"{key} {weights[key]}" for key in ("architecture", "ngf", "n_blocks")),
+        "Data": f"{data['folder']}, {data['n_pairs']} of {data['n_pairs_found']} pairs (sha256 {data['sha256']})",
+        "Tiles": f"{about['tile_size']} pixels" if about["tile_size"] else "none asked for",
+        "Ensemble": f"the mean of {about['ensemble']} views" if about["ensemble"] > 1 else "none",
+        "Aligned": f"by up to {about['align']} pixels" if about["align"] else "not",
+        "Measured": f"{about['created']} on {about['device']} in {about['precision']} with {libraries}",
+        "Command": " ".join(about["command"]),
+    }
+    with whole_file(result.folder / PAGE_NAME) as temporary:
+        write_page(temporary, f"Deblurring with {result.name}", facts, sections, problems)
+
+
+def _examples(rows, generator, files, how):
+    """The pairs with the best, the median and the worst gain in PSNR, restored once more to be looked at."""
+    ranked = sorted((row for row in rows if not row.perfect), key=lambda row: row.gain["psnr"])
+    titles = {len(ranked) // 2: "Median gain", 0: "Worst gain", len(ranked) - 1: "Best gain"} if ranked else {}
+    examples = []
+    for place in sorted(titles, reverse=True):
+        row = ranked[place]
+        images = restore_pair(generator, files.pairs[row.pair_id], row.protocol, **how)
+        examples.append(Example(titles[place], row, *images))
+    return examples

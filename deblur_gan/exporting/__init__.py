@@ -1,0 +1,1 @@
+"""Generators in the formats of other engines."""

@@ -1,0 +1,1 @@
+"""From a blurred photograph to a restored one, and from files to files."""

@@ -1,0 +1,14 @@
+"""One training run: the algorithm, its losses, and everything that makes it resumable."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "run": ["Stopped", "build_gan", "learning_rate", "resume", "train"],
+        "options": ["BadOption", "Options"],
+        "checkpoint": ["BadRun"],
+        "gan": ["DeblurGAN"],
+        "losses": ["PerceptualLoss", "gradient_penalty"],
+    },
+)

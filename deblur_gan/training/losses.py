@@ -1,0 +1,188 @@
+"""The terms of the training losses: mean scores, gradient penalty, perceptual loss.
+
+All images are float32 `(B, H, W, 3)` in [-1, 1]; all losses are float32 scalars.
+"""
+
+import keras
+from keras import layers
+
+from deblur_gan.training import gradients
+from deblur_gan.weights import hdf5
+
+PERCEPTUAL_NETWORKS = ("vgg16", "vgg19")
+
+# What Keras' VGG weights were trained with the images minus, in 0..255.
+IMAGENET_MEAN_BGR = (103.939, 116.779, 123.68)
+
+# Both networks are the same up to here; they part at the next convolution.
+_CONVOLUTIONS = (
+    ("block1_conv1", 64),
+    ("block1_conv2", 64),
+    ("block2_conv1", 128),
+    ("block2_conv2", 128),
+    ("block3_conv1", 256),
+    ("block3_conv2", 256),
+    ("block3_conv3", 256),
+)
+
+
+def mean_score(scores):
+    """Averages the scores of a batch, over patches where the critic scores patches.
+
+    Args:
+        scores: tensor `(B, ...)`.
+
+    Returns:
+        float32 scalar.
+    """
+    return keras.ops.mean(keras.ops.cast(scores, "float32"))
+
+
+def gradient_penalty(critic, images, scale=1.0):
+    """Measures how far the critic is from changing its score by 1 for each unit that an image moves.
+
+    `mean((|gradient of an image's mean score with respect to the image| - 1)^2)`, the norm taken over all pixels and
+    channels of one image. For a linear critic `<w, x>` it is `(|w| - 1)^2`.
+
+    Args:
+        critic: callable, images to scores `(B, ...)`; the score of one image depends on that image alone.
+        images: tensor `(B, H, W, 3)`, for Wasserstein GANs points between sharp and restored images.
+        scale: float or scalar tensor. The gradient is taken of scores multiplied by it and divided again in float32,
+            which keeps it from vanishing where the critic computes in float16.
+
+    Returns:
+        float32 scalar. Its gradient is finite even where the critic is constant.
+
+    Reference: Gulrajani et al., "Improved Training of Wasserstein GANs", https://arxiv.org/abs/1704.00028
+    """
+
+    def total_score(images):
+        scores = keras.ops.cast(critic(images), "float32")
+        # The mean score of each image, added over the images: their gradients do not mix.
+        return scale * keras.ops.mean(scores) * keras.ops.cast(keras.ops.shape(images)[0], "float32"), ()
+
+    _, _, gradient = gradients.of_inputs(total_score, images)
+    gradient = keras.ops.cast(gradient, "float32") / scale
+    # A plain square root has no derivative at zero.
+    norm = keras.ops.sqrt(keras.ops.sum(keras.ops.square(gradient), axis=(1, 2, 3)) + 1e-12)
+    return keras.ops.mean(keras.ops.square(norm - 1.0))
+
+
+def psnr(sharp, restored):
+    """Computes the peak signal-to-noise ratio of images as they would be written, clipped and rounded to 8 bits.
+
+    Args:
+        sharp: float32 tensor `(B, H, W, 3)` in [-1, 1].
+        restored: tensor of the same shape, of any range.
+
+    Returns:
+        float32 `(B,)`, decibels; 148 where the images are equal.
+    """
+
+    def levels(images):
+        return keras.ops.round(keras.ops.clip(127.5 * (images + 1.0), 0.0, 255.0)) / 255.0
+
+    error = keras.ops.mean(keras.ops.square(levels(sharp) - levels(restored)), axis=(1, 2, 3))
+    return -10.0 * keras.ops.log10(keras.ops.maximum(error, 10**-14.8))
+
+
+class PerceptualLoss:
+    """Mean squared difference of what a network trained on ImageNet sees in two images, at its `block3_conv3`.
+
+    Preprocessing belongs to the network, so that a weight of 100 means what it means in the source of each:
+
+    * "vgg16" is fed RGB in [-1, 1] as it is, which is what Meudec's code does.
+    * "vgg19", the paper's choice, is fed what its weights were trained for, BGR in 0..255 minus the mean of ImageNet,
+      and its features are divided by 127.5. The authors feed [-1, 1] to a VGG19 whose weights were trained for
+      inputs of about that size; the division brings the features, which grow with the input, to that size.
+
+    Args:
+        network: "vgg16" or "vgg19".
+        weights: "imagenet" (downloaded by Keras once), or the path of a Keras `.h5` file of that network, with or
+            without its top, or cut off anywhere after `block3_conv3`; or None for random weights, for tests.
+
+    Raises:
+        ValueError: if `network` is neither, if the weights cannot be downloaded, or if the file cannot be read or
+            holds something else. The message is one line and says what to do.
+
+    Reference: Johnson et al., https://arxiv.org/abs/1603.08155; Simonyan and Zisserman,
+        https://arxiv.org/abs/1409.1556; https://arxiv.org/abs/1711.07064, equation 4
+    """
+
+    def __init__(self, network="vgg16", weights="imagenet", dtype="float32"):
+        if network not in PERCEPTUAL_NETWORKS:
+            raise ValueError(f"perceptual network {network!r}: must be one of {', '.join(PERCEPTUAL_NETWORKS)}")
+        self.network = network
+        self.features = _features(network, dtype)
+        if weights == "imagenet":
+            self.features.set_weights(_download(network))
+        elif weights is not None:
+            self.features.set_weights(_weights_in(network, weights))
+        self.features.trainable = False
+
+    def __call__(self, sharp, restored):
+        """Compares two batches.
+
+        Args:
+            sharp: float32 tensor `(B, H, W, 3)` in [-1, 1].
+            restored: tensor of the same shape and range.
+
+        Returns:
+            float32 scalar, the mean over images, places and channels.
+        """
+        return keras.ops.mean(keras.ops.square(self._features_of(sharp) - self._features_of(restored)))
+
+    def _features_of(self, images):
+        if self.network == "vgg16":
+            return keras.ops.cast(self.features(images), "float32")
+        mean = keras.ops.convert_to_tensor(IMAGENET_MEAN_BGR, "float32")
+        features = self.features(127.5 * (keras.ops.flip(images, axis=-1) + 1.0) - mean)
+        return keras.ops.cast(features, "float32") / 127.5
+
+
+def _features(network, dtype):
+    image = x = keras.Input((None, None, 3), name="image", dtype="float32")
+    for name, filters in _CONVOLUTIONS:
+        if name in ("block2_conv1", "block3_conv1"):
+            x = layers.MaxPooling2D(name=f"{name[:6]}_pool", dtype=dtype)(x)
+        x = layers.Conv2D(filters, 3, padding="same", activation="relu", name=name, dtype=dtype)(x)
+    return keras.Model(image, x, name=network)
+
+
+def _download(network):
+    application = {"vgg16": keras.applications.VGG16, "vgg19": keras.applications.VGG19}[network]
+    try:
+        full = application(include_top=False, weights="imagenet")
+    except Exception as error:  # Keras raises a bare Exception where a download fails
+        raise ValueError(
+            f"the ImageNet weights of {network} cannot be downloaded ({_first_line(error)}): "
+            f"download {network}_weights_tf_dim_ordering_tf_kernels_notop.h5 elsewhere and name it with --vgg_weights"
+        ) from error
+    return [value for name, _ in _CONVOLUTIONS for value in full.get_layer(name).get_weights()]
+
+
+def _weights_in(network, path):
+    """Reads the convolutions in the order of the file, as Keras does: the names differ between its versions."""
+    with hdf5.opened(path) as root:
+        found = hdf5.layers(root)
+        if found is None:
+            raise ValueError(f"{path}: not a Keras .h5 file with the weights of {network}")
+        values, channels = [], 3
+        for number, (name, filters) in enumerate(_CONVOLUTIONS):
+            expected = [(3, 3, channels, filters), (filters,)]
+            shapes = [array.shape for array in found[number].arrays] if number < len(found) else "nothing"
+            if shapes != expected:
+                raise ValueError(f"{path}: not {network} up to block3_conv3: {name} needs {expected}, found {shapes}")
+            values += [array.read() for array in found[number].arrays]
+            channels = filters
+    # What follows tells the two apart: VGG19 has a fourth convolution in its third block.
+    following = found[len(_CONVOLUTIONS)].arrays[0].shape if len(found) > len(_CONVOLUTIONS) else ()
+    if len(following) == 4:
+        other = "vgg19" if following[-1] == 256 else "vgg16"
+        if other != network:
+            raise ValueError(f"{path}: holds {other}, not {network}")
+    return values
+
+
+def _first_line(error):
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,0 +1,1 @@
+"""Video files: decoded, encoded, restored frame by frame."""

@@ -1,0 +1,267 @@
+import keras
+import numpy as np
+import pytest
+from conftest import ROOT
+
+from deblur_gan.images.pixels import from_uint8, to_uint8
+from deblur_gan.networks import generator_model
+from deblur_gan.restoring.deblur import (
+    ENSEMBLES,
+    INSTANCE_TILE_SIZE,
+    SIZES_COMPILED,
+    TILE_SIZE,
+    _windows,
+    deblur,
+    default_tile_size,
+)
+from deblur_gan.weights import load_generator
+
+GOLDEN = ROOT / "tests" / "golden" / "keras213_generator.h5"
+
+
+def noise(*shape):
+    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def identity():
+    generator = generator_model("paper", 1, 1)
+    head = generator.get_layer("head_conv")
+    head.set_weights([np.zeros_like(weight) for weight in head.get_weights()])
+    return generator
+
+
+@pytest.fixture(scope="module")
+def meudec():
+    return load_generator(GOLDEN)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (2, 5), (37, 53), (64, 64), (720, 1280)])
+def test_zero_head_returns_every_pixel(identity, size):
+    image = noise(*size, 3)
+    np.testing.assert_array_equal(deblur(identity, image), image)
+
+
+@pytest.mark.parametrize(
+    ("size", "tile_size", "tile_overlap"), [((37, 53), 16, 4), ((64, 200), 30, None), ((5, 300), 8, 0)]
+)
+def test_zero_head_returns_every_pixel_in_tiles(identity, size, tile_size, tile_overlap):
+    image = noise(*size, 3)
+    np.testing.assert_array_equal(deblur(identity, image, tile_size, tile_overlap), image)
+
+
+def test_a_large_photograph_comes_back_and_goes_through_tiles(identity):
+    image = noise(600, 800, 3)
+    seen = []
+
+    def progress(tiles):
+        seen.extend(tiles)
+        return tiles
+
+    np.testing.assert_array_equal(deblur(identity, image, progress=progress), image)
+    assert len(seen) == 3 * 4
+    assert all(row.stop - row.start == INSTANCE_TILE_SIZE for (row, _), _ in seen)
+
+
+def test_batch_normalization_takes_the_whole_photograph_as_long_as_memory_lets_it(identity, meudec):
+    assert default_tile_size(meudec, 1000, 1500) == 1500
+    assert default_tile_size(meudec, 1, 3) == 8
+    assert default_tile_size(meudec, 1000, 1501) == default_tile_size(meudec, 1000, 1500, 2) == TILE_SIZE
+    assert default_tile_size(identity, 1000, 1500) == default_tile_size(identity, 8, 8) == INSTANCE_TILE_SIZE
+
+
+def test_instance_normalization_takes_its_statistics_nearby(inventive):
+    """What a part is restored to does not depend on what is far from it."""
+    image, other = noise(256, 1024, 3), noise(256, 1024, 3)
+    other[:, 512:] //= 4
+    np.testing.assert_array_equal(deblur(inventive, image)[:, :256], deblur(inventive, other)[:, :256])
+    whole, other_whole = (deblur(inventive, pixels, tile_size=1024)[:, :256] for pixels in (image, other))
+    assert (whole != other_whole).mean() > 0.1
+
+
+def test_photographs_of_one_size_go_together(meudec):
+    images = noise(3, 21, 30, 3)
+    together = deblur(meudec, images)
+    alone = np.stack([deblur(meudec, image) for image in images])
+    assert np.abs(together.astype(int) - alone).max() <= 1
+
+
+def test_code_for_many_sizes_is_not_kept_for_ever(monkeypatch):
+    generator = generator_model("paper", ngf=4, n_blocks=1)
+    made = []
+    make = generator.make_predict_function
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    monkeypatch.setattr(generator, "predict_on_batch", lambda values: values)
+    monkeypatch.setattr(generator, "make_predict_function", lambda force: made.append(make(force=force)))
+    sizes = [(64 + 4 * number, 64) for number in range(SIZES_COMPILED)]
+    for height, width in 2 * sizes:
+        deblur(generator, noise(height, width, 3))
+    assert not made, "sizes that come again are compiled once"
+    for number in range(2 * SIZES_COMPILED):
+        deblur(generator, noise(64, 128 + 4 * number, 3))
+    assert len(made) == 2
+
+
+@pytest.mark.parametrize("tile_size", [None, 64])
+def test_strength_goes_from_the_photograph_to_what_is_restored(inventive, tile_size):
+    image = noise(70, 90, 3)
+    restored = deblur(inventive, image, tile_size)
+    np.testing.assert_array_equal(deblur(inventive, image, tile_size, strength=1.0), restored)
+    np.testing.assert_array_equal(deblur(inventive, image, tile_size, strength=0.0), image)
+    quarter = deblur(inventive, image, tile_size, strength=0.25)
+    # A quarter of the way, rounded; the whole way was rounded too. A thousandth for float32.
+    away = quarter - (image + 0.25 * (restored.astype(float) - image))
+    assert np.abs(away).max() <= 0.5 + 0.25 * 0.5 + 1e-3 and (quarter != image).any()
+
+
+VIEWS = {
+    "left to right": lambda image: image[:, ::-1],
+    "upside down": lambda image: image[::-1],
+    "transposed": lambda image: image.swapaxes(0, 1),
+}
+
+
+@pytest.mark.parametrize("tile_size", [None, 64])
+@pytest.mark.parametrize(
+    ("ensemble", "kept"),
+    [(1, []), (2, ["left to right"]), (4, ["left to right", "upside down"]), (8, list(VIEWS))],
+)
+def test_an_ensemble_restores_a_view_as_it_restores_the_image(inventive, ensemble, kept, tile_size):
+    image = noise(160, 96, 3)  # whole tiles, which lie symmetrically
+    restored = deblur(inventive, image, tile_size, 32, ensemble=ensemble).astype(int)
+    for name, view in VIEWS.items():
+        of_view = deblur(inventive, np.ascontiguousarray(view(image)), tile_size, 32, ensemble=ensemble)
+        away = np.abs(of_view - view(restored))
+        assert away.max() <= 1 if name in kept else away.mean() > 1, name
+
+
+@pytest.mark.parametrize("ensemble", ENSEMBLES)
+def test_an_ensemble_is_the_mean_of_its_views(inventive, ensemble):
+    image = noise(64, 96, 3)
+    alone = []
+    for number in range(ensemble):
+        views = [view for bit, view in enumerate(VIEWS.values()) if number >> bit & 1]
+        seen = image
+        for view in views:
+            seen = view(seen)
+        restored = deblur(inventive, np.ascontiguousarray(seen))
+        for view in reversed(views):
+            restored = view(restored)
+        alone.append(restored)
+    # Half a level from rounding each of them, half from rounding their mean.
+    assert np.abs(deblur(inventive, image, ensemble=ensemble) - np.mean(alone, axis=0)).max() <= 1 + 1e-3
+
+
+@pytest.mark.parametrize("ensemble", ENSEMBLES)
+def test_zero_head_returns_every_pixel_of_an_ensemble(identity, ensemble):
+    image = noise(37, 300, 3)
+    np.testing.assert_array_equal(deblur(identity, image, ensemble=ensemble), image)
+
+
+def test_padding_is_out_of_sight(meudec):
+    """Sizes that need padding give, away from the border, what a larger cut of the photograph gives."""
+    image = noise(96, 96, 3)
+    large, small = deblur(meudec, image), deblur(meudec, image[:61, :63])
+    assert np.abs(large[:16, :16].astype(int) - small[:16, :16]).max() <= 1
+
+
+@pytest.fixture(scope="module")
+def inventive():
+    """A generator with instance normalization whose change is large everywhere, and nowhere beyond black or white."""
+    keras.utils.set_random_seed(0)
+    generator = generator_model("paper", 4, 1)
+    head = generator.get_layer("head_conv")
+    head.set_weights([0.3 * head.get_weights()[0], np.full(3, 0.1, np.float32)])
+    return generator
+
+
+@pytest.mark.parametrize(
+    ("shape", "tile_size"), [((256, 256), None), ((8, 8), None), ((1, 1), None), ((70, 9), 16), ((256, 256), 128)]
+)
+def test_where_nothing_is_there_nothing_is_invented(inventive, shape, tile_size):
+    flat = np.full((*shape, 3), (200, 30, 128), np.uint8)
+    np.testing.assert_array_equal(deblur(inventive, flat, tile_size), flat)
+
+
+def test_a_tile_without_contrast_stays_so_beside_one_with_contrast(inventive):
+    image = noise(64, 192, 3)
+    image[:, 64:] = 90
+    restored = deblur(inventive, image, tile_size=64, tile_overlap=0)
+    np.testing.assert_array_equal(restored[:, 64:], image[:, 64:])
+    assert (restored[:, :64] != image[:, :64]).mean() > 0.9
+
+
+def test_the_change_fades_with_the_photograph(inventive):
+    """Below `FULL_CONTRAST`, a copy with a quarter of the contrast gets a quarter of the change, rounded."""
+    photograph = 128 + 24 * np.random.default_rng(0).choice([-1, 1], (64, 64, 3))
+    change, faded_change = (
+        deblur(inventive, image.astype(np.uint8)).astype(int) - image
+        for image in (photograph, 128 + (photograph - 128) // 4)
+    )
+    assert np.abs(change).mean() > 4
+    # Both are rounded to whole levels; 1 % for the epsilon of the normalization beside the variance of the faded copy.
+    assert np.abs(change / 4 - faded_change).max() <= 0.5 + 0.5 / 4 + 0.01 * np.abs(change).max() / 4
+
+
+def test_photographs_of_full_contrast_get_the_whole_change(inventive):
+    image = noise(64, 64, 3)
+    np.testing.assert_array_equal(
+        deblur(inventive, image), to_uint8(inventive.predict_on_batch(from_uint8(image[None])))[0]
+    )
+
+
+def test_a_small_photograph_is_restored_as_its_reflection(meudec):
+    """Within a picture of at least 64 pixels, made by mirroring it."""
+    small = noise(12, 20, 3)
+    mirrored = np.pad(small, ((0, 52), (0, 44), (0, 0)), mode="reflect")
+    np.testing.assert_array_equal(deblur(meudec, small), deblur(meudec, mirrored)[:12, :20])
+
+
+@pytest.mark.parametrize("length", [8, 12, 100, 256, 1000])
+@pytest.mark.parametrize(("tile_size", "overlap"), [(8, 0), (8, 4), (16, 15), (64, 16), (256, 64), (1024, 64)])
+def test_windows_cover_and_add_up_to_one(length, tile_size, overlap):
+    length -= length % 4
+    total = np.zeros(length)
+    windows = _windows(length, tile_size, overlap)
+    for window, weights in windows:
+        assert window.start >= 0 and window.stop <= length and window.start % 4 == 0
+        assert len(weights) == min(tile_size, length)
+        total[window] += weights
+    np.testing.assert_allclose(total, 1, atol=1e-6)
+    for (left, _), (right, _) in zip(windows, windows[1:], strict=False):
+        assert left.stop - right.start >= min(overlap, tile_size - 4) - 3
+
+
+def test_tiles_equal_the_whole_image_where_they_see_enough(meudec):
+    """Two residual blocks see 32 pixels around, a quarter of this overlap; batch normalization sees no further."""
+    image = noise(300, 340, 3)
+    whole = deblur(meudec, image).astype(int)
+    tiled = deblur(meudec, image, tile_size=220, tile_overlap=128)
+    assert np.abs(tiled - whole).max() <= 1
+    assert np.abs(deblur(meudec, image, tile_size=220, tile_overlap=0) - whole).max() > 1
+
+
+@pytest.mark.parametrize(
+    ("image", "options", "message"),
+    [
+        (np.zeros((8, 8, 3), np.float32), {}, r"image is float32 \(8, 8, 3\); uint8"),
+        (np.zeros((8, 8), np.uint8), {}, r"\(8, 8\)"),
+        (np.zeros((0, 8, 3), np.uint8), {}, r"\(0, 8, 3\)"),
+        (np.zeros((8, 8, 3), np.uint8), {"tile_size": 4}, "tile_size=4: must be at least 8"),
+        (np.zeros((8, 8, 3), np.uint8), {"tile_size": 16, "tile_overlap": 16}, "tile_overlap=16"),
+        (np.zeros((8, 8, 3), np.uint8), {"strength": 1.1}, "strength=1.1: must be from 0 to 1"),
+        (np.zeros((8, 8, 3), np.uint8), {"strength": float("nan")}, "strength=nan"),
+        (np.zeros((8, 8, 3), np.uint8), {"ensemble": 3}, "ensemble=3: must be one of 1, 2, 4, 8"),
+    ],
+)
+def test_bad_arguments_are_named(identity, image, options, message):
+    with pytest.raises(ValueError, match=message):
+        deblur(identity, image, **options)
+
+
+def test_an_answer_that_is_not_finite_is_no_black_picture():
+    generator = generator_model("paper", 1, 1)
+    head = generator.get_layer("head_conv")
+    head.set_weights([np.full_like(weight, np.nan) for weight in head.get_weights()])
+    with pytest.raises(FloatingPointError, match="not finite"):
+        deblur(generator, noise(8, 8, 3))

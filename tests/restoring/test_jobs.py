@@ -1,0 +1,406 @@
+"""`deblur-gan restore`: which photographs are meant, where each result goes, and what is said."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import click
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from conftest import ROOT, child_environment
+from PIL import Image
+
+from deblur_gan.backend import engine_and_precision
+from deblur_gan.commands import ensemble_option, main
+from deblur_gan.images.photographs import encoded, read_photograph, write_photograph
+from deblur_gan.restoring import jobs
+from deblur_gan.restoring.deblur import ENSEMBLES, deblur
+from deblur_gan.restoring.jobs import find_jobs
+from deblur_gan.weights import load_generator
+
+MEUDEC = ROOT / "tests" / "golden" / "keras213_generator.h5"
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def restore(weights, *arguments, **settings):
+    # In float32, as `deblur` with `load_generator` restores, on every processor.
+    command = ["restore", "--weight_path", str(weights), "--precision", "float32", *map(str, arguments)]
+    return CliRunner().invoke(main, command, **settings)
+
+
+def noise(*shape):
+    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+
+
+def save(path, image, **options):
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image).save(path, **options)
+    return image
+
+
+def tree(folder):
+    return sorted(str(path.relative_to(folder)) for path in Path(folder).rglob("*") if path.is_file())
+
+
+# ---- which photographs, and where they go
+
+
+def test_a_folder_keeps_names_and_one_bad_file_stops_nothing(identity_weights):
+    first, second = save("in/a.png", noise(9, 7, 3)), save("in/B.BMP", noise(5, 5, 3))
+    Path("in/broken.png").write_bytes(Path("in/a.png").read_bytes()[:60])
+    Path("in/notes.txt").write_text("not a photograph")
+    Path("in/._a.png").write_text("what macOS leaves on foreign disks")
+    result = restore(identity_weights, "in")
+    assert result.exit_code == 1 and "in/broken.png: cannot be decoded" in result.stderr
+    assert "Restored 2 of 3 photographs into restored/ (0.0 megapixels in " in result.stdout
+    assert tree("restored") == ["B.BMP", "a.png"]
+    np.testing.assert_array_equal(np.asarray(Image.open("restored/a.png")), first)
+    np.testing.assert_array_equal(np.asarray(Image.open("restored/B.BMP")), second)
+
+
+def test_files_and_folders_together_and_each_once(identity_weights):
+    for name in ("in/a.png", "in/b.png", "c.png"):
+        save(name, noise(8, 8, 3))
+    result = restore(identity_weights, "c.png", "in", Path("in", "a.png").absolute(), "-o", "out")
+    assert result.exit_code == 0, result.output
+    assert tree("out") == ["a.png", "b.png", "c.png"] and "Restored 3 of 3" in result.stdout
+
+
+def test_subfolders_are_named_or_kept(identity_weights):
+    for name in ("in/a.png", "in/deep/a.png", "in/deep/er/a.png", "in/.hidden/a.png"):
+        save(name, noise(8, 8, 3))
+    result = restore(identity_weights, "in", "-o", "in/out")
+    assert "in: its subfolders are not looked into: deep\n" in result.stderr and tree("in/out") == ["a.png"]
+    for _ in range(2):  # the second time, results of the first lie in the tree
+        result = restore(identity_weights, "in", "-o", "in/out", "--recursive")
+        assert result.exit_code == 0 and "Restored 3 of 3" in result.stdout and "subfolders" not in result.stderr
+        assert tree("in/out") == ["a.png", "deep/a.png", "deep/er/a.png"]
+
+
+def test_of_two_photographs_of_one_name_the_second_is_refused(identity_weights):
+    first, second = save("a/x.png", noise(8, 8, 3)), save("b/x.png", noise(9, 9, 3))
+    result = restore(identity_weights, "a/x.png", "b", "-o", "out")
+    assert result.exit_code == 1 and "Restored 1 of 2" in result.stdout
+    assert "b/x.png: would be written to out/x.png, as a/x.png is; take another output folder" in result.stderr
+    np.testing.assert_array_equal(np.asarray(Image.open("out/x.png")), first)
+    # A result does not take the place of another photograph, whether or not it may take that of its own.
+    result = restore(MEUDEC, "a/x.png", "b/x.png", "-o", "b/../b", "--overwrite")
+    assert "a/x.png: would be written to b/../b/x.png, which is to be restored itself" in result.stderr
+    np.testing.assert_array_equal(np.asarray(Image.open("b/x.png")), deblur(load_generator(MEUDEC), second))
+
+
+def test_a_format_that_makes_names_equal_loses_nothing(identity_weights):
+    save("in/a.bmp", noise(8, 8, 3)), save("in/a.png", noise(8, 9, 3))
+    result = restore(identity_weights, "in", "--format", "png")
+    assert result.exit_code == 1 and "in/a.png: would be written to restored/a.png, as in/a.bmp is" in result.stderr
+    assert Image.open("restored/a.png").size == (8, 8)
+
+
+def test_the_input_is_replaced_only_when_told():
+    image = save("a.png", noise(8, 8, 3))
+    result = restore(MEUDEC, "a.png", "-o", ".")
+    assert result.exit_code == 1 and "a.png: the result would replace it" in result.stderr
+    np.testing.assert_array_equal(np.asarray(Image.open("a.png")), image)
+    assert restore(MEUDEC, "a.png", "-o", ".", "--overwrite").exit_code == 0
+    assert (np.asarray(Image.open("a.png")) != image).any()
+
+
+def test_shards_are_all_photographs_each_once():
+    names = [f"{number}.png" for number in range(11)]
+    for name in names:
+        save(f"in/{name}", noise(4, 4, 3))
+    shards = [find_jobs(["in"], "out", shard=(number, 4))[0] for number in (1, 2, 3, 4)]
+    assert sorted(job.source.name for jobs in shards for job in jobs) == sorted(names)
+    assert [job.source.name for job in shards[1]] == sorted(names)[1::4]
+    given = [Path("in", name) for name in reversed(names)]
+    assert find_jobs(given, "out", shard=(2, 4))[0] == shards[1], "by name, however they were named"
+
+
+def test_existing_results_are_left_out_and_no_backend_starts_for_none(identity_weights, monkeypatch):
+    for name in "ab":
+        save(f"in/{name}.png", noise(8, 8, 3))
+    save("restored/b_sharp.png", noise(3, 3, 3))
+    result = restore(identity_weights, "in", "--suffix", "_sharp", "--skip_existing")
+    assert result.exit_code == 0 and "Restored 1 of 1" in result.stdout
+    assert "Left out 1, whose results exist" in result.stdout
+    assert Image.open("restored/b_sharp.png").size == (3, 3) and tree("restored") == ["a_sharp.png", "b_sharp.png"]
+    monkeypatch.setattr("deblur_gan.backend.start_backend", None)
+    assert restore(identity_weights, "in", "--suffix", "_sharp", "--skip_existing").exit_code == 0
+
+
+def test_photographs_in_the_output_folder_are_no_results_of_themselves(identity_weights):
+    save("in/a.png", noise(8, 8, 3)), save("in/b.png", noise(8, 8, 3))
+    before = {name: Path("in", name).read_bytes() for name in ("a.png", "b.png")}
+    Path("link").symlink_to("in")
+    for folder in ("in", "link"):
+        result = restore(identity_weights, "in", "-o", folder, "--skip_existing")
+        assert result.exit_code == 1 and "Restored 0 of 2" in result.stdout and "Left out" not in result.stdout
+        assert result.stderr.count("the result would replace it; take another output folder or --overwrite") == 2
+    assert {name: Path("in", name).read_bytes() for name in before} == before
+    result = restore(identity_weights, "in", "-o", "in", "--skip_existing", "--overwrite")
+    assert result.exit_code == 0 and "Restored 2 of 2" in result.stdout
+
+
+def test_a_dry_run_says_where_each_would_go_and_writes_nothing(identity_weights):
+    save("in/a.jpeg", noise(8, 8, 3)), save("in/deep/b.png", noise(8, 8, 3))
+    result = restore(identity_weights, "in", "--recursive", "--format", "jpeg", "--dry_run")
+    assert result.exit_code == 0 and result.stderr == ""
+    assert result.stdout == "in/a.jpeg -> restored/a.jpeg\nin/deep/b.png -> restored/deep/b.jpg\n"
+    assert not Path("restored").exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a system without pipes in folders")
+def test_whatever_looks_like_a_picture_is_restored_or_named(identity_weights):
+    for folder in ("holi\nday", "out", ".hidden"):
+        Path("in", folder).mkdir(parents=True)
+    for name in ("a.jfif", "b.TIF", "c\nd.png"):
+        save(Path("in", name), noise(8, 8, 3))
+    others = ("animation.gif", "drawing.svg", "camera.NEF", "phone.jxl")
+    for name in others:
+        Path("in", name).write_bytes(b"something else")
+    os.mkfifo("in/pipe.png")
+    Path("in/broken.jpg").symlink_to("nowhere.jpg")
+    Path("in/notes.txt").write_text("not a picture")
+    for _ in range(2):  # the second time, results of the first are replaced
+        result = restore(identity_weights, "in", "-o", "in/out")
+        assert result.exit_code == 1 and "Restored 3 of 9" in result.stdout
+        for name in (*others, "pipe.png", "broken.jpg"):
+            assert result.stderr.count(f"in/{name}: ") == 1
+        assert "in: its subfolders are not looked into: holi\\nday\n" in result.stderr
+        assert "notes.txt" not in result.stderr
+        assert tree("in/out") == ["a.jfif", "b.TIF", "c\nd.png"]
+
+
+def test_nothing_to_restore_is_said(identity_weights):
+    Path("in").mkdir()
+    result = restore(identity_weights, "in")
+    assert result.exit_code == 1 and "in: no image in this folder" in result.stderr
+    assert not Path("restored").exists()
+
+
+def test_the_commands_offer_every_ensemble():
+    [option] = ensemble_option(click.command()(lambda: None)).params
+    assert tuple(option.type.choices) == ENSEMBLES
+
+
+# ---- what is written
+
+
+def test_side_by_side_is_blurred_then_restored():
+    image = save("a.png", noise(12, 16, 4))
+    restore(MEUDEC, "a.png", "--side_by_side")
+    both = np.asarray(Image.open("restored/a.png"))
+    np.testing.assert_array_equal(both[:, :16], image)
+    np.testing.assert_array_equal(both[:, 16:, :3], deblur(load_generator(MEUDEC), image[:, :, :3]))
+    np.testing.assert_array_equal(both[:, 16:, 3], image[:, :, 3])
+
+
+def test_strength_tiles_and_ensemble_are_those_of_deblur():
+    image = save("a.png", noise(40, 50, 3))
+    assert restore(MEUDEC, "a.png", "--strength", "0.5", "--tile_size", "24", "--ensemble", "4").exit_code == 0
+    expected = deblur(load_generator(MEUDEC), image, tile_size=24, strength=0.5, ensemble=4)
+    np.testing.assert_array_equal(np.asarray(Image.open("restored/a.png")), expected)
+
+
+def test_a_jpeg_keeps_its_quality_unless_another_is_given(identity_weights):
+    image = np.repeat(np.repeat(noise(16, 16, 3), 8, 0), 8, 1)
+    for quality in (30, 75, 95):
+        save(f"in/{quality}.jpg", image, quality=quality)
+    restore(identity_weights, "in")
+    for quality in (30, 75, 95):
+        copy, original = Image.open(f"restored/{quality}.jpg"), Image.open(f"in/{quality}.jpg")
+        assert copy.quantization == original.quantization and copy.layer == original.layer
+    restore(identity_weights, "in", "--quality", "75")
+    for quality in (30, 75, 95):
+        assert Image.open(f"restored/{quality}.jpg").quantization == Image.open("in/75.jpg").quantization
+
+
+@pytest.mark.parametrize(("file_format", "extension", "name"), [("jpeg", ".jpg", "JPEG"), ("webp", ".webp", "WEBP")])
+def test_another_format_has_its_extension_and_says_what_it_cannot_hold(identity_weights, file_format, extension, name):
+    save("a.png", noise(8, 8, 4), dpi=(300, 300))
+    result = restore(identity_weights, "a.png", "--format", file_format, "--quality", "80")
+    assert result.exit_code == 0 and Image.open(f"restored/a{extension}").format == name
+    lost = "its transparency cannot be kept in JPEG" if name == "JPEG" else "its resolution cannot be kept in WEBP"
+    assert f"a.png: restored, but {lost}" in result.stderr
+    if name == "JPEG":
+        assert round(Image.open("restored/a.jpg").info["dpi"][0]) == 300
+
+
+def test_metadata_that_is_lost_is_said_and_the_picture_restored(identity_weights):
+    path = ROOT / "tests" / "hostile" / "bad_exif_header.png"
+    result = restore(identity_weights, path)
+    assert result.exit_code == 0 and f"{path}: restored, but its EXIF data cannot be kept" in result.stderr
+    assert Image.open(Path("restored", path.name)).size == (40, 30)
+    line = json.loads(restore(identity_weights, path, "--json").stdout)
+    assert line["dropped"][0].startswith("its EXIF data cannot be kept")
+
+
+def test_json_is_a_line_for_each_photograph(identity_weights):
+    save("in/a.png", noise(20, 30, 3))
+    Path("in/b.png").write_text("nothing")
+    result = restore(identity_weights, "in", "--json")
+    assert result.exit_code == 1
+    good, bad = map(json.loads, result.stdout.splitlines())
+    assert good.pop("seconds") > 0
+    size = Path("restored/a.png").stat().st_size
+    assert good == {
+        **{"file": "in/a.png", "restored": "restored/a.png", "width": 30, "height": 20, "dropped": []},
+        "engine": engine_and_precision("float32"),
+        **{"bytes": size, "original_bytes": Path("in/a.png").stat().st_size},
+    }
+    assert bad.keys() == {"file", "error"} and bad["error"].startswith("in/b.png: not an image")
+
+
+def test_a_dash_is_standard_input_and_output(identity_weights):
+    image = save("a.png", noise(8, 8, 3))
+    result = restore(identity_weights, "-", input=Path("a.png").read_bytes())
+    assert result.exit_code == 0 and result.stderr == ""
+    found = Image.open(io.BytesIO(result.stdout_bytes))
+    assert found.format == "PNG"
+    np.testing.assert_array_equal(np.asarray(found), image)
+    result = restore(identity_weights, "-", "--format", "bmp", input=Path("a.png").read_bytes())
+    assert Image.open(io.BytesIO(result.stdout_bytes)).format == "BMP" and tree(".") == ["a.png"]
+    result = restore(identity_weights, "-", input=b"no picture")
+    assert result.exit_code == 1 and result.stdout_bytes == b""
+    assert result.stderr.startswith("Error: the input: not an image that can be read") and tree(".") == ["a.png"]
+
+
+# ---- the next is read and the last is written, while the network works on one
+
+
+def test_neighbours_are_read_and_written_meanwhile_and_no_more_than_one_is_ahead(monkeypatch):
+    events, known = [], threading.Condition()
+
+    def say(event, path):
+        with known:
+            events.append((event, Path(path).stem))
+            known.notify_all()
+
+    def read(path):
+        say("reads", path)
+        return read_photograph(path)
+
+    def write(path, photograph):
+        if path.stem == "d":
+            raise OSError("the disk is full")
+        write_photograph(path, photograph)
+        say("wrote", path)
+
+    def restore(pixels):
+        name = "abcdef"[pixels.shape[1] - 8]
+        say("restores", name)
+        meanwhile = {"a": {("reads", "b")}, "b": {("reads", "c"), ("wrote", "a")}}.get(name, set())
+        with known:
+            assert known.wait_for(lambda: meanwhile <= {*events}, 60), f"{meanwhile} is waited for, after {events}"
+        return 255 - pixels
+
+    monkeypatch.setattr(jobs, "read_photograph", read)
+    monkeypatch.setattr(jobs, "write_photograph", write)
+    for number, name in enumerate("abcdef"):
+        save(f"in/{name}.png", noise(8, 8 + number, 3))
+    Path("in/e.png").write_bytes(b"no picture")
+
+    outcomes = list(jobs.restore_files(restore, find_jobs(["in"], "out")[0]))
+    assert [outcome.job.source.stem for outcome in outcomes] == [*"abcdef"]
+    assert all(outcome.seconds > 0 for outcome in outcomes)
+    errors = {outcome.job.source.stem: outcome.error for outcome in outcomes if outcome.error}
+    assert errors.keys() == {"d", "e"} and errors["d"] == "in/d.png: the disk is full"
+    assert tree("out") == ["a.png", "b.png", "c.png", "f.png"]
+    for name in "abcf":
+        alone = jobs.restored_copy(lambda pixels: 255 - pixels, read_photograph(f"in/{name}.png"))
+        assert Path(f"out/{name}.png").read_bytes() == encoded(alone)
+    for ahead, name in zip("cdef", "abcd", strict=True):
+        assert events.index(("reads", ahead)) > events.index(("restores", name))
+
+
+def test_what_is_being_written_when_ctrl_c_comes_is_finished_and_counted(monkeypatch):
+    interrupted = threading.Event()
+
+    def restore(pixels):
+        if pixels.shape[1] > 8:
+            interrupted.set()
+            raise KeyboardInterrupt
+        return pixels
+
+    def write(path, photograph):
+        assert interrupted.wait(60)
+        write_photograph(path, photograph)
+
+    monkeypatch.setattr(jobs, "write_photograph", write)
+    for number, name in enumerate("abc"):
+        save(f"in/{name}.png", noise(8, 8 + number, 3))
+    outcomes = jobs.restore_files(restore, find_jobs(["in"], "out")[0])
+    assert next(outcomes).error is None and tree("out") == ["a.png"]
+    with pytest.raises(KeyboardInterrupt):
+        next(outcomes)
+    assert tree("out") == ["a.png"]
+
+
+# ---- what is said
+
+
+def test_an_interruption_says_how_many_are_done(monkeypatch, identity_weights):
+    for name in "abc":
+        save(f"in/{name}.png", noise(8, 8, 3))
+    calls = []
+
+    def interrupted(generator, image, *arguments, **settings):
+        calls.append(image.ndim)  # it calls itself, with one dimension more
+        if calls.count(3) == 2:
+            raise KeyboardInterrupt
+        return deblur(generator, image, *arguments, **settings)
+
+    monkeypatch.setattr("deblur_gan.restoring.deblur.deblur", interrupted)
+    result = restore(identity_weights, "in")
+    assert result.exit_code == 130 and tree("restored") == ["a.png"]
+    said = "Interrupted: 1 of 3 photographs are restored, in restored/; --skip_existing goes on from there"
+    assert result.stderr.splitlines()[-1] == said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["missing.png"], "Path 'missing.png' does not exist"),
+        (["a.png", "--shard", "9/8"], "'9/8' is not NUMBER/COUNT"),
+        (["a.png", "--shard", "0/8"], "'0/8' is not NUMBER/COUNT"),
+        (["a.png", "--suffix", "../b"], "'../b' cannot be part of a file name"),
+        (["a.png", "--strength", "2"], "--strength"),
+        (["a.png", "--quality", "0"], "--quality"),
+        (["a.png", "--format", "gif"], "--format"),
+        (["a.png", "--precision", "float16"], "--precision"),
+        (["-", "a.png"], "- is one photograph"),
+        (["-", "-o", "out"], "--output_dir cannot be given with it"),
+        (["-", "--json"], "--json cannot be given with it"),
+    ],
+)
+def test_what_makes_no_sense_is_said_in_one_line(identity_weights, arguments, message):
+    save("a.png", noise(8, 8, 3))
+    result = restore(identity_weights, *arguments)
+    assert result.exit_code == 2 and message in result.stderr.splitlines()[-1] and not Path("restored").exists()
+
+
+def test_the_precision_is_said_and_is_that_of_the_network():
+    image = save("a.png", noise(40, 50, 3))
+    for precision, dtype in (("float32", "float32"), ("bfloat16", "mixed_bfloat16")):
+        result = restore(MEUDEC, "a.png", "--precision", precision)
+        assert result.exit_code == 0 and f", {engine_and_precision(dtype)})\n" in result.stdout
+        assert f" in {precision})" in result.stdout
+        expected = deblur(load_generator(MEUDEC, dtype), image)
+        np.testing.assert_array_equal(np.asarray(Image.open("restored/a.png")), expected)
+
+
+def test_as_a_process_it_is_quiet_but_for_the_bar(identity_weights):
+    save("a.png", noise(8, 8, 3))
+    command = [sys.executable, "-m", "deblur_gan", "restore", "a.png", "--weight_path", identity_weights]
+    done = subprocess.run(command, env=child_environment(), capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.startswith("Restored 1 of 1 photographs into restored/"), done.stderr
+    assert all("photo" in line for line in done.stderr.replace("\r", "\n").split("\n") if line), done.stderr

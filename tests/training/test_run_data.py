@@ -1,0 +1,82 @@
+"""Which files a run trains on and validates with, and what tells that they are still the same."""
+
+import os
+import shutil
+
+import pytest
+from conftest import noise, save, write_pairs
+
+from deblur_gan.training.checkpoint import BadRun
+from deblur_gan.training.run_data import find_data
+
+
+def found(folder, **changes):
+    settings = {"blur": "blur", "n_images": None, "n_val_images": 2, "seed": 0, "n_workers": 0}
+    folders = {"data_dir": (), "synthetic": (), "val_dir": ()} | folder
+    return find_data(**folders, **{**settings, **changes})
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    for number in range(20):
+        save(tmp_path / "photographs" / f"{number}.png", noise(number))
+    return tmp_path / "photographs"
+
+
+def test_nothing_is_trained_on_and_validated_with(photographs, pairs):
+    """With photographs alone, with pairs alone, and with both; what is set aside is not lost either."""
+    for seed in range(5):
+        data = found({"synthetic": (photographs,)}, seed=seed)
+        assert len(data.validation_photographs) == 2
+        assert not set(data.validation_photographs) & set(data.photographs)
+        assert {*data.validation_photographs, *data.photographs} == set(photographs.iterdir())
+        data = found({"data_dir": (pairs,), "synthetic": (photographs,)}, seed=seed)
+        assert not set(data.validation_pairs) & set(data.pairs) and len(data.photographs) == 20
+        assert len(data.validation_pairs) + len(data.pairs) == 9 and data.validation_pairs
+
+
+def test_each_folder_is_a_source(photographs, pairs, tmp_path):
+    write_pairs(tmp_path / "more", range(40), first=50)
+    data = found({"data_dir": (pairs, tmp_path / "more"), "synthetic": (photographs,)}, n_images=20)
+    (n_first, n_second, n_photographs), n_pairs = data.n_of_sources, len(data.pairs)
+    assert (n_first + n_second, n_photographs) == (n_pairs, len(data.photographs)) == (20, 20)
+    assert all(pair.sharp.is_relative_to(pairs) for pair in data.pairs[:n_first])
+    assert all(pair.sharp.is_relative_to(tmp_path / "more") for pair in data.pairs[n_first:])
+
+
+def test_the_same_pictures_elsewhere_and_later_are_the_same(photographs, pairs, tmp_path):
+    folders = {"data_dir": (pairs,), "synthetic": (photographs,)}
+    record = found(folders).record()
+    shutil.copytree(pairs, tmp_path / "moved" / "pairs")
+    shutil.copytree(photographs, tmp_path / "moved" / "photographs")
+    for path in (tmp_path / "moved").rglob("*.png"):
+        os.utime(path, (1, 1))
+    moved = {"data_dir": (tmp_path / "moved/pairs",), "synthetic": (tmp_path / "moved/photographs",)}
+    assert found(moved).record() == record
+
+
+def test_other_pixels_under_the_same_names_are_noticed(photographs, pairs):
+    folders = {"data_dir": (pairs,), "synthetic": (photographs,)}
+    before = found(folders)
+    kinds = {
+        "training_pairs": before.pairs[0].sharp,
+        "validation_images": before.validation_pairs[0].blurred,
+        "training_photographs": before.photographs[3],
+    }
+    for kind, path in kinds.items():
+        kept = path.read_bytes()
+        save(path, noise(1000))
+        changed = found(folders).record()["fingerprints"]
+        path.write_bytes(kept)
+        same = before.record()["fingerprints"]
+        assert {name for name in same if changed[name] != same[name]} == {kind}
+
+
+def test_folders_without_use_are_named(tmp_path, pairs):
+    with pytest.raises(BadRun, match="nowhere: no such folder.*deblur-gan organize"):
+        found({"data_dir": (tmp_path / "nowhere",)})
+    with pytest.raises(BadRun, match="no photographs for --synthetic"):
+        found({"synthetic": (str(tmp_path),)})
+    shutil.copy(pairs / "blur" / "1.png", pairs / "sharp" / "1.png")
+    with pytest.raises(BadRun, match="not fit for training for 1 reasons"):
+        found({"data_dir": (pairs,)}, n_workers=2)

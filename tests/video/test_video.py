@@ -1,0 +1,448 @@
+"""Videos: what comes out of a clip beside its restored pixels is what went in."""
+
+import io
+import json
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+from scipy.ndimage import gaussian_filter
+
+from deblur_gan.commands import main
+from deblur_gan.images.photographs import BadImage
+from deblur_gan.restoring.jobs import find_jobs
+from deblur_gan.video.decode import picture
+from deblur_gan.video.restore import restore_video
+
+av = pytest.importorskip("av", reason="video files require the extra [video]")
+Disposition = av.stream.Disposition
+
+BT709 = {"colorspace": 1, "color_range": 1, "color_primaries": 1, "color_trc": 1}
+# A telephone's frames come when there is light enough.
+UNEVEN = [0, 3000, 6100, 9000, 15000, 18010, 21000, 27500, 30000, 33100]
+
+
+def pictures(n, width=64, height=48, seed=1):
+    """Frames of soft colours, which every coding of colours can hold, that move to the left."""
+    wide = gaussian_filter(np.random.default_rng(seed).normal(size=(height, width + 4 * n, 3)), (3, 3, 0))
+    colours = np.clip(128 + 40 * wide / wide.std() + (30, -10, -30), 30, 225).astype(np.uint8)
+    return [np.ascontiguousarray(colours[:, 4 * i : 4 * i + width]) for i in range(n)]
+
+
+def tone(context, seconds):
+    """Packets of a tone in stereo."""
+    samples = (8000 * np.sin(np.arange(int(context.sample_rate * seconds)) / 20)).astype(np.int16)
+    sound = av.AudioFrame.from_ndarray(np.repeat(samples, 2)[np.newaxis], format="s16", layout="stereo")
+    sound.sample_rate, sound.pts = context.sample_rate, 0
+    resampler = av.AudioResampler(context.format, context.layout, context.sample_rate, context.frame_size or 1024)
+    for part in [*resampler.resample(sound), *resampler.resample(None), None]:
+        yield from context.encode(part)
+
+
+def write_clip(path, codec="libx264", sound=None, n=10, pixels="yuv420p", times=None, turn=None, options=None, **size):
+    """Writes a clip at 25 frames per second, or with frames at `times` in 90,000ths of a second."""
+    tags = {name: size.pop(name) for name in BT709 if name in size}
+    with av.open(str(path), "w") as container:
+        container.metadata["title"] = "a walk"
+        video = container.add_stream(codec, rate=25, options=options or {})
+        frames = pictures(n, **size)
+        video.height, video.width = frames[0].shape[:2]
+        video.pix_fmt = pixels
+        for name, value in tags.items():
+            setattr(video.codec_context, name, value)
+        if times:
+            video.time_base = video.codec_context.time_base = Fraction(1, 90000)
+        if turn is not None:
+            video.set_display_rotation(*turn)
+        audio = container.add_stream(sound, rate=48000) if sound else None
+        for i, frame in enumerate(frames):
+            coding = {"dst_colorspace": tags.get("colorspace"), "dst_color_range": tags.get("color_range")}
+            coded = av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(format=pixels, **coding)
+            if times:
+                coded.pts, coded.time_base = times[i], Fraction(1, 90000)
+            container.mux(video.encode(coded))
+        container.mux(video.encode(None))
+        if audio:
+            for packet in tone(audio.codec_context, n / 25):
+                packet.stream = audio
+                container.mux(packet)
+    return path
+
+
+def packets(path, kind):
+    with av.open(str(path)) as container:
+        streams = [stream for stream in container.streams if stream.type == kind]
+        found = container.demux(streams) if streams else []
+        return [(packet.pts, bytes(packet)) for packet in found if packet.size]
+
+
+def frames(path):
+    with av.open(str(path)) as container:
+        return list(container.decode(video=0))
+
+
+def shown(path):
+    return [picture(frame).astype(int) for frame in frames(path)]
+
+
+def about(path):
+    """What must not change: codecs, units of time, rate, then times, size, layout of pixels and colours of frames."""
+    with av.open(str(path)) as container:
+        streams = [(s.type, s.codec_context.codec.canonical_name, s.time_base) for s in container.streams]
+        of_video = container.streams.video[0].average_rate, container.metadata.get("title")
+    tags = [[getattr(frame, name) for name in BT709] for frame in frames(path)]
+    return streams, of_video, [(f.pts, f.width, f.height, f.format.name) for f in frames(path)], tags
+
+
+def identity(pixels):
+    return pixels
+
+
+def negative(pixels):
+    return 255 - pixels
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "sound", "more"),
+    [
+        ("clip.mp4", "libx264", "aac", BT709),
+        ("601.mp4", "libx264", None, BT709 | {"colorspace": 6}),
+        ("full.mp4", "libx264", None, {"pixels": "yuvj420p", "colorspace": 1, "color_range": 2}),
+        ("finer.mkv", "libx264", "flac", {"pixels": "yuv444p"}),
+        (
+            "ten_bits.mp4",
+            "libx265",
+            "aac",
+            BT709 | {"pixels": "yuv420p10le", "options": {"x265-params": "log-level=0"}},
+        ),
+        ("clip.webm", "libvpx-vp9", "libopus", BT709),
+        ("odd.webm", "libvpx-vp9", None, {"width": 63, "height": 47}),
+        ("vp8.webm", "libvpx", None, {}),
+        ("clip.avi", "mpeg4", "mp3", {}),
+        ("motion.avi", "mjpeg", "pcm_s16le", {"pixels": "yuvj420p"}),
+        ("clip.mpg", "mpeg2video", "mp2", {}),
+        ("clip.ts", "libx264", "aac", {}),
+        ("clip.mov", "prores_ks", "pcm_s16le", {"pixels": "yuv422p10le"}),
+        ("lossless.mkv", "ffv1", None, {"pixels": "bgr0"}),
+        ("uneven.mp4", "libx264", None, {"times": UNEVEN}),
+    ],
+)
+def test_a_clip_comes_back_as_it_was_but_for_the_loss_of_encoding(tmp_path, name, codec, sound, more):
+    clip, result = write_clip(tmp_path / name, codec, sound, **more), tmp_path / "restored" / name
+    result.parent.mkdir()
+    made = restore_video(identity, clip, result)
+    assert (made.n_frames, made.size, made.notes) == (10, (more.get("width", 64), more.get("height", 48)), [])
+    before, after = about(clip), about(result)
+    assert after[2:] == before[2:] and after[0] == before[0]
+    assert more.get("times") or after[1] == before[1]  # the mean rate of uneven frames depends on how long the last is
+    assert packets(result, "audio") == packets(clip, "audio") and bool(packets(clip, "audio")) == bool(sound)
+    for original, restored in zip(shown(clip), shown(result), strict=True):
+        assert abs((restored - original).mean(axis=(0, 1))).max() < 0.7, "no cast"
+        assert abs(restored - original).mean() < (0.01 if "lossless" in name else 2.5)
+    assert tmp_path / "restored" == result.parent and [*result.parent.iterdir()] == [result]
+
+
+def test_every_frame_goes_through_the_function(tmp_path):
+    clip = write_clip(tmp_path / "clip.mkv", "ffv1", pixels="bgr0", n=3)
+    seen = []
+
+    def note(pixels):
+        seen.append(pixels)
+        return negative(pixels)
+
+    restore_video(note, clip, tmp_path / "out.mkv")
+    for original, given, restored in zip(pictures(3), seen, shown(tmp_path / "out.mkv"), strict=True):
+        assert given.dtype == np.uint8 and given.flags["C_CONTIGUOUS"]
+        np.testing.assert_array_equal(given, original)
+        np.testing.assert_array_equal(restored, 255 - original.astype(int))
+
+
+@pytest.mark.parametrize("kind", ["yuva444p", "rgba"])
+def test_transparency_is_copied(tmp_path, kind):
+    path, codec = (tmp_path / "clip.mkv", "ffv1") if kind == "yuva444p" else (tmp_path / "clip.mov", "png")
+    alpha = np.tile(np.arange(64, dtype=np.uint8) * 4, (48, 1))
+    with av.open(str(path), "w") as container:
+        video = container.add_stream(codec, rate=25)
+        video.width, video.height, video.pix_fmt = 64, 48, kind
+        frame = np.dstack([pictures(1)[0], alpha])
+        container.mux(video.encode(av.VideoFrame.from_ndarray(frame, format="rgba").reformat(format=kind)))
+        container.mux(video.encode(None))
+    restore_video(negative, path, tmp_path / f"out{path.suffix}")
+    (before,), (after,) = shown(path), shown(tmp_path / f"out{path.suffix}")
+    assert np.ptp(before[..., 3]) > 200 and abs(after[..., 3] - before[..., 3]).max() <= 1
+    assert abs(after[..., :3] - (255 - before[..., :3])).max() <= 3
+
+
+@pytest.mark.parametrize("turn", [(90,), (180,), (270,), (0, True), (90, True), (270, False, True)])
+def test_a_telephones_clip_is_turned_upright_with_its_uneven_frames_and_its_sound(tmp_path, turn):
+    clip = tmp_path / "clip.mp4"
+    write_clip(clip, "libx264", "aac", turn=turn, times=UNEVEN, width=96, height=54, **BT709)
+    made = restore_video(identity, clip, tmp_path / "out.mp4")
+    assert made.size == ((96, 54) if turn[0] in (0, 180) else (54, 96))
+    after = frames(tmp_path / "out.mp4")
+    assert [frame.pts for frame in after] == [frame.pts for frame in frames(clip)] == UNEVEN
+    assert {frame.rotation for frame in after} == {0} and not [
+        data for frame in after for data in frame.side_data if data.type.name == "DISPLAYMATRIX"
+    ]
+    assert packets(tmp_path / "out.mp4", "audio") == packets(clip, "audio")
+    # What FFmpeg's own filters make of the matrix, by its definition: a point (x, y) is shown at (ax + cy, bx + dy).
+    flat = [frame.to_ndarray(format="rgb24") for frame in frames(clip)]
+    a, b, _, c, d, *_ = np.frombuffer(frames(clip)[0].side_data["DISPLAYMATRIX"], np.int32) / 65536
+    y, x = np.mgrid[:54, :96]
+    column, row = np.rint(a * x + c * y).astype(int), np.rint(b * x + d * y).astype(int)
+    for picture_before, picture_after in zip(flat, shown(tmp_path / "out.mp4"), strict=True):
+        upright = np.zeros_like(picture_after)
+        upright[row - row.min(), column - column.min()] = picture_before
+        assert abs(picture_after - upright).mean() < 4
+
+
+def test_a_part_begins_and_ends_where_it_should_with_its_sound(tmp_path):
+    clip = write_clip(tmp_path / "clip.mp4", "libx264", "aac", n=50, options={"g": "15"})
+    made = restore_video(identity, clip, tmp_path / "out.mp4", start=0.8, duration=0.4)
+    assert made.n_frames == 10 and made.notes == []
+    all_frames, part = shown(clip), shown(tmp_path / "out.mp4")
+    nearest = [int(np.argmin([abs(restored - other).mean() for other in all_frames])) for restored in part]
+    assert nearest == list(range(20, 30))
+    assert [frame.time for frame in frames(tmp_path / "out.mp4")] == pytest.approx([i / 25 for i in range(10)])
+    sound = [(pts, content) for pts, content in packets(clip, "audio") if 38400 <= pts < 57600]
+    cut_out = packets(tmp_path / "out.mp4", "audio")
+    assert [content for _, content in cut_out] == [content for _, content in sound]
+    # MP4 says in milliseconds when a track begins.
+    assert [pts for pts, _ in cut_out] == pytest.approx([pts - 38400 for pts, _ in sound], abs=48)
+    assert restore_video(identity, clip, tmp_path / "out.mp4", duration=0.1).n_frames == 3
+    assert restore_video(identity, clip, tmp_path / "out.mp4", start=1.9).n_frames == 2
+    with pytest.raises(BadImage, match="clip.mp4: no frame of it lies in the part"):
+        restore_video(identity, clip, tmp_path / "out.mp4", start=2)
+
+
+def damage(path, number, share=(1 / 3, 2 / 3)):
+    """Overwrites a part of the packet of a frame."""
+    content, packet = bytearray(path.read_bytes()), packets(path, "video")[number][1]
+    first, last = (int(len(packet) * part) for part in share)
+    start = content.index(packet)
+    content[start + first : start + last] = np.random.default_rng(1).bytes(last - first)
+    path.write_bytes(content)
+
+
+def test_a_damaged_frame_is_named_and_kept_as_it_was(tmp_path):
+    clip = write_clip(tmp_path / "clip.mkv", "mpeg4", n=8, options={"g": "4"}, width=128, height=96)
+    damage(clip, 5)
+    made = restore_video(negative, clip, tmp_path / "out.mkv")
+    assert made.notes == ["the frame at 0:00:00.200 is damaged; it is kept as it was"]
+    for number, (original, restored) in enumerate(zip(shown(clip), shown(tmp_path / "out.mkv"), strict=True)):
+        kept, changed = abs(restored - original).mean(), abs(restored - (255 - original)).mean()
+        assert (kept < 3 < changed) if number == 5 else (changed < 3 < kept)
+
+
+def test_a_frame_that_cannot_be_decoded_is_named_and_the_others_keep_their_times(tmp_path):
+    clip = write_clip(tmp_path / "clip.mkv", n=8, options={"bf": "0"})
+    damage(clip, 5, (0.01, 1))
+    made = restore_video(identity, clip, tmp_path / "out.mkv")
+    (note,) = made.notes
+    assert note.startswith("the frame at 0:00:00.200 cannot be decoded (") and note.endswith("shown in its place")
+    times = [pts for number, (pts, _) in enumerate(packets(clip, "video")) if number != 5]
+    assert [frame.pts for frame in frames(tmp_path / "out.mkv")] == times and made.n_frames == 7
+
+
+def test_frames_that_a_decoder_leaves_out_without_a_word_are_named(tmp_path):
+    clip = write_clip(tmp_path / "clip.mp4", "libx265", n=24, options={"x265-params": "log-level=0:bframes=0"})
+    content = bytearray(clip.read_bytes())
+    for number in range(6, 18):  # a kind of unit that decoders pass over
+        content[content.index(packets(clip, "video")[number][1]) + 4] = 41 << 1
+    clip.write_bytes(content)
+    made = restore_video(identity, clip, tmp_path / "out.mp4")
+    assert made.n_frames == len(frames(clip)) <= 12
+    assert made.notes[0].startswith("the frame at 0:00:00.240 cannot be decoded") and len(made.notes) == 11
+    assert made.notes[-1] == f"{24 - made.n_frames - 10} more frames are damaged or cannot be decoded"
+
+
+@pytest.mark.parametrize("name", ["clip.mkv", "clip.avi"])
+def test_of_a_file_that_is_cut_what_is_there_is_restored_and_the_rest_told(tmp_path, name):
+    clip = write_clip(tmp_path / name, "mpeg4", "mp3", n=60)
+    clip.write_bytes(clip.read_bytes()[: clip.stat().st_size // 3])
+    made = restore_video(identity, clip, tmp_path / f"out{clip.suffix}")
+    assert 5 < made.n_frames < 40 and made.notes[-1].startswith("it is cut: it ends after 0:00:0")
+    assert made.n_frames == len(frames(tmp_path / f"out{clip.suffix}"))
+
+
+def test_a_second_sound_subtitles_letters_and_chapters_come_over(tmp_path):
+    first = write_clip(tmp_path / "clip.mkv", "libx264", "aac", n=25)
+    words = io.BytesIO(b"1\n00:00:00,200 --> 00:00:00,500\nA word.\n\n")
+    with (
+        av.open(str(first)) as clip,
+        av.open(words, format="srt") as words,
+        av.open(str(tmp_path / "full.mkv"), "w") as container,
+    ):
+        sources = [*clip.streams, words.streams[0]]
+        copies = {stream: container.add_stream_from_template(stream, opaque=True) for stream in sources}
+        copies[clip.streams.audio[0]].metadata["language"] = "deu"
+        other = container.add_stream("flac", rate=44100)
+        container.add_attachment("type.ttf", "font/ttf", b"letters")
+        container.set_chapters(
+            [{"id": 1, "start": 0, "end": 500, "time_base": Fraction(1, 1000), "metadata": {"title": "out"}}]
+        )
+        for source in (words, clip):
+            for packet in source.demux():
+                if packet.size:
+                    packet.stream = copies[packet.stream]
+                    container.mux(packet)
+        for packet in tone(other.codec_context, 1):
+            packet.stream = other
+            container.mux(packet)
+    made = restore_video(identity, tmp_path / "full.mkv", tmp_path / "out.mkv")
+    assert made.notes == []
+    for kind in ("audio", "subtitle"):
+        assert packets(tmp_path / "out.mkv", kind) == packets(tmp_path / "full.mkv", kind) != []
+    with av.open(str(tmp_path / "out.mkv")) as container:
+        with av.open(str(tmp_path / "full.mkv")) as full:
+            assert [(stream.type, stream.disposition) for stream in container.streams] == [
+                (stream.type, stream.disposition) for stream in full.streams
+            ]
+        assert len(container.streams) == 5 and container.streams.audio[0].metadata["language"] == "deu"
+        assert [chapter["metadata"] for chapter in container.chapters()] == [{"title": "out"}]
+
+
+@pytest.mark.parametrize("part", [{}, {"start": 0.2}])
+def test_a_cover_comes_over(tmp_path, part):
+    cover = io.BytesIO()
+    Image.fromarray(pictures(1)[0]).save(cover, "PNG")
+    content = cover.getvalue()
+    first = write_clip(tmp_path / "first.mp4")
+    (tmp_path / "cover.png").write_bytes(content)
+    with (
+        av.open(str(first)) as clip,
+        av.open(str(tmp_path / "cover.png")) as cover,
+        av.open(str(tmp_path / "clip.mp4"), "w") as container,
+    ):
+        copies = {
+            stream: container.add_stream_from_template(stream, opaque=True)
+            for stream in (cover.streams[0], clip.streams[0])
+        }
+        copies[cover.streams[0]].disposition = Disposition.attached_pic
+        for source in (cover, clip):
+            for packet in source.demux():
+                if packet.size:
+                    packet.stream = copies[packet.stream]
+                    container.mux(packet)
+    made = restore_video(identity, tmp_path / "clip.mp4", tmp_path / "out.mp4", **part)
+    assert made.size == (64, 48) and made.notes == [] and made.n_frames == (5 if part else 10)
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        (stream,) = [stream for stream in container.streams if stream.disposition & Disposition.attached_pic]
+        assert [bytes(packet) for packet in container.demux(stream) if packet.size] == [content]
+
+
+def test_a_codec_that_is_not_written_here_becomes_h264_in_the_same_colours(tmp_path):
+    clip = write_clip(tmp_path / "clip.avi", "cinepak", pixels="rgb24", n=3)
+    made = restore_video(identity, clip, tmp_path / "out.avi")
+    assert made.notes == ["it is written as H.264: cinepak cannot be written here"]
+    for original, restored in zip(shown(clip), shown(tmp_path / "out.avi"), strict=True):
+        assert abs((restored - original).mean(axis=(0, 1))).max() < 0.7
+
+
+def test_what_is_refused_is_refused_in_one_line_and_nothing_is_left(tmp_path):
+    (tmp_path / "text.mp4").write_bytes(b"nothing " * 100)
+    hdr = {"color_trc": 18, "color_primaries": 9, "colorspace": 9, "options": {"x265-params": "log-level=0"}}
+    write_clip(tmp_path / "hdr.mp4", "libx265", n=2, pixels="yuv420p10le", **hdr)
+    write_clip(tmp_path / "fields.mp4", n=4, options={"flags": "+ildct+ilme", "x264-params": "tff=1"})
+    write_clip(tmp_path / "clear.webm", "libvpx-vp9", n=2, pixels="yuva420p")
+    write_clip(tmp_path / "clip.mp4", n=2)
+    with av.open(str(tmp_path / "sound.mp4"), "w") as container:
+        audio = container.add_stream("aac", rate=48000)
+        for packet in tone(audio.codec_context, 0.1):
+            packet.stream = audio
+            container.mux(packet)
+    before = sorted(tmp_path.iterdir())
+    for name, target, line in (
+        ("text.mp4", "out.mp4", "text.mp4: cannot be read as a video"),
+        ("hdr.mp4", "out.mp4", r"hdr.mp4: is recorded with high dynamic range \(HLG\)"),
+        ("fields.mp4", "out.mp4", "fields.mp4: is interlaced"),
+        ("clear.webm", "out.webm", "clear.webm: is transparent"),
+        ("sound.mp4", "out.mp4", "sound.mp4: holds no video"),
+        ("clip.mp4", "out.webm", "out.webm: cannot be written: such a file takes neither h264 nor H.264"),
+        ("clip.mp4", "out.text", "out.text: no container of videos has this extension"),
+    ):
+        with pytest.raises(BadImage, match=line) as error:
+            restore_video(identity, tmp_path / name, tmp_path / target)
+        assert "\n" not in str(error.value)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_neither_a_fault_nor_an_interruption_leaves_half_a_file(tmp_path):
+    clip = write_clip(tmp_path / "clip.mp4", "libx264", "aac")
+    (tmp_path / "out.mp4").write_bytes(b"an older one")
+
+    for error in (KeyboardInterrupt, FloatingPointError):
+        count = iter(range(5))
+
+        def fail(pixels, count=count, error=error):
+            if next(count) == 4:
+                raise error
+            return pixels
+
+        with pytest.raises(error):
+            restore_video(fail, clip, tmp_path / "out.mp4")
+        assert (tmp_path / "out.mp4").read_bytes() == b"an older one"
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["clip.mp4", "out.mp4"]
+
+
+# ---- the command
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_clip(tmp_path / "clip.mp4", "libx264", "aac")
+    return tmp_path
+
+
+def restore(identity_weights, *arguments):
+    return CliRunner().invoke(main, ["restore", "--weight_path", str(identity_weights), *map(str, arguments)])
+
+
+def test_the_command_restores_a_video_as_the_function_does(folder, identity_weights, capfd):
+    result = restore(identity_weights, "clip.mp4", "--start", "0.2", "--duration", "0:00:00.12", "--json")
+    assert result.exit_code == 0, result.output
+    (line,) = result.stdout.splitlines()
+    said = json.loads(line)
+    assert (said["frames"], said["width"], said["height"], said["dropped"]) == (3, 64, 48, [])
+    restore_video(identity, "clip.mp4", "out.mp4", start=0.2, duration=0.12)
+    for one, other in zip(shown("restored/clip.mp4"), shown("out.mp4"), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert "0/3" in result.stderr and capfd.readouterr().err == ""  # encoders write past Python
+
+
+def test_videos_of_a_folder_are_named_and_restored_where_they_are_named(folder, identity_weights):
+    (folder / "in" / "deep").mkdir(parents=True)
+    for place in ("in", "in/deep"):
+        (folder / place / "clip.mp4").write_bytes((folder / "clip.mp4").read_bytes())
+    result = restore(identity_weights, "in")
+    assert result.exit_code == 1 and "in: no image in this folder; name its videos to restore them" in result.output
+    Image.fromarray(pictures(1)[0]).save("in/photo.png")
+    result = restore(identity_weights, "in", "--recursive")
+    assert "in: videos are restored where they are named: clip.mp4, deep/clip.mp4\n" in result.stderr
+    result = restore(identity_weights, "in", "in/deep/clip.mp4", "--format", "webp", "-o", "out")
+    assert result.exit_code == 0 and "Restored 2 of 2 files into out/" in result.stdout, result.output
+    assert sorted(path.name for path in Path("out").iterdir()) == ["clip.mp4", "photo.webp"]
+    jobs, left_out = find_jobs(["in/clip.mp4"], "out", suffix="_sharp")
+    assert [job.target for job in jobs] == [Path("out/clip_sharp.mp4")] and left_out == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "line"),
+    [
+        (["clip.mp4", "--start", "1:75"], 2, "'1:75' is no time such as"),
+        (["clip.mp4", "--start", "9"], 1, "clip.mp4: no frame of it lies in the part that was asked for"),
+        (["photo.png", "--duration", "1"], 2, "--start and --duration are for videos; none is named"),
+        (["clip.mp4", "--side_by_side"], 1, "clip.mp4: side by side is for photographs alone"),
+        (["clip.mp4", "-o", "."], 1, "clip.mp4: the result would replace it"),
+    ],
+)
+def test_what_makes_no_sense_is_one_line(folder, identity_weights, arguments, code, line):
+    Path("photo.png").write_bytes(b"")
+    before = Path("clip.mp4").read_bytes()
+    result = restore(identity_weights, *arguments)
+    assert result.exit_code == code and line in result.output and "Traceback" not in result.output
+    assert Path("clip.mp4").read_bytes() == before
