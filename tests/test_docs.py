@@ -17,8 +17,8 @@ from conftest import ROOT
 
 import deblur_gan
 from deblur_gan.blur.camera import KINDS
-from deblur_gan.commands.range_options import KnobType
 from deblur_gan.commands import main
+from deblur_gan.commands.range_options import KnobType
 from deblur_gan.data.samples import write_sample_images
 from deblur_gan.exporting.engines import FORMATS
 from deblur_gan.images.photographs import read_rgb

@@ -4,6 +4,7 @@ import functools
 import hashlib
 import io
 import itertools
+import math
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -40,6 +41,9 @@ class TrainingSet:
         batch_size: int, samples in a batch.
         crop_size: int, height and width of a sample in pixels.
         scale: float above 0, factor to both sides of the images of `pairs`.
+        working_scale: `(low, high)`, floats from 0.25 to 4. After the blur, a crop of `crop_size / factor` pixels is
+            resized to `crop_size`, bicubic with antialiasing, blurred and sharp alike. Each sample draws its factor
+            from this range. `restore` enlarges small photographs, and a generator learns so what it is shown there.
         resize_or_crop: "crop", or "resize" to take the whole image squeezed into the size of the crop.
         turn: bool, whether samples are turned.
         seed: int.
@@ -69,6 +73,7 @@ class TrainingSet:
         batch_size=1,
         crop_size=256,
         scale=0.5,
+        working_scale=(1, 1),
         resize_or_crop="crop",
         turn=False,
         seed=0,
@@ -84,6 +89,7 @@ class TrainingSet:
         self.batch_size = batch_size
         self.crop_size = crop_size
         self.scale = scale
+        self.cropped_sides = math.ceil(crop_size / working_scale[1]), math.floor(crop_size / working_scale[0])
         self.resize_or_crop = resize_or_crop
         self.turn = turn
         self.seed = seed
@@ -157,6 +163,8 @@ class TrainingSet:
         else:
             number -= number // 3 + 1
             blurred, sharp = self._of_photograph(self._drawn(self.photographs, number, "photographs"), rng)
+        if sharp.shape[0] != self.crop_size:
+            blurred, sharp = (self._resized(image, (self.crop_size, self.crop_size)) for image in (blurred, sharp))
         if rng.random() < 0.5:
             blurred, sharp = blurred[:, ::-1], sharp[:, ::-1]
         if self.turn:
@@ -200,8 +208,10 @@ class TrainingSet:
         return self.blur(sharp, rng, window), sharp[window]
 
     def _window(self, shape, rng):
-        top, left = (int(rng.integers(0, side - self.crop_size + 1)) for side in shape[:2])
-        return slice(top, top + self.crop_size), slice(left, left + self.crop_size)
+        smallest, largest = self.cropped_sides
+        cropped = smallest if smallest == largest else int(rng.integers(smallest, min(largest, *shape[:2]) + 1))
+        top, left = (int(rng.integers(0, side - cropped + 1)) for side in shape[:2])
+        return slice(top, top + cropped), slice(left, left + cropped)
 
     def _pixels(self, path, scale):
         """The pixels of a file in the size they are cropped from, from the cache where there is one."""
@@ -232,7 +242,7 @@ class TrainingSet:
         except Exception:  # a damaged header raises whatever its parser does
             return None
         fits = pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3
-        return pixels if fits and min(pixels.shape[:2]) >= self.crop_size else None
+        return pixels if fits and min(pixels.shape[:2]) >= self.cropped_sides[0] else None
 
     def _read_reduced(self, path, scale):
         pixels = read_rgb(path)
@@ -240,10 +250,14 @@ class TrainingSet:
         if self.resize_or_crop == "resize":
             size = self.crop_size, self.crop_size
         else:
-            factor = max(scale, self.crop_size / min(height, width))
+            factor = max(scale, self.cropped_sides[0] / min(height, width))
             size = round(width * factor), round(height * factor)
         if size == (width, height):
             return pixels
+        return self._resized(pixels, size)
+
+    @staticmethod
+    def _resized(pixels, size):
         return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC))
 
 

@@ -91,6 +91,11 @@ class Options:
         above=0,
         at_most=4,
     )
+    working_scale: str = _option(
+        "1",
+        "Factor to both sides of a crop after the blur, or a range LOW:HIGH that each sample draws its factor from, "
+        "such as 1:2. A generator then learns to restore at the enlarged size that `restore` works at.",
+    )
     resize_or_crop: str = _option(
         "crop",
         "A random crop (the paper), or the whole image squeezed into --crop_size (Meudec).",
@@ -197,7 +202,7 @@ class Options:
             _require_different(name, getattr(self, name))
         if not self.data_dir and not self.synthetic:
             object.__setattr__(self, "data_dir", (os.path.abspath(DATA_DIR),))
-        _ = self.mixture
+        _ = self.mixture, self.working_scale_range
         n_sources = len(self.data_dir) + bool(self.synthetic)
         if self.shares is not None and len(self.share_of_each) != n_sources:
             raise BadOption(
@@ -206,6 +211,8 @@ class Options:
         multiple = 16 if self.critic == "meudec" else 4
         if self.crop_size % multiple:
             raise BadOption(f"--crop_size {self.crop_size}: must be a multiple of {multiple}")
+        if self.working_scale_range != (1, 1) and self.resize_or_crop == "resize":
+            raise BadOption(f"--working_scale {self.working_scale}: is for crops; --resize_or_crop resize has none")
         if self.freeze_normalization and self.generator != "meudec":
             raise BadOption(f"--freeze_normalization: a {self.generator} generator has no batch normalization")
         if not (self.perceptual_weight or self.pixel_weight or self.critic_updates):
@@ -232,6 +239,20 @@ class Options:
         if not 0 < sum(mixture.values()) < math.inf:
             raise BadOption(f"--blur_mix {self.blur_mix!r}: must have a finite sum of weights above 0")
         return mixture
+
+    @property
+    def working_scale_range(self):
+        """`(low, high)`, the floats of `working_scale`, as `TrainingSet` takes them."""
+        parts = self.working_scale.split(":")
+        try:
+            low, high = float(parts[0]), float(parts[-1])
+        except ValueError:
+            low = high = math.nan
+        if len(parts) > 2 or not 0.25 <= low <= high <= 4:
+            raise BadOption(
+                f"--working_scale {self.working_scale!r}: must be a number or LOW:HIGH, from 0.25 to 4, such as 1:2"
+            )
+        return low, high
 
     @property
     def share_of_each(self):

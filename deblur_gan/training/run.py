@@ -211,6 +211,7 @@ def _pictures(options, data, team):
         batch_size=options.batch_size,
         crop_size=options.crop_size,
         scale=options.scale,
+        working_scale=options.working_scale_range,
         resize_or_crop=options.resize_or_crop,
         turn=options.turn,
         seed=options.seed,

@@ -310,3 +310,22 @@ assert "tensorflow" not in sys.modules
 """
     command = [sys.executable, "-c", program, str(tmp_path)]
     subprocess.run(command, env=child_environment(KERAS_BACKEND="jax"), check=True)
+
+
+def test_a_crop_is_brought_to_its_working_scale_after_the_blur(tmp_path):
+    """A ramp stays a ramp: at twice the size its slope is half, in the blurred and in the sharp image alike."""
+    ramp = np.repeat(np.arange(0, 240, 4, dtype=np.uint8)[None, :, None], 60, axis=0).repeat(3, axis=2)
+    pair = Pair("0", "", save(tmp_path / "A" / "0.png", 255 - ramp), save(tmp_path / "B" / "0.png", ramp))
+    slopes = {}
+    for working_scale in ((1, 1), (2, 2), (1, 2)):
+        training_set = TrainingSet([pair], crop_size=32, scale=1, working_scale=working_scale, seed=3)
+        samples = [training_set.sample(0, index) for index in range(12)]
+        for blurred, sharp in samples:
+            assert blurred.shape == sharp.shape == (32, 32, 3)
+            assert np.abs(255 - blurred.astype(int) - sharp).max() <= 1
+        slopes[working_scale] = [
+            float(np.abs(np.diff(sharp[8:-8, 8:-8, 0].astype(float))).mean()) for _, sharp in samples
+        ]
+    np.testing.assert_allclose(slopes[1, 1], 4)
+    np.testing.assert_allclose(slopes[2, 2], 2, atol=0.1)
+    assert min(slopes[1, 2]) < 2.7 < 3.3 < max(slopes[1, 2]) <= 4.1

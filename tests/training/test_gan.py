@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from conftest import QUICK_TO_COMPILE, ROOT, child_environment
 
-from deblur_gan.training import gan as gan_module
 from deblur_gan.images.pixels import to_uint8
 from deblur_gan.networks import InstanceNormalization, critic_model, generator_model
+from deblur_gan.training import gan as gan_module
 from deblur_gan.training import gradients
 from deblur_gan.training.gan import DeblurGAN
 from deblur_gan.training.losses import PerceptualLoss, gradient_penalty

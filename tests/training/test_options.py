@@ -140,7 +140,19 @@ def test_options_survive_json_and_take_numpys_numbers(tmp_path, monkeypatch):
 
 
 def test_help_needs_neither_keras_nor_numpy():
-    program = "import sys, deblur_gan.options; print({'keras', 'numpy', 'tensorflow'} & set(sys.modules))"
+    program = "import sys, deblur_gan.training.options; print({'keras', 'numpy', 'tensorflow'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
     assert click.Context(script()).get_help()
+
+
+@pytest.mark.parametrize("value", ["", "x", "0", "2:1", "1:2:3", "nan", "0.1:1", "1:5"])
+def test_a_working_scale_is_a_number_or_a_range(value):
+    with pytest.raises(BadOption, match=r"^--working_scale '[^\n]*': must be a number or LOW:HIGH"):
+        Options(working_scale=value)
+
+
+def test_a_working_scale_goes_with_crops():
+    assert Options(working_scale="1:1.5").working_scale_range == (1, 1.5)
+    with pytest.raises(BadOption, match="^--working_scale 1.5: is for crops"):
+        Options(working_scale="1.5", resize_or_crop="resize")

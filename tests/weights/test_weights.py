@@ -13,9 +13,17 @@ import pytest
 from conftest import ROOT
 
 import deblur_gan
-from deblur_gan import weights
 from deblur_gan.networks import critic_model, generator_model
-from deblur_gan.weights import BadWeights, describe, hdf5, load_critic, load_generator, save_critic, save_generator
+from deblur_gan.weights import (
+    BadWeights,
+    describe,
+    hdf5,
+    load_critic,
+    load_generator,
+    save_critic,
+    save_generator,
+    weight_files,
+)
 
 tf_keras = pytest.importorskip("tf_keras")  # Keras 2
 
@@ -339,7 +347,7 @@ def test_absurd_width_is_refused_before_it_is_built(path, monkeypatch):
         group[name] = np.zeros((7, 7, 3, 100_000), np.float32)
 
     replace(path, "stem_conv/kernel", make)
-    monkeypatch.setattr(weights, "generator_model", lambda *args, **kwargs: pytest.fail("was built"))
+    monkeypatch.setattr(weight_files, "generator_model", lambda *args, **kwargs: pytest.fail("was built"))
     refused(path, r"holds \d+ numbers; networks of at most 67108864 are read")
 
 
@@ -356,7 +364,7 @@ def written(path, *kernels):
 def test_a_critic_of_another_shape_is_refused_before_it_is_built(tmp_path, monkeypatch, dense):
     channels = zip([3, 1, 1, 2, 4, 8], [1, 1, 2, 4, 8, 1], strict=True)
     written(tmp_path / "c.h5", *((4, 4, *pair) for pair in channels), dense, (1024, 1))
-    monkeypatch.setattr(weights, "critic_model", lambda *args, **kwargs: pytest.fail("was built"))
+    monkeypatch.setattr(weight_files, "critic_model", lambda *args, **kwargs: pytest.fail("was built"))
     with pytest.raises(
         BadWeights, match=r"batch normalizations where 4 are required|not a square image|holds \d+ numbers;"
     ):
