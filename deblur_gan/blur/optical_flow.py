@@ -1,7 +1,8 @@
 """Blur along the optical flow of a recording: what moved from a frame to the next moves while the shutter is open.
 
-OpenCV is required: `pip install deblur-gan[video]`. Its flow (DIS) is twenty times as fast as those of scikit-image at
-the same error. It is set to one thread, for the whole process: DIS gives other results on other numbers of threads.
+OpenCV is required: `pip install opencv-python-headless`. Its flow (DIS) is twenty times as fast as those of
+scikit-image at the same error. It is set to one thread, for the whole process: DIS gives other results on other numbers
+of threads.
 """
 
 import functools
@@ -20,7 +21,7 @@ def _opencv():
     try:
         import cv2
     except ImportError:
-        raise ImportError("optical flow requires OpenCV: pip install deblur-gan[video]") from None
+        raise ImportError("optical flow requires OpenCV: pip install opencv-python-headless") from None
     cv2.setNumThreads(1)
     return cv2
 

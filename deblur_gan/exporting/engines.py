@@ -16,22 +16,20 @@ class Format(NamedTuple):
     Attributes:
         suffix: str, what names end in; "" for a folder.
         precisions: tuple of the `PRECISIONS` that there are.
-        modules: tuple of the modules, beside TensorFlow, that write it and run it.
-        extra: str, the extra of this package that installs them.
+        modules: tuple of the modules, next to TensorFlow, that write it and run it; pip installs them by these names.
     """
 
     suffix: str
     precisions: tuple
     modules: tuple = ()
-    extra: str = ""
 
 
 FORMATS = {
     "h5": Format(".h5", ("float32", "float16")),
     "pth": Format(".pth", ("float32",)),
-    "onnx": Format(".onnx", PRECISIONS, ("onnx", "onnxruntime", "tf2onnx"), "onnx"),
-    "openvino": Format(".xml", ("float32", "float16"), ("openvino",), "fast"),
-    "litert": Format(".tflite", PRECISIONS, ("ai_edge_litert",), "litert"),
+    "onnx": Format(".onnx", PRECISIONS, ("onnx", "onnxruntime", "tf2onnx")),
+    "openvino": Format(".xml", ("float32", "float16"), ("openvino",)),
+    "litert": Format(".tflite", PRECISIONS, ("ai_edge_litert",)),
     "saved_model": Format("", ("float32",)),
 }
 

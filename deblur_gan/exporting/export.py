@@ -111,7 +111,7 @@ def require_exportable(output, format, precision="float32"):
     Raises:
         CannotExport: see `export_generator`.
     """
-    suffix, precisions, modules, extra = FORMATS[format]
+    suffix, precisions, modules = FORMATS[format]
     if precision not in precisions:
         other = {"openvino": "; OpenVINO reads the int8 file of --format onnx", "h5": "", "pth": "", "saved_model": ""}[
             format
@@ -125,10 +125,9 @@ def require_exportable(output, format, precision="float32"):
         raise CannotExport(f"{output}: exists and is no SavedModel; it is not replaced")
     if format in OURS:
         return
-    for module in ("tensorflow", *modules):
-        if importlib.util.find_spec(module) is None:
-            needed = "tensorflow" if module == "tensorflow" else extra
-            raise CannotExport(f'--format {format}: {module} is not installed; pip install "deblur-gan[{needed}]"')
+    missing = " ".join(module for module in ("tensorflow", *modules) if importlib.util.find_spec(module) is None)
+    if missing:
+        raise CannotExport(f"--format {format}: {missing} is not installed; pip install {missing}")
     if keras.backend.backend() != "tensorflow":
         raise CannotExport(f"--format {format}: needs KERAS_BACKEND=tensorflow, not {keras.backend.backend()}")
 

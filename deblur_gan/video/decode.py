@@ -33,7 +33,7 @@ def pyav(path):
     try:
         import av
     except ImportError:
-        raise BadImage(f"{path}: video files require PyAV: pip install deblur-gan[video]") from None
+        raise BadImage(f"{path}: video files require PyAV: pip install av") from None
     return av
 
 
