@@ -232,7 +232,7 @@ def _page(title, facts, sections, problems):
 
 
 def _source(name):
-    return resources.files("deblur_gan").joinpath(name).read_text(encoding="utf-8")
+    return resources.files("deblur_gan.evaluation").joinpath(name).read_text(encoding="utf-8")
 
 
 def _section(section):

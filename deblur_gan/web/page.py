@@ -132,8 +132,8 @@ def _app(folder, weights, stopping):
         theme=gr.themes.Default(
             primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
         ),
-        css=resources.files("deblur_gan").joinpath("page.css").read_text(encoding="utf-8"),
-        head=f"<script>{resources.files('deblur_gan').joinpath('page.js').read_text(encoding='utf-8')}</script>",
+        css=resources.files("deblur_gan.web").joinpath("page.css").read_text(encoding="utf-8"),
+        head=f"<script>{resources.files('deblur_gan.web').joinpath('page.js').read_text(encoding='utf-8')}</script>",
         footer_links=["api"],
         max_file_size=_LARGEST_FILE,
         pwa=False,
