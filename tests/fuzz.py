@@ -46,44 +46,44 @@ def weights(folder):
     import keras
 
     from deblur_gan import networks
-    from deblur_gan import weights as room
+    from deblur_gan.weights import weight_files as module
 
     keras.utils.set_random_seed(0)
     paths = [folder / name for name in ("keras213_generator.h5", "keras213_discriminator.h5")]
     for path in paths:
         shutil.copy(GOLDEN / path.name, path)
     meudec, paper = (networks.generator_model(name, 2, 1) for name in networks.ARCHITECTURES)
-    room.save_generator(paper, folder / "generator.h5", training={"epoch": 3})
-    room.save_critic(networks.critic_model("paper", 2), folder / "critic.h5")
+    module.save_generator(paper, folder / "generator.h5", training={"epoch": 3})
+    module.save_critic(networks.critic_model("paper", 2), folder / "critic.h5")
     paper.save(folder / "whole.keras")
     meudec.save(folder / "whole.h5")
     meudec.save_weights(folder / "generator.weights.h5")
     paths += [folder / f"{name}.h5" for name in ("generator", "critic", "whole", "generator.weights")]
 
-    return _load_weights, (room.BadWeights,), [*paths, _packed(folder), folder / "whole.keras"]
+    return _load_weights, (module.BadWeights,), [*paths, _packed(folder), folder / "whole.keras"]
 
 
 def _load_weights(path):
     from deblur_gan import networks
-    from deblur_gan import weights as room
+    from deblur_gan.weights import weight_files as module
 
     # Damage cannot make another network of a file, all of whose shapes would have to change together. To build each
     # network once saves nine tenths of the time.
     for name in ("generator_model", "critic_model"):
-        if getattr(room, name) is getattr(networks, name):
-            setattr(room, name, _once(getattr(networks, name)))
+        if getattr(module, name) is getattr(networks, name):
+            setattr(module, name, _once(getattr(networks, name)))
     critic = "critic" in path.name or "discriminator" in path.name
-    (room.load_critic if critic else room.load_generator)(path)
+    (module.load_critic if critic else module.load_generator)(path)
 
 
 def pytorch(folder):
     """State_dicts of each format, as torch and as this package wrote them."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    from deblur_gan import weights as room
+    from deblur_gan.weights import weight_files as module
 
     paths = [Path(shutil.copy(path, folder)) for path in sorted(GOLDEN.glob("torch_*.pth"))]
-    room.save_pytorch(room.load_generator(paths[1]), folder / "saved_generator.pth")
-    return _load_weights, (room.BadWeights,), [*paths, folder / "saved_generator.pth"]
+    module.save_pytorch(module.load_generator(paths[1]), folder / "saved_generator.pth")
+    return _load_weights, (module.BadWeights,), [*paths, folder / "saved_generator.pth"]
 
 
 def _once(build):
