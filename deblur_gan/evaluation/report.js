@@ -1,4 +1,3 @@
-'use strict';
 for (const table of document.querySelectorAll('table.images')) {
   const body = table.tBodies[0];
   const heads = [...table.tHead.rows[0].cells];
@@ -17,56 +16,12 @@ for (const table of document.querySelectorAll('table.images')) {
     body.append(...[...body.rows].sort(compare));
   });
 }
-// The three pictures upon each other, with two boundaries between them: on a narrow screen the panels below are never in
-// view together. Made here, from the pictures that are there, so that the page holds them once, and no dead control
-// where scripts are off.
+// On a narrow screen the panels are never in view together. Made from their pictures, so that the page holds each once.
 const compare = (example) => {
   const [sharp, blurred, restored] = [...example.querySelectorAll('.panel img')].map((image) => image.cloneNode());
-  const box = document.createElement('div');
-  box.className = 'compare';
-  const stack = document.createElement('div');
-  stack.className = 'stack';
-  stack.append(blurred, restored, sharp);
-  for (const image of [blurred, restored, sharp]) {
-    const name = document.createElement('span');
-    name.textContent = image.alt;
-    name.ariaHidden = true;
-    stack.append(name);
-    image.draggable = false;
-  }
-  const ranges = [[blurred, restored], [restored, sharp]].map(([left, right], i) => {
-    const range = document.createElement('input');
-    Object.assign(range, {type: 'range', min: 0, max: 100, step: 0.5, value: [33.5, 66.5][i]});
-    const label = document.createElement('label');
-    label.append(`${left.alt} | ${right.alt}`, range);
-    range.addEventListener('input', () => move(i, Number(range.value)));
-    box.append(label);
-    return range;
-  });
-  const move = (i, value) => {
-    ranges[i].value = value;
-    const other = ranges[1 - i];
-    if (i === 0 ? other.valueAsNumber < value : other.valueAsNumber > value) other.value = value;
-    stack.style.setProperty('--left', `${ranges[0].value}%`);
-    stack.style.setProperty('--right', `${ranges[1].value}%`);
-  };
-  const drag = (event) => {
-    const place = stack.getBoundingClientRect();
-    move(held, Math.min(Math.max(100 * (event.clientX - place.left) / place.width, 0), 100));
-  };
-  let held = 0;
-  stack.addEventListener('pointerdown', (event) => {
-    const place = stack.getBoundingClientRect();
-    const at = 100 * (event.clientX - place.left) / place.width;
-    held = Number(at > (ranges[0].valueAsNumber + ranges[1].valueAsNumber) / 2);
-    stack.setPointerCapture(event.pointerId);
-    drag(event);
-  });
-  stack.addEventListener('pointermove', (event) => { if (event.buttons & 1) drag(event); });
-  box.style.maxWidth = `min(50rem, ${80 * sharp.width / sharp.height}vh)`;  // all of a tall picture on the screen
-  box.prepend(stack);
-  example.querySelector('.panels').before(box);
-  move(0, ranges[0].valueAsNumber);
+  const slider = compareImages([blurred, restored, sharp]);
+  slider.style.maxWidth = `min(50rem, ${80 * sharp.width / sharp.height}vh)`;  // all of a tall picture on the screen
+  example.querySelector('.panels').before(slider);
 };
 const show = (example) => {
   const images = [...example.querySelectorAll('.panel img')];

@@ -1,7 +1,7 @@
 """Results to look at: tables for the terminal, and one HTML file that asks nobody for anything.
 
-The page shows the same tables, thumbnails, and pictures side by side; its style and script are `report.css` and
-`report.js`, which are copied into it.
+The page shows the same tables, thumbnails, and pictures side by side; its style and script are the `.css` and `.js`
+files of this folder, which are copied into it.
 """
 
 import base64
@@ -213,7 +213,8 @@ def _page(title, facts, sections, problems):
         '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
         "style-src 'unsafe-inline'; script-src 'unsafe-inline'\">\n"
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n<meta name="color-scheme" '
-        f'content="light dark">\n<title>{_html(title)}</title>\n<style>\n{_source("report.css")}</style>\n</head>\n'
+        f'content="light dark">\n<title>{_html(title)}</title>\n'
+        f"<style>\n{_source('report.css', 'slider.css')}</style>\n</head>\n"
         f"<body>\n<header>\n<h1>{_html(title)}</h1>\n"
     )
     if len(sections) > 1:
@@ -228,11 +229,12 @@ def _page(title, facts, sections, problems):
         yield from _section(section)
     yield "<section><h2>What was measured</h2>\n" + _definitions(facts)
     yield "<h3>Scores</h3>\n" + _definitions({metric.label: metric.definition for metric in METRICS.values()})
-    yield f"</section>\n</main>\n<script>\n{_source('report.js')}</script>\n</body>\n</html>\n"
+    yield f"</section>\n</main>\n<script>\n{_source('slider.js', 'report.js')}</script>\n</body>\n</html>\n"
 
 
-def _source(name):
-    return resources.files("deblur_gan.evaluation").joinpath(name).read_text(encoding="utf-8")
+def _source(*names):
+    folder = resources.files("deblur_gan.evaluation")
+    return "".join(folder.joinpath(name).read_text(encoding="utf-8") for name in names)
 
 
 def _section(section):

@@ -1,3 +1,4 @@
+import base64
 import http.server
 import re
 import threading
@@ -276,6 +277,18 @@ def test_large_pictures_are_cropped_and_the_page_stays_bounded(tmp_path):
     assert 'width="1280" height="1280"' in text and "(a part of the 1500x1400 picture)" in text
     x, y = (int(re.search(rf'data-{axis}="(\d+)"', text).group(1)) for axis in "xy")
     assert x > 1280 - 2 * WINDOW and y > 1280 - 2 * WINDOW
+
+
+def test_each_image_has_its_own_thumbnail(tmp_path):
+    images = [(row(f"{level}", 1.0), tmp_path / f"{level}.jpg") for level in (10, 200)]
+    for (_, path), level in zip(images, (10, 200), strict=True):
+        path.write_bytes(thumbnail(np.full((80, 120, 3), level, np.uint8)))
+    summary = {"overall": summarize([shown for shown, _ in images]), "sequences": {}}
+    write_page(tmp_path / "index.html", "title", {}, [Section("full", summary, images, [])], [])
+    sources = re.findall(
+        r'<tr><td><img [^>]*src="data:image/jpeg;base64,([^"]+)"', (tmp_path / "index.html").read_text()
+    )
+    assert [base64.b64decode(source) for source in sources] == [path.read_bytes() for _, path in images]
 
 
 def test_thumbnails_are_small():
