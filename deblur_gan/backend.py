@@ -61,6 +61,14 @@ def import_keras(training=False, restoring=False):
         raise ImportError("it cannot train")
 
 
+def __getattr__(name):
+    """Returns Keras for `from deblur_gan.backend import keras`, which chooses a backend that is installed."""
+    if name != "keras":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import_keras()
+    return sys.modules["keras"]
+
+
 def import_openvino():
     """Imports OpenVINO, and keeps it from reporting that to its makers, with an identifier that it leaves in HOME.
 

@@ -59,6 +59,30 @@ def test_public_names_are_what_their_modules_hold():
         _ = deblur_gan.blur_gan
 
 
+@pytest.mark.parametrize("only", ["openvino", "jax", "torch"])
+def test_every_public_name_loads_where_one_backend_is_installed(only):
+    pytest.importorskip(only)
+    program = f"""
+import importlib.machinery, sys
+find = importlib.machinery.PathFinder.find_spec
+hidden = {{"openvino", "tensorflow", "jax", "torch"}} - {{"{only}"}}
+importlib.machinery.PathFinder.find_spec = lambda name, *rest: (
+    None if name.partition(".")[0] in hidden else find(name, *rest))
+from deblur_gan import *
+from deblur_gan.training import DeblurGAN
+import keras
+print(keras.backend.backend())
+try:
+    DeblurGAN(None, None, None)
+except ImportError as error:
+    print(error)
+"""
+    result = python("-c", program, KERAS_BACKEND=None)
+    lines = result.stdout.splitlines()
+    assert lines and lines[0] == only, result.stderr
+    assert only != "openvino" or lines[1] == "KERAS_BACKEND='openvino': training needs tensorflow, jax or torch"
+
+
 def test_keras_starts_without_a_word_and_knows_our_layers(tmp_path):
     path = tmp_path / "generator.h5"
     save_generator(generator_model("paper", 1, 1), path)

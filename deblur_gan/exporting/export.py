@@ -14,12 +14,11 @@ import warnings
 import zipfile
 from pathlib import Path
 
-import keras
 import numpy as np
 import skimage
 
 from deblur_gan import __version__
-from deblur_gan.backend import import_openvino
+from deblur_gan.backend import import_openvino, keras
 from deblur_gan.data.samples import write_sample_images
 from deblur_gan.exporting.engines import FORMATS, OURS, Engine, load_exported
 from deblur_gan.files import put_in_place, reason, workshop

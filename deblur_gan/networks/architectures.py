@@ -5,9 +5,11 @@ DeblurGAN (Kupyn et al., CVPR 2018, https://arxiv.org/abs/1711.07064, section 3.
 PyTorch code. The order of the layers that hold weights is the file format: do not reorder them.
 """
 
-import keras
 import numpy as np
-from keras import layers
+
+from deblur_gan.backend import keras
+
+layers = keras.layers
 
 ARCHITECTURES = ("meudec", "paper")
 

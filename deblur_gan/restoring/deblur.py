@@ -2,10 +2,9 @@
 
 import math
 
-import keras
 import numpy as np
 
-from deblur_gan.backend import compile_as_built
+from deblur_gan.backend import compile_as_built, keras
 from deblur_gan.images.pixels import from_uint8, to_uint8
 from deblur_gan.networks import InstanceNormalization
 

@@ -5,10 +5,10 @@ import sys
 import threading
 import time
 
-import keras
 import numpy as np
 from tqdm import tqdm
 
+from deblur_gan.backend import keras
 from deblur_gan.data.split import evenly
 from deblur_gan.evaluation.measure import measure, summarize
 from deblur_gan.restoring.deblur import deblur

@@ -7,9 +7,9 @@ import os
 import signal
 import threading
 
-import keras
 import numpy as np
 
+from deblur_gan.backend import keras
 from deblur_gan.training.checkpoint import BadRun
 
 BACKEND = keras.backend.backend()

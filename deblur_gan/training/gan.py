@@ -3,8 +3,7 @@
 `train_step` is the algorithm, for TensorFlow, JAX and PyTorch alike.
 """
 
-import keras
-
+from deblur_gan.backend import keras
 from deblur_gan.training import gradients
 from deblur_gan.training.losses import gradient_penalty, mean_score, psnr
 from deblur_gan.training.moving_average import MovingAverage
@@ -69,6 +68,7 @@ class DeblurGAN(keras.Model):
         ema=0.0,
         seed=None,
     ):
+        gradients.require_backend()
         super().__init__(name="deblur_gan")
         numbers = {
             "critic_updates": critic_updates,

@@ -7,7 +7,7 @@ not share is here: how a gradient is taken, and where the variables live while a
 import contextlib
 import functools
 
-import keras
+from deblur_gan.backend import keras
 
 _BACKEND = keras.backend.backend()
 if _BACKEND == "tensorflow":
@@ -18,8 +18,12 @@ elif _BACKEND == "torch":
     import torch
     from torch._inductor import cpp_builder
     from torch.fx.experimental import proxy_tensor
-else:
-    raise ImportError(f"KERAS_BACKEND={_BACKEND!r}: training needs tensorflow, jax or torch")
+
+
+def require_backend():
+    """Raises ImportError if the backend of Keras cannot train: the module itself is imported on every backend."""
+    if _BACKEND not in ("tensorflow", "jax", "torch"):
+        raise ImportError(f"KERAS_BACKEND={_BACKEND!r}: training needs tensorflow, jax or torch")
 
 
 def step(function):

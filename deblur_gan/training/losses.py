@@ -3,11 +3,11 @@
 All images are float32 `(B, H, W, 3)` in [-1, 1]; all losses are float32 scalars.
 """
 
-import keras
-from keras import layers
-
+from deblur_gan.backend import keras
 from deblur_gan.training import gradients
 from deblur_gan.weights import hdf5
+
+layers = keras.layers
 
 PERCEPTUAL_NETWORKS = ("vgg16", "vgg19")
 

@@ -1,6 +1,6 @@
 """A copy of a model whose variables follow those of the model, averaged over the last steps of training."""
 
-import keras
+from deblur_gan.backend import keras
 
 
 class MovingAverage(keras.layers.Layer):

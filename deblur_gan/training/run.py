@@ -8,9 +8,9 @@ import json
 import random
 from pathlib import Path
 
-import keras
 import numpy as np
 
+from deblur_gan.backend import keras
 from deblur_gan.blur.camera import mixed_blur
 from deblur_gan.data.training_set import TrainingSet
 from deblur_gan.files import locked

@@ -15,7 +15,6 @@ import sys
 import time
 from pathlib import Path
 
-import keras
 import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
@@ -23,7 +22,7 @@ from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from deblur_gan.backend import versions
+from deblur_gan.backend import keras, versions
 from deblur_gan.files import UNFINISHED, write_bytes
 from deblur_gan.training import checkpoint
 from deblur_gan.training.checkpoint import BadRun

@@ -10,10 +10,10 @@ import math
 import re
 from pathlib import Path
 
-import keras
 import numpy as np
 
 from deblur_gan import __version__
+from deblur_gan.backend import keras
 from deblur_gan.files import write_bytes
 from deblur_gan.networks import critic_model, generator_model
 from deblur_gan.weights import hdf5, pytorch
