@@ -9,7 +9,7 @@ from PIL import Image
 
 from deblur_gan import shipped_generator
 from deblur_gan.images.photographs import as_pillow, from_pillow, read_photograph
-from deblur_gan.restoring.jobs import restore_stream, restored_copy
+from deblur_gan.restoring.photograph import restore_stream, restored_copy
 
 _TAKEN = (
     "a path, bytes of an image file, a PIL image, a NumPy array (uint8, or float from 0 to 1) of (H, W), (H, W, 1), "

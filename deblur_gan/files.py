@@ -1,8 +1,11 @@
-"""Files on disk: everything that is written here appears whole or not at all, and names are shown without harm."""
+"""Files on disk: a file appears whole or not at all, and names are shown without harm."""
 
+import contextlib
 import os
 import secrets
 import shutil
+import tempfile
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,40 +14,124 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
-# What whole_file's temporary names begin with; a killed process leaves one behind.
+# How the temporary names of this file begin; a killed process leaves such files, which `clear_unfinished` removes.
 UNFINISHED = ".unfinished-"
+_LONGEST_MESSAGE = 300
+_A_MINUTE, _A_DAY = 60, 86_400
 
 
 @contextmanager
-def whole_file(path):
-    """Lets a file appear whole or not at all: it is written under a temporary name beside `path`, then renamed.
+def whole_file(path, like=None):
+    """Lets a file appear whole or not at all: it is written under a temporary name next to `path`, then renamed.
+
+    A file that is replaced keeps its permissions, and a link its place: the file it points to is replaced.
 
     Args:
         path: str or Path; its folder exists.
+        like: str or Path of a file whose permissions a new file gets, as far as the umask allows. Without it, a new
+            file has those of any new file.
 
     Yields:
-        Path that ends as `path` does, to be written; on leaving without an error it takes the place of `path`.
+        Path with the extension of `path`, to be written. On leaving without an error it replaces `path`.
 
     Raises:
-        OSError: if the file cannot be written; what stood at `path` before is then still there.
+        OSError: if the file cannot be written; an older file at `path` is then still there.
+
+    Example:
+        >>> with whole_file("scores.csv") as temporary:
+        ...     temporary.write_text("image,psnr")
     """
-    path = Path(path)
-    # The name is short whatever the name of `path` is: file systems allow 255 bytes, and this one must not need more.
+    path = Path(os.path.realpath(path) if os.path.islink(path) else path)
+    replaced = path.exists()
+    mode = 0o666 if not replaced and like is None else (path if replaced else Path(like)).stat().st_mode & 0o777
+    # The temporary name is short whatever the name of `path` is: file systems allow 255 bytes.
     temporary = path.with_name(f"{UNFINISHED}{secrets.token_hex(8)}{path.suffix[-16:]}")
-    # With 0o666 the umask gives the rights of any new file, and is not touched: it belongs to all threads.
-    os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+    # `os.open` applies the umask without changing it; the umask belongs to all threads.
+    held = os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb")
+    if fcntl is None:
+        held.close()  # Windows renames no open file
+    else:
+        _lock(held)
     try:
-        yield temporary
-        os.replace(temporary, path)
+        with held:
+            if not replaced:
+                mode = temporary.stat().st_mode & 0o777
+            _set_mode(temporary, mode | 0o200)  # writable, until it is written
+            yield temporary
+            _set_mode(temporary, mode)
+            os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
 
 
-def write_bytes(path, content):
+def _set_mode(path, mode):
+    with contextlib.suppress(OSError):  # some file systems have no permissions
+        path.chmod(mode)
+
+
+def write_bytes(path, content, like=None):
     """Writes bytes-like `content` to `path`, whole or not at all; see `whole_file`."""
-    with whole_file(path) as temporary:
+    with whole_file(path, like) as temporary:
         temporary.write_bytes(content)
+
+
+def make_folder(path):
+    """Makes a folder and those above it where they are missing, and makes sure that files can be written there.
+
+    Args:
+        path: str or Path.
+
+    Raises:
+        OSError: one line that names the folder, and says why it cannot be used.
+    """
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except FileExistsError:
+        missing = os.path.islink(path) and not os.path.exists(path)
+        what = "a link to a folder that is missing" if missing else "a file"
+        raise FileExistsError(f"{path}: is {what}; a folder is required") from None
+    except OSError as error:
+        raise OSError(f"{path}: cannot be written to ({error.strerror}); take another folder") from None
+
+
+def clear_unfinished(folder):
+    """Removes what killed processes left in a folder under a temporary name.
+
+    A file that a running process writes is locked, and stays. Where the file system has no locks, and for a staging
+    folder, only what was last changed a day ago goes.
+
+    Args:
+        folder: str or Path; it exists.
+    """
+    for path in Path(folder).glob(f"{UNFINISHED}*"):
+        with contextlib.suppress(OSError):  # BlockingIOError, too: somebody writes it
+            age = time.time() - path.stat().st_mtime
+            if path.is_dir():
+                if age > _A_DAY:
+                    shutil.rmtree(path, ignore_errors=True)
+            elif age > _A_MINUTE:
+                with open(path, "rb") as file:
+                    locked_now = _lock(file)
+                if locked_now or age > _A_DAY:
+                    path.unlink()
+
+
+def _lock(file):
+    """Returns whether an open file or folder is now locked for this process; some file systems have no locks.
+
+    Raises:
+        BlockingIOError: if another process holds the lock.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except (AttributeError, OSError):  # Windows; a shared file system without locks
+        return False
+    return True
 
 
 @contextmanager
@@ -100,15 +187,16 @@ def locked(folder):
         folder: str or Path; it exists.
 
     Raises:
-        BlockingIOError: if another process, or another place of this one, holds it. Windows has no such lock.
+        BlockingIOError: if another process, or another place of this one, holds it. Windows and some shared file
+            systems have no such lock; there nobody is kept out.
     """
-    if fcntl is None:
+    if fcntl is None:  # Windows opens no folder
         yield
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(descriptor)
         except BlockingIOError:
             raise BlockingIOError(
                 f"{folder}: another process is writing there; wait for it, or take another folder"
@@ -140,5 +228,21 @@ def _escaped(letter):
 
 
 def reason(error):
-    """What an exception says, in one line; its kind where it says nothing."""
-    return " ".join(str(error).split()) or type(error).__name__
+    """Returns the text of an exception in one line, shortened in the middle; the name of its class if it has none.
+
+    Example:
+        >>> reason(ValueError("two\\nlines"))
+        'two lines'
+    """
+    return shortened(" ".join(str(error).split()), 200) or type(error).__name__
+
+
+def shortened(text, longest=_LONGEST_MESSAGE):
+    """Returns a text of at most `longest` characters; of a longer one the middle is left out.
+
+    Example:
+        >>> shortened("abcdefghij", 7)
+        'ab...ij'
+    """
+    half = (longest - 3) // 2
+    return text if len(text) <= longest else f"{text[:half]}...{text[-half:]}"

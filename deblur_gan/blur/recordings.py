@@ -6,7 +6,8 @@ import numpy as np
 from PIL import Image
 
 from deblur_gan.images.photographs import BadImage, find_images, read_rgb
-from deblur_gan.video.decode import VIDEO_EXTENSIONS, decoded, ffmpeg_reason, main_video, picture, pyav
+from deblur_gan.video import VIDEO_EXTENSIONS
+from deblur_gan.video.decode import decoded, ffmpeg_reason, main_video, picture, pyav
 
 
 def find_scenes(source):

@@ -3,7 +3,11 @@
 The files in `scripts/` run the same commands.
 """
 
+import contextlib
 import importlib
+import signal
+import threading
+import warnings
 from pathlib import Path
 
 import click
@@ -39,6 +43,25 @@ ensemble_option = click.option(
 )
 
 
+@contextlib.contextmanager
+def _signals_as_ctrl_c():
+    """Lets SIGTERM and SIGHUP raise KeyboardInterrupt, as Ctrl-C does; one that is ignored stays ignored."""
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
+            if signal.getsignal(number) is signal.SIG_DFL:
+                before[number] = signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 class _Group(click.Group):
     """A group that imports a command when it is called, and lists all without importing any."""
 
@@ -56,6 +79,12 @@ class _Group(click.Group):
         if isinstance(source, dict):
             return _Group(source, name=name, help=says)
         return getattr(importlib.import_module(f"deblur_gan.commands.{source}"), source)
+
+    def invoke(self, ctx):
+        # Pillow's remarks on odd tags: what matters of them stands in our own messages.
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        with _signals_as_ctrl_c():
+            return super().invoke(ctx)
 
     def format_commands(self, ctx, formatter):
         with formatter.section("Commands"):

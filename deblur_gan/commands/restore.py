@@ -184,12 +184,16 @@ def _samples(quiet):
 
 
 def _restore_stream(load, file_format, quality):
-    from deblur_gan.restoring.jobs import restore_stream
+    from deblur_gan.restoring.photograph import restore_stream
 
     if sys.stdout.isatty():
         raise click.UsageError("- goes to standard output, which is this terminal; redirect it: - > restored.jpg")
     content = sys.stdin.buffer.read()
-    sys.stdout.buffer.write(restore_stream(load(None)[0], content, file_format, quality, "the input"))
+
+    def restore(pixels):
+        return load(None)[0](pixels)
+
+    sys.stdout.buffer.write(restore_stream(restore, content, file_format, quality, "the input"))
 
 
 def _restore_files(
@@ -198,7 +202,7 @@ def _restore_files(
     """Restores what `sources` name; returns whether all of it was restored."""
     from tqdm import tqdm
 
-    from deblur_gan.files import printable
+    from deblur_gan.files import clear_unfinished, make_folder, printable
     from deblur_gan.restoring.jobs import find_jobs, restore_files
 
     began = time.perf_counter()
@@ -214,9 +218,11 @@ def _restore_files(
             click.echo(job.problem or printable(f"{job.source} -> {job.target}"))
         _say_skipped(len(jobs) - len(waiting))
         return not any(job.problem for job in jobs)
-    output_dir.mkdir(parents=True, exist_ok=True)
+    make_folder(output_dir)
+    for folder in {job.target.parent for job in waiting}:
+        clear_unfinished(folder)
 
-    done = []
+    done, engine = [], None
     # A bar for one photograph too; on a screen from the beginning on, for a backend may take seconds to start.
     on_screen = sys.stderr.isatty()
     bar = tqdm(total=len(waiting), unit="photo", delay=0 if on_screen else 1e-9)
@@ -227,18 +233,24 @@ def _restore_files(
     def frame_bar(**counted):
         return tqdm(leave=False, **counted)
 
+    def load_generator():
+        nonlocal engine
+        bar.set_description("loading the network")
+        try:
+            restore, engine = load(lambda tiles: tqdm(tiles, unit="tile", leave=False))
+        except BaseException:  # nothing comes of it, and the line that says so stands alone
+            if on_screen:
+                bar.clear()
+            bar.disable = True
+            raise
+        bar.set_description(None)
+        return restore
+
     try:
         with bar:
             for line in left_out:
                 say(line)
-            try:
-                restore, engine = load(lambda tiles: tqdm(tiles, unit="tile", leave=False)) if waiting else (None, None)
-            except BaseException:  # nothing comes of it, and the line that says so stands alone
-                if on_screen:
-                    bar.clear()
-                bar.disable = True
-                raise
-            for outcome in restore_files(restore, waiting, file_format, frame_bar=frame_bar, **options):
+            for outcome in restore_files(load_generator, waiting, file_format, frame_bar=frame_bar, **options):
                 done.append(outcome)
                 bar.update()
                 if as_json:

@@ -7,14 +7,13 @@ between them are here and nowhere else.
 import importlib.util
 import io
 import stat
-import warnings
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageCms, UnidentifiedImageError, features
 
-from deblur_gan.files import printable, reason, write_bytes
+from deblur_gan.files import printable, reason, shortened, write_bytes
 from deblur_gan.images.metadata import carried_over, kept_metadata, upright_exif
 
 # The formats that are read and written, by Pillow's names: what their files end in, the usual ending first, and how
@@ -55,16 +54,12 @@ MAX_PIXELS = 178_956_970  # as many as Pillow reads unless told otherwise
 _FREE_PIXELS = 50_000_000
 _PIXELS_PER_BYTE = 200
 
-# Pillow's remarks on odd tags and large pictures, of which the reader is told in our own words. Set once and for all:
-# `warnings.catch_warnings` around each file would undo, in threads, what other threads have set.
-warnings.filterwarnings("ignore", module=r"PIL\.")
-
 
 class BadImage(ValueError):
     """A file that cannot be used as a photograph; the message is one printable line that names it and says why."""
 
     def __init__(self, message):
-        super().__init__(printable(message))
+        super().__init__(shortened(printable(message)))
 
 
 @dataclass
@@ -233,17 +228,18 @@ def _is_lossless_webp(file):
     return False
 
 
-def write_photograph(path, photograph):
+def write_photograph(path, photograph, like=None):
     """Writes an image file, whole or not at all, in the format and with the metadata of the photograph it came from.
 
     Args:
         path: str or Path; its folder exists.
         photograph: `Photograph`.
+        like: as `files.whole_file`.
 
     Raises:
         OSError: if the file cannot be written; what stood at `path` before is then still there.
     """
-    write_bytes(path, encoded(photograph))
+    write_bytes(path, encoded(photograph), like)
 
 
 def encoded(photograph):
@@ -301,7 +297,7 @@ def from_pillow(image, name="this PIL image"):
     return Photograph(*_decoded(image.copy(), name, []))
 
 
-def converted(photograph, file_format=None, quality=None):
+def converted(photograph, file_format=None, quality=None, side_by_side=False):
     """The photograph as it is to be written in another format or at another quality; its pixels are the same.
 
     Args:

@@ -5,25 +5,23 @@ import dataclasses
 import functools
 import os
 import time
+import unicodedata
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
-
-from deblur_gan.files import printable, reason
+from deblur_gan.files import make_folder, printable, reason
 from deblur_gan.images.photographs import (
     EXTENSIONS,
     FORMATS_READ,
     PICTURE_EXTENSIONS,
     BadImage,
     converted,
-    encoded,
     find_images,
     read_photograph,
     write_photograph,
 )
-from deblur_gan.video.decode import VIDEO_EXTENSIONS
-from deblur_gan.video.restore import restore_video
+from deblur_gan.restoring.photograph import restored_copy
+from deblur_gan.video import VIDEO_EXTENSIONS
 
 
 @dataclasses.dataclass
@@ -161,17 +159,31 @@ def _result_name(source, suffix, file_format):
 
 
 def _place(path):
-    """The place of a file on disk, whether or not there is a file, by whichever way its folder is named."""
-    return os.path.normcase(os.path.join(_real_folder(os.path.abspath(path.parent)), path.name))
+    """Returns one text for all names of a file on disk, existing or not."""
+    folder = _real_folder(os.path.abspath(path.parent))
+    if _ignores_case(folder):
+        return os.path.join(folder, unicodedata.normalize("NFC", path.name).casefold())
+    return os.path.join(folder, path.name)
 
 
 @functools.lru_cache(maxsize=1024)
 def _real_folder(folder):
-    return os.path.realpath(folder)
+    folder = os.path.realpath(folder)
+    return unicodedata.normalize("NFC", folder).casefold() if _ignores_case(folder) else folder
+
+
+@functools.lru_cache(maxsize=1024)
+def _ignores_case(folder):
+    """Returns whether a file system takes names that differ only in letter case for one: macOS and Windows do."""
+    parent, name = os.path.split(folder)
+    if name and not (os.path.exists(folder) and name.lower() != name.upper()):
+        return _ignores_case(parent)
+    swapped = os.path.join(parent, name.swapcase())
+    return bool(name) and os.path.exists(swapped) and os.path.samefile(folder, swapped)
 
 
 def restore_files(
-    restore,
+    load,
     jobs,
     file_format=None,
     quality=None,
@@ -183,29 +195,49 @@ def restore_files(
 ):
     """Restores photographs and videos in their order; one that fails does not stop the others.
 
-    While one is being restored, the next photograph is read, and the one before is written. An older file of a result's
-    name is replaced. Ctrl-C ends it when the file that is being written stands.
+    While one is restored, the next photograph is read and the one before is written. A result replaces an older file of
+    its name. Ctrl-C ends the work as soon as the file that is being written is complete.
 
     Args:
-        restore: function from the uint8 `(H, W, 3)` pixels of a photograph to those of the restored one. It is called
-            in the caller's thread, as all that concerns videos is.
+        load: function without arguments that returns another: from the uint8 `(H, W, 3)` pixels of a photograph to
+            those of the restored one. It is called once, after a first file has turned out to be readable. Both run in
+            the caller's thread, and so does all that concerns videos.
         jobs: iterable of `Job`.
         file_format: as `photographs.converted`.
         quality: as `photographs.converted`.
-        side_by_side: bool, write the blurred and the restored photograph beside each other instead of the restored.
-        overwrite: bool, a result may take the place of the file it was made from.
+        side_by_side: bool, write the blurred and the restored photograph next to each other instead of the restored.
+        overwrite: bool, a result may replace the file it was made from.
         start, duration: as `video.restore_video`.
         frame_bar: `progress` of `video.restore_video`.
 
     Yields:
         `Outcome` of each job, when its result is written and the next one restored.
+
+    Raises:
+        Exception: whatever `load` raises.
+
+    Example:
+        >>> jobs, _ = find_jobs(["holiday"], "restored")
+        >>> for outcome in restore_files(lambda: restore, jobs):
+        ...     print(outcome.job.target, outcome.error)
     """
+    loaded, failed = [], []
+
+    def restore(pixels):
+        if not loaded:
+            try:
+                loaded.append(load())
+            except Exception as error:
+                failed.append(error)
+                raise
+        return loaded[0](pixels)
 
     def read(outcome):
         job, photograph = outcome.job, None
         with _accounted(outcome):
             if not outcome.error:
-                photograph = None if job.is_video else converted(read_photograph(job.source), file_format, quality)
+                if not job.is_video:
+                    photograph = converted(read_photograph(job.source), file_format, quality, side_by_side)
                 if job.replaces_source and not overwrite:
                     raise BadImage(
                         f"{job.source}: the result would replace it; take another output folder or --overwrite"
@@ -215,21 +247,25 @@ def restore_files(
         return outcome, photograph
 
     def change(outcome, photograph):
-        job = outcome.job
+        job, result = outcome.job, None
         with _accounted(outcome):
             if not outcome.error:
-                job.target.parent.mkdir(parents=True, exist_ok=True)
+                make_folder(job.target.parent)
                 if job.is_video:
+                    from deblur_gan.video.restore import restore_video
+
                     video = restore_video(restore, job.source, job.target, start, duration, frame_bar)
                     outcome.size, outcome.n_frames, outcome.notes = video.size, video.n_frames, video.notes
                 else:
-                    return restored_copy(restore, photograph, side_by_side)
-        return None
+                    result = restored_copy(restore, photograph, side_by_side)
+        if failed:  # no other photograph would get further
+            raise failed[0]
+        return result
 
     def write(outcome, photograph):
         with _accounted(outcome):
             if photograph:
-                write_photograph(outcome.job.target, photograph)
+                write_photograph(outcome.job.target, photograph, outcome.job.source)
                 outcome.size, outcome.notes = photograph.pixels.shape[1::-1], photograph.notes
         return outcome
 
@@ -264,34 +300,3 @@ def _accounted(outcome):
     except Exception as error:
         outcome.error = printable(error if isinstance(error, BadImage) else f"{outcome.job.source}: {reason(error)}")
     outcome.seconds += time.perf_counter() - began
-
-
-def restored_copy(restore, photograph, side_by_side=False):
-    """A photograph with restored pixels, or with the restored beside the blurred ones.
-
-    Args:
-        restore: as `restore_files`.
-        photograph: `Photograph`.
-        side_by_side: as `restore_files`.
-
-    Returns:
-        `Photograph`.
-    """
-    pixels, alpha = restore(photograph.pixels), photograph.alpha
-    if side_by_side:
-        pixels = np.concatenate([photograph.pixels, pixels], axis=1)
-        alpha = None if alpha is None else np.concatenate([alpha, alpha], axis=1)
-    return dataclasses.replace(photograph, pixels=pixels, alpha=alpha)
-
-
-def restore_stream(restore, content, file_format=None, quality=None, name="these bytes"):
-    """Restores the content of an image file; the arguments are as of `restore_files`, `name` as of `read_photograph`.
-
-    Returns:
-        bytes of the restored file, in the format of `content` unless another is given.
-
-    Raises:
-        BadImage: if the content cannot be used as a photograph.
-    """
-    photograph = converted(read_photograph(content, name), file_format, quality)
-    return encoded(restored_copy(restore, photograph))

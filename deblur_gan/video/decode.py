@@ -7,8 +7,6 @@ import numpy as np
 
 from deblur_gan.images.photographs import BadImage
 
-VIDEO_EXTENSIONS = (".3gp", ".avi", ".m4v", ".mjpeg", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ts", ".webm")
-
 # Transfer functions of the standard ITU-T H.273 whose values cannot be read as those of an ordinary picture.
 _HDR = {16: "PQ", 18: "HLG"}
 

@@ -66,7 +66,7 @@ def restore_video(restore, source, target, start=None, duration=None, progress=N
         if video.metadata.get("alpha_mode") == "1" and not _transparent(video.format):
             raise BadImage(f"{source}: is transparent in the way of WebM, which is not read here")
         part = _Part(container, video, start, duration)
-        with whole_file(target) as temporary, _written(target, av):
+        with whole_file(target, source) as temporary, _written(target, av):
             result = VideoFile(temporary, target, video, part)
             with contextlib.closing(result):
                 _restore_frames(restore, source, result, part, progress)

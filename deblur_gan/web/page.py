@@ -20,7 +20,7 @@ from deblur_gan.data.samples import write_sample_images
 from deblur_gan.files import printable, reason
 from deblur_gan.images.photographs import IMAGE_EXTENSIONS, MAX_PIXELS, BadImage, read_photograph, write_photograph
 from deblur_gan.restoring.deblur import deblur
-from deblur_gan.restoring.jobs import restored_copy
+from deblur_gan.restoring.photograph import restored_copy
 from deblur_gan.web.guard import guarded, refuse_in_one_line, take_uploads_alone, temporary_folder
 from deblur_gan.weights import BadWeights, describe, load_generator
 

@@ -21,6 +21,7 @@ from deblur_gan.images.photographs import encoded, read_photograph, write_photog
 from deblur_gan.restoring import jobs
 from deblur_gan.restoring.deblur import ENSEMBLES, deblur
 from deblur_gan.restoring.jobs import find_jobs
+from deblur_gan.restoring.photograph import restored_copy
 from deblur_gan.weights import load_generator
 
 MEUDEC = ROOT / "tests" / "golden" / "keras213_generator.h5"
@@ -112,6 +113,36 @@ def test_the_input_is_replaced_only_when_told():
     np.testing.assert_array_equal(np.asarray(Image.open("a.png")), image)
     assert restore(MEUDEC, "a.png", "-o", ".", "--overwrite").exit_code == 0
     assert (np.asarray(Image.open("a.png")) != image).any()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="permissions of POSIX")
+def test_a_result_has_the_permissions_of_its_photograph_and_is_written_through_links(identity_weights):
+    save("a.png", noise(8, 8, 3))
+    Path("a.png").chmod(0o600)
+    Path("b.png").symlink_to("a.png")
+    for _ in range(2):  # a new file, and one that is replaced
+        assert restore(identity_weights, "a.png").exit_code == 0
+        assert Path("restored/a.png").stat().st_mode & 0o777 == 0o600
+    assert restore(MEUDEC, "b.png", "-o", ".", "--overwrite").exit_code == 0
+    assert Path("b.png").is_symlink() and Path("a.png").stat().st_mode & 0o777 == 0o600
+    assert (np.asarray(Image.open("a.png")) != noise(8, 8, 3)).any()
+
+
+def test_names_that_differ_in_letter_case_lose_nothing_where_that_is_one_name(identity_weights, monkeypatch):
+    first = save("a/x.png", noise(8, 8, 3))
+    save("b/X.PNG", noise(9, 9, 3))
+    for ignores_case in (False, True):
+        monkeypatch.setattr(jobs, "_ignores_case", lambda folder, answer=ignores_case: answer)
+        result = restore(identity_weights, "a", "b", "-o", f"out{ignores_case}")
+        assert ("b/X.PNG: would be written to " in result.stderr) == ignores_case == bool(result.exit_code)
+        assert tree(f"out{ignores_case}") == (["x.png"] if ignores_case else ["X.PNG", "x.png"])
+        np.testing.assert_array_equal(np.asarray(Image.open(f"out{ignores_case}/x.png")), first)
+
+
+def test_a_folder_of_a_system_that_tells_letter_cases_apart_is_known(tmp_path):
+    Path("Folder").mkdir()
+    assert jobs._ignores_case(str(tmp_path / "Folder" / "missing")) == Path("fOLDER").exists()
+    assert not jobs._ignores_case(os.sep)
 
 
 def test_shards_are_all_photographs_each_once():
@@ -289,7 +320,7 @@ def test_neighbours_are_read_and_written_meanwhile_and_no_more_than_one_is_ahead
         say("reads", path)
         return read_photograph(path)
 
-    def write(path, photograph):
+    def write(path, photograph, like):
         if path.stem == "d":
             raise OSError("the disk is full")
         write_photograph(path, photograph)
@@ -309,14 +340,14 @@ def test_neighbours_are_read_and_written_meanwhile_and_no_more_than_one_is_ahead
         save(f"in/{name}.png", noise(8, 8 + number, 3))
     Path("in/e.png").write_bytes(b"no picture")
 
-    outcomes = list(jobs.restore_files(restore, find_jobs(["in"], "out")[0]))
+    outcomes = list(jobs.restore_files(lambda: restore, find_jobs(["in"], "out")[0]))
     assert [outcome.job.source.stem for outcome in outcomes] == [*"abcdef"]
     assert all(outcome.seconds > 0 for outcome in outcomes)
     errors = {outcome.job.source.stem: outcome.error for outcome in outcomes if outcome.error}
     assert errors.keys() == {"d", "e"} and errors["d"] == "in/d.png: the disk is full"
     assert tree("out") == ["a.png", "b.png", "c.png", "f.png"]
     for name in "abcf":
-        alone = jobs.restored_copy(lambda pixels: 255 - pixels, read_photograph(f"in/{name}.png"))
+        alone = restored_copy(lambda pixels: 255 - pixels, read_photograph(f"in/{name}.png"))
         assert Path(f"out/{name}.png").read_bytes() == encoded(alone)
     for ahead, name in zip("cdef", "abcd", strict=True):
         assert events.index(("reads", ahead)) > events.index(("restores", name))
@@ -331,18 +362,115 @@ def test_what_is_being_written_when_ctrl_c_comes_is_finished_and_counted(monkeyp
             raise KeyboardInterrupt
         return pixels
 
-    def write(path, photograph):
+    def write(path, photograph, like):
         assert interrupted.wait(60)
         write_photograph(path, photograph)
 
     monkeypatch.setattr(jobs, "write_photograph", write)
     for number, name in enumerate("abc"):
         save(f"in/{name}.png", noise(8, 8 + number, 3))
-    outcomes = jobs.restore_files(restore, find_jobs(["in"], "out")[0])
+    outcomes = jobs.restore_files(lambda: restore, find_jobs(["in"], "out")[0])
     assert next(outcomes).error is None and tree("out") == ["a.png"]
     with pytest.raises(KeyboardInterrupt):
         next(outcomes)
     assert tree("out") == ["a.png"]
+
+
+# ---- first looks, then loads
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.png", b"some text", "a.png: not an image"),
+        ("cut.jpg", None, "cut.jpg: cannot be decoded (image file is truncated"),
+        ("a.gif", b"GIF89a" + bytes(100), "a.gif: "),
+    ],
+)
+def test_what_cannot_be_read_is_refused_before_a_backend_starts(identity_weights, monkeypatch, name, content, said):
+    if content is None:
+        file = io.BytesIO()
+        Image.fromarray(noise(64, 64, 3)).save(file, "JPEG")
+        content = file.getvalue()[:-400]
+    Path(name).write_bytes(content)
+    monkeypatch.setattr("deblur_gan.backend.start_backend", lambda **_: pytest.fail("a backend starts"))
+    result = restore(identity_weights, name)
+    assert result.exit_code == 1 and said in result.stderr, result.stderr
+    result = restore(identity_weights, "-", input=content)
+    assert result.exit_code == 1 and result.stderr.startswith("Error: the input: ")
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused_before_a_backend_starts(identity_weights, monkeypatch):
+    save("a.png", noise(8, 8, 3))
+    Path("dead").symlink_to("nowhere")
+    monkeypatch.setattr("deblur_gan.backend.start_backend", lambda **_: pytest.fail("a backend starts"))
+    result = restore(identity_weights, "a.png", "-o", "dead")
+    assert result.exit_code == 1 and result.stderr == (
+        "Error: dead: is a link to a folder that is missing; a folder is required\n"
+    )
+
+
+def test_the_network_is_loaded_once_and_what_is_wrong_with_it_is_said_once(identity_weights):
+    loads = []
+
+    def load():
+        loads.append(None)
+        return lambda pixels: pixels
+
+    for name in "abc":
+        save(f"in/{name}.png", noise(8, 8, 3))
+    outcomes = list(jobs.restore_files(load, find_jobs(["in"], "out")[0]))
+    assert not any(outcome.error for outcome in outcomes) and len(loads) == 1
+    Path("bad.h5").write_bytes(b"no weights")
+    result = restore("bad.h5", "in")
+    assert result.exit_code == 1 and result.stderr.count("bad.h5: ") == 1 and "a.png" not in result.stderr
+
+
+def test_restoring_a_photograph_loads_no_video_code(identity_weights):
+    save("a.png", noise(8, 8, 3))
+    program = """
+import sys
+from deblur_gan import restore
+from deblur_gan.restoring.jobs import find_jobs, restore_files
+[outcome] = restore_files(lambda: lambda pixels: pixels, find_jobs(["a.png"], "out")[0])
+print(outcome.error, [name for name in sys.modules if name.startswith("deblur_gan.video.")])
+"""
+    done = subprocess.run([sys.executable, "-c", program], env=child_environment(), capture_output=True, text=True)
+    assert done.stdout == "None []\n", done.stderr
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_being_ended_is_as_ctrl_c_and_leaves_nothing_unfinished(identity_weights, name):
+    save("in/a.png", noise(8, 8, 3)), save("in/b.png", noise(8, 9, 3))
+    program = """
+import os, signal, sys
+import deblur_gan.restoring.deblur
+from deblur_gan.commands import main
+from deblur_gan.files import whole_file
+
+def deblur(generator, pixels, **_):
+    if pixels.shape[1] == 9:
+        with whole_file("restored/b.png"):
+            os.kill(os.getpid(), getattr(signal, sys.argv.pop()))
+            signal.pause()
+    return pixels
+
+deblur_gan.restoring.deblur.deblur = deblur
+main(sys.argv[1:-1])
+"""
+    command = [sys.executable, "-c", program, "restore", "in", "--weight_path", identity_weights, name]
+    done = subprocess.run(command, env=child_environment(), capture_output=True, text=True, timeout=120)
+    assert done.returncode == 130 and tree("restored") == ["a.png"], done.stderr
+    assert "Interrupted: 1 of 2 photographs are restored" in done.stderr
+
+
+def test_what_a_killed_run_left_is_removed_by_the_next(identity_weights):
+    save("a.png", noise(8, 8, 3))
+    Path("restored").mkdir()
+    Path("restored/.unfinished-0123.png").write_bytes(b"half")
+    os.utime("restored/.unfinished-0123.png", (0, 0))
+    assert restore(identity_weights, "a.png").exit_code == 0 and tree("restored") == ["a.png"]
 
 
 # ---- what is said

@@ -156,7 +156,7 @@ def wanted(pictures, weights, tmp_path_factory):
     """What `restore` makes of the pictures, by name."""
     folder = tmp_path_factory.mktemp("wanted")
     generator = load_generator(weights["generator.h5"], dtype_to_restore_in())
-    list(restore_files(functools.partial(deblur, generator), find_jobs([pictures], folder)[0]))
+    list(restore_files(lambda: functools.partial(deblur, generator), find_jobs([pictures], folder)[0]))
     results = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert set(results) == {NAME, "second.png", "third.tiff"}
     return results
