@@ -1,4 +1,4 @@
-"""Draws docs/kinds_of_blur.png: real motion blur beside each kind that this package makes.
+"""Draws docs/kinds_of_blur.png: real motion blur above each kind that this package makes.
 
 The real blur is of REDS (Nah et al., CC BY 4.0, https://seungjunnah.github.io/Datasets/reds.html), halved. The frames
 are of DAVIS 2016 (Perazzi et al., CC BY 4.0) and of a walk with a GoPro camera (MIT or Apache). The photographs come
@@ -43,17 +43,18 @@ PHOTOGRAPHS = (("coffee.png", 250, 130), ("chelsea.png", 110, 60), ("astronaut.p
 )
 def draw_kinds_of_blur(reds, davis, output):
     """REDS is a folder of blurred frames of 640x360, DAVIS one of folders of frames."""
-    from deblur_gan.blur.camera import HANDHELD, PAPER, random_blur
+    from deblur_gan.blur.camera import random_blur
     from deblur_gan.blur.exposure import average_frames
-    from deblur_gan.blur.optical_flow import optical_flow, random_flow_blur
+    from deblur_gan.blur.optical_flow import one_opencv_thread, optical_flow, random_flow_blur
+    from deblur_gan.blur.ranges import KINDS
     from deblur_gan.images.photographs import find_images, read_rgb
 
     photographs = Path(skimage.__file__).parent / "data"
 
-    def of_photograph(column, **knobs):
+    def of_photograph(column, **ranges):
         name, left, top = PHOTOGRAPHS[column]
         pixels, rng = read_rgb(photographs / name), np.random.default_rng(column + 7)
-        blurred, kernel = random_blur(pixels, rng, **knobs)
+        blurred, kernel = random_blur(pixels, rng, **ranges)
         return cell(blurred, left, top, kernel)
 
     def of_recording(column):
@@ -62,7 +63,8 @@ def draw_kinds_of_blur(reds, davis, output):
         files = find_images(path.parent)
         frame, following = (read_rgb(file) for file in files[files.index(path) :][:2])
         quiet = {"noise_sigma": None, "jpeg": None, "gamma": 2.2, "long_length": None}
-        flow = optical_flow(frame, following)
+        with one_opencv_thread():
+            flow = optical_flow(frame, following)
         return cell(random_flow_blur(frame, flow, np.random.default_rng(column), length=16, **quiet), left, top)
 
     real = [next(file for file in find_images(reds) if file.stem.startswith(name)) for name, _, _ in REAL]
@@ -70,7 +72,7 @@ def draw_kinds_of_blur(reds, davis, output):
     averaged = average_frames([np.asarray(frame) for frame in walk], np.random.default_rng(0))
     y, x = np.mgrid[:512, :512]
     head = np.clip(2.5 - 2 * np.hypot((x - 223) / 75, (y - 115) / 100), 0, 1)
-    hand = {**HANDHELD, **STILL, "extent": (10, 20)}
+    hand = {**KINDS["handheld"], **STILL, "extent": (10, 20)}
     rest = {**hand, "extent": 2}
     rows = {
         "Real blur: averaged frames of a camera at high speed (REDS)": [
@@ -89,7 +91,9 @@ def draw_kinds_of_blur(reds, davis, output):
             of_photograph(2, **{**rest, "moving": 16, "mask": head}),
             of_photograph(3, **{**hand, "lights": 2, "extent": 14}),
         ],
-        "The paths of the paper": [of_photograph(column, **{**PAPER, "noise_sigma": 0}) for column in range(COLUMNS)],
+        "The paths of the paper": [
+            of_photograph(column, **{**KINDS["paper"], "noise_sigma": 0}) for column in range(COLUMNS)
+        ],
     }
     width, height = COLUMNS * (CELL[0] + GAP) - GAP, len(rows) * (LABEL + CELL[1] + GAP) - GAP
     page = Image.new("RGB", (width, height), "white")

@@ -16,9 +16,9 @@ import pytest
 from conftest import ROOT
 
 import deblur_gan
-from deblur_gan.blur.camera import KINDS
+from deblur_gan.blur.ranges import KINDS
 from deblur_gan.commands import main
-from deblur_gan.commands.range_options import KnobType
+from deblur_gan.commands.range_options import RangeType
 from deblur_gan.data.samples import write_sample_images
 from deblur_gan.exporting.engines import FORMATS
 from deblur_gan.images.photographs import read_rgb
@@ -235,11 +235,11 @@ def test_defaults_in_the_table_of_flags_are_those_of_train():
 
 def test_the_table_of_kinds_of_blur_is_theirs():
     rows = re.findall(r"^\| `--(\w+)` \|.*?\| ([^|]+) \| ([^|]+) \|$", TEXTS["docs/synthetic_blur.md"], re.MULTILINE)
-    printed = [{name: KnobType().convert(row[kind], None, None) for name, *row in rows} for kind in (0, 1)]
-    for kind, knobs in zip(printed, (KINDS["handheld"], KINDS["paper"]), strict=True):
-        off = KnobType().convert("none", None, None)
-        wanted = {name: off if knobs.get(name) is None else tuple((*knobs[name], 1.0)[:3]) for name in kind}
-        assert kind == wanted and knobs.keys() <= kind.keys()
+    printed = [{name: RangeType().convert(row[kind], None, None) for name, *row in rows} for kind in (0, 1)]
+    for kind, ranges in zip(printed, (KINDS["handheld"], KINDS["paper"]), strict=True):
+        off = RangeType().convert("none", None, None)
+        wanted = {name: off if ranges.get(name) is None else tuple((*ranges[name], 1.0)[:3]) for name in kind}
+        assert kind == wanted and ranges.keys() <= kind.keys()
 
 
 def test_the_flags_that_may_change_are_those_of_resume():

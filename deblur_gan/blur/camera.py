@@ -1,9 +1,8 @@
-"""Motion blur: the kernels that paths leave on the sensor, and photographs blurred by camera and subject.
+"""Motion blur of photographs: the kernels of trajectories, and random blur by the motion of camera and subject.
 
 A blurred photograph is modelled as I_B = k(M) * I_S + N: the sharp photograph convolved with the kernel of the camera's
-motion, and noise; turn and zoom of the camera make the kernel vary over the picture, and something in front may have a
-motion of its own. Everything random comes from the `numpy.random.Generator` that is passed in, so one seed gives one
-result.
+motion, and noise. Turn and zoom of the camera make the kernel vary over the picture. An object in front may move on its
+own. All random numbers come from the `numpy.random.Generator` that is passed in, so one seed gives one result.
 
 Reference:
     Kupyn et al., DeblurGAN: Blind Motion Deblurring Using Conditional Adversarial Networks, arXiv 1711.07064,
@@ -16,72 +15,65 @@ import numpy as np
 from deblur_gan.blur.exposure import (
     blend_moving,
     blur_light,
-    checked,
+    check_image,
     convolve,
     develop,
-    path_kernels,
-    surroundings,
+    expand_window,
     time_weights,
     to_light,
+    trajectory_kernels,
 )
-from deblur_gan.blur.ranges import draw, require
-from deblur_gan.blur.trajectories import handheld_path, random_outline, random_roll, random_trajectory, uneven_course
-
-# Knobs of `random_blur`, whose own defaults are the paper's: for photographs of 640 px from a camera in the hand; and
-# for training with the paper's blur, where one kernel for a crop is enough and how light became values is not known.
-HANDHELD = {
-    "length": (5.0, 60.0, 0.2),
-    "extent": (0.5, 20.0),
-    "long_extent": (20.0, 40.0, 0.15),
-    "bend": (0.0, 0.4),
-    "tremor": (0.0, 4.0, 0.4),
-    "rotation": (0.0, 1.5, 0.5),
-    "zoom": (0.0, 0.02, 0.5),
-    "moving": (2.0, 20.0, 0.4),
-    "lights": (1.0, 2.0, 0.3),
-    "exposures": (5.0, 13.0, 0.33),
-    "gamma": (1.0, 2.4, 0.5),
-    "noise_sigma": (0.0, 2.0, 0.5),
-    "jpeg": (80.0, 100.0, 0.25),
-}
-PAPER = {"length": (5.0, 60.0), "rotation": None, "gamma": (1.0, 2.2), "noise_sigma": (0.0, 2.0)}
-KINDS = {"handheld": HANDHELD, "paper": PAPER}
+from deblur_gan.blur.ranges import KINDS, draw, require
+from deblur_gan.blur.trajectories import (
+    handheld_trajectory,
+    random_outline,
+    random_roll,
+    random_trajectory,
+    uneven_progress,
+)
 
 
 def motion_kernel(trajectory, exposure=1.0):
-    """Turns a path into the kernel that it leaves on the pixel grid, by bilinear interpolation.
+    """Turns a trajectory into the kernel that it leaves on the pixel grid, by bilinear interpolation.
 
     Args:
         trajectory: float `(steps, 2)`, positions x, y in px, equally spaced in time.
-        exposure: float in (0, 1], the part of the path, from its beginning, for which the shutter is open.
+        exposure: float in (0, 1], share of the trajectory, from its beginning, during which the shutter is open.
 
     Returns:
-        float64 `(2 r + 1, 2 r + 1)`, just large enough: non-negative, its sum 1, its centroid at the middle pixel, so
-        that blurring with it moves nothing.
+        float64 `(2 r + 1, 2 r + 1)`, just large enough: non-negative, with sum 1 and its centroid at the middle pixel,
+        so that it does not shift the picture.
 
     Raises:
         ValueError: if an argument is out of its range or of the wrong shape.
+
+    >>> motion_kernel(np.array([[0, 0], [1, 0], [2, 0]]))[1]
+    array([0.25, 0.5 , 0.25])
     """
     trajectory = _exposed("trajectory", trajectory, exposure, columns=2)
-    return path_kernels(trajectory, time_weights(len(trajectory)), np.zeros(len(trajectory)), 1)[0]
+    return trajectory_kernels(trajectory, time_weights(len(trajectory)), np.zeros(len(trajectory)), 1)[0]
 
 
 def blur_image(image, kernel, noise_sigma=0.0, gamma=1.0, rng=None):
-    """Blurs a photograph: I_B = k * I_S + N. The picture is continued by reflection over its border.
+    """Blurs a photograph: I_B = k * I_S + N. The picture is extended by reflection at its border.
 
     Args:
         image: uint8 `(H, W, channels)`, of any size.
-        kernel: float `(rows, columns)`, both odd, the sum 1.
-        noise_sigma: float, grey levels of 255, at least 0: the standard deviation of the Gaussian noise N.
-        gamma: float above 0: light is taken to be `(value / 255) ** gamma`, and blurred as light; 2.2 is close to what
-            cameras write, 1 blurs the values as they are.
-        rng: `numpy.random.Generator` for the noise; needed where `noise_sigma` is not 0.
+        kernel: float `(rows, columns)`, both odd, with sum 1.
+        noise_sigma: float, grey levels of 255, at least 0: standard deviation of the Gaussian noise N.
+        gamma: float above 0: light is `(value / 255) ** gamma`, and light is blurred. 2.2 is close to what cameras
+            write; 1 blurs the values.
+        rng: `numpy.random.Generator` for the noise; required unless `noise_sigma` is 0.
 
     Returns:
         uint8 of the shape of `image`.
 
     Raises:
         ValueError: if an argument is out of its range or of the wrong shape.
+
+    >>> image = np.uint8([0, 0, 200, 0, 0]).reshape(1, 5, 1)
+    >>> blur_image(image, np.array([[0.0, 0.5, 0.5]])).ravel()
+    array([  0,   0, 100, 100,   0], dtype=uint8)
     """
     kernel = np.asarray(kernel, np.float64)
     odd = kernel.ndim == 2 and all(side % 2 for side in kernel.shape)
@@ -93,9 +85,9 @@ def blur_image(image, kernel, noise_sigma=0.0, gamma=1.0, rng=None):
 def blur_image_with_roll(image, trajectory, roll, exposure=1.0, noise_sigma=0.0, gamma=1.0, rng=None):
     """Blurs a photograph by shake that also turns the camera around its viewing axis, so that the blur varies over it.
 
-    The result is the photograph averaged along the path of `trajectory` and `roll` together: turned around its centre,
-    then shifted. Mean shift and mean turn are taken out, so the result lies on the sharp photograph as well as
-    the result of `blur_image` with a kernel from `motion_kernel`, and equals it where `roll` is constant.
+    The photograph is averaged along `trajectory` and `roll` together: turned around its centre, then shifted. Mean
+    shift and mean turn are removed, so that the result is aligned with the sharp photograph. A constant `roll` gives
+    the result of `blur_image` with a kernel of `motion_kernel`.
 
     Args:
         image: uint8 `(H, W, channels)`, of any size.
@@ -108,6 +100,10 @@ def blur_image_with_roll(image, trajectory, roll, exposure=1.0, noise_sigma=0.0,
 
     Raises:
         ValueError: if an argument is out of its range or of the wrong shape.
+
+    >>> grey = np.full((8, 8, 1), 90, np.uint8)
+    >>> np.unique(blur_image_with_roll(grey, np.zeros((5, 2)), np.linspace(0, 9, 5)))
+    array([90], dtype=uint8)
     """
     trajectory = _exposed("trajectory", trajectory, exposure, columns=2)
     roll = _exposed("roll", roll, exposure)
@@ -138,58 +134,65 @@ def random_blur(
     mask=None,
     window=None,
 ):
-    """Blurs a photograph by a random motion of the camera. The defaults are the paper's; `HANDHELD` has others.
+    """Blurs a photograph by a random motion of the camera. The defaults are the paper's; `ranges.KINDS` has others.
 
-    Each knob is a range `(low, high)`, from which a value is drawn uniformly; `(low, high, share)`, which is drawn from
-    in that share of the pictures and not in the others; or a number, which is always that number. None is never.
+    Each argument from `length` to `jpeg` is a range, as `ranges.draw` accepts it: `(low, high)`, `(low, high, share)`,
+    a number, or None for off.
 
     Args:
         image: uint8 `(H, W, channels)`, of any size.
         rng: `numpy.random.Generator`.
-        length: px, of the path that wanders as in the paper (`random_trajectory`); where it is not drawn, the path is
-            one of a hand (`handheld_path`).
-        shake: how much the path of the paper bends.
-        rotation: degrees, how far the camera turns, to one side for the path of a hand; never gives one kernel for the
-            whole picture, as in the paper, and is several times faster.
-        noise_sigma: grey levels of 255, the standard deviation of the noise.
-        gamma: as in `blur_image`; 1 where it is not drawn.
-        extent: px, from the beginning of a hand's path to its end.
-        long_extent: px, takes the place of `extent` where it is drawn.
-        bend: how far the path of a hand may leave the straight line, as a part of its extent.
-        tremor: px, the length of a wandering path on top of the path of a hand.
-        zoom: how much the picture grows or shrinks during the exposure, as a part of its size. Turn and zoom are around
-            a centre anywhere in the picture, or around its middle for the path of the paper.
-        moving: px, the extent of the motion that something in front has of its own.
-        lights: at least 1: how much more light than a full sensor holds came from where the picture is white. It is
-            blurred with the rest and clipped afterwards, as by a sensor.
-        exposures: how many moments the path of a hand is seen at, as where frames of a video are averaged; more where
-            they would lie more than 3 px apart on average. Where it is not drawn, the shutter stays open.
-        jpeg: quality, 1 to 100, of a JPEG file that the blurred picture goes through.
-        mask: float `(H, W)` in [0, 1], what moves in front; by default `random_outline`.
-        window: `(rows, columns)`, slices: only this part is returned, and computed from as much as reaches into it.
+        length: px, of a wandering trajectory as in the paper (`random_trajectory`). If it is not drawn, the trajectory
+            is that of a hand (`handheld_trajectory`).
+        shake: how much the paper's trajectory bends.
+        rotation: degrees, the turn of the camera; for a hand, in one direction. None gives one kernel for the whole
+            picture, as in the paper, and is several times faster.
+        noise_sigma: grey levels of 255, standard deviation of the noise.
+        gamma: as in `blur_image`; 1 if it is not drawn.
+        extent: px, from the beginning of a hand's trajectory to its end.
+        long_extent: px, replaces `extent` if it is drawn.
+        bend: how far the trajectory of a hand may leave the straight line, as a part of its extent.
+        tremor: px, length of a wandering trajectory that is added to that of a hand.
+        zoom: growth or shrinkage of the picture during the exposure, as a part of its size. The centre of turn and
+            zoom is anywhere in the picture for a hand, and the middle for the paper's trajectory.
+        moving: px, extent of the motion of an object in front.
+        lights: at least 1: light that came from white areas, as a multiple of what a full sensor holds. It is blurred
+            and then clipped, as by a sensor.
+        exposures: number of moments at which a hand's trajectory is sampled, as in averaged frames of a video; more if
+            they would be more than 3 px apart on average. If it is not drawn, the shutter stays open.
+        jpeg: quality, 1 to 100, of a JPEG file that the blurred picture is saved to.
+        mask: float `(H, W)` in [0, 1], the object in front; by default a `random_outline`.
+        window: `(rows, columns)`, slices: only this part is computed and returned.
 
     Returns:
-        `(blurred, kernel)`: uint8 of the shape of `image` or of the window, and the kernel of the path as of
-        `motion_kernel`, without turn, zoom and what moves.
+        `(blurred, kernel)`: uint8 of the shape of `image` or of the window; the kernel of the trajectory as
+        `motion_kernel` returns it, without turn, zoom and the object in front.
 
     Raises:
         ValueError: if an argument is out of its range or of the wrong shape.
+
+    >>> grey = np.full((64, 64, 3), 90, np.uint8)
+    >>> blurred, kernel = random_blur(grey, np.random.default_rng(0), **KINDS["handheld"])
+    >>> blurred.shape, kernel.ndim
+    ((64, 64, 3), 2)
     """
-    image = checked(image)
+    image = check_image(image)
     height, width, _ = image.shape
+
+    # What is drawn.
     length = draw(rng, "length", length)
     shake = draw(rng, "shake", shake, 0.0)
     rotation = draw(rng, "rotation", rotation, 0.0)
     noise_sigma = draw(rng, "noise_sigma", noise_sigma, 0.0)
     gamma = draw(rng, "gamma", gamma, 1.0)
-    tremor, zoom, lights = (
-        draw(rng, name, knob, nothing)
-        for name, knob, nothing in (("tremor", tremor, 0.0), ("zoom", zoom, 0.0), ("lights", lights, 1.0))
-    )
-    moving, exposures, jpeg = (
-        draw(rng, name, knob) for name, knob in (("moving", moving), ("exposures", exposures), ("jpeg", jpeg))
-    )
+    tremor = draw(rng, "tremor", tremor, 0.0)
+    zoom = draw(rng, "zoom", zoom, 0.0)
+    lights = draw(rng, "lights", lights, 1.0)
+    moving = draw(rng, "moving", moving)
+    exposures = draw(rng, "exposures", exposures)
+    jpeg = draw(rng, "jpeg", jpeg)
 
+    # The motion of the camera, and that of the object in front relative to it.
     centre, growth = (width / 2, height / 2), complex(np.log1p(zoom), np.radians(rotation))
     if length is not None:
         trajectory = random_trajectory(rng, length, shake)
@@ -197,24 +200,25 @@ def random_blur(
         twist = random_roll(rng, 1.0, shake, len(trajectory)) if growth else None
     else:
         extent = draw(rng, "long_extent", long_extent, draw(rng, "extent", extent, 0.0))
-        trajectory = handheld_path(rng, extent, draw(rng, "bend", bend, 0.0))
+        trajectory = handheld_trajectory(rng, extent, draw(rng, "bend", bend, 0.0))
         if tremor:
             trajectory = trajectory + random_trajectory(rng, tremor, 0.005, len(trajectory))
-        weights = _moments(trajectory, exposures) if exposures else time_weights(len(trajectory))
-        twist = uneven_course(rng, len(trajectory)) if growth else None
+        weights = _sample_moments(trajectory, exposures) if exposures else time_weights(len(trajectory))
+        twist = uneven_progress(rng, len(trajectory)) if growth else None
         if growth:
             growth = complex(*(growth.real, growth.imag) * rng.choice((-1, 1), 2))
             centre = rng.uniform(0, (width, height))
-    own = handheld_path(rng, moving, steps=len(trajectory)) if moving else np.zeros_like(trajectory)
+    own = handheld_trajectory(rng, moving, steps=len(trajectory)) if moving else np.zeros_like(trajectory)
 
+    # The window with as much around it as moves into it.
     reach = np.abs(trajectory - weights @ trajectory).max() + np.abs(own - weights @ own).max() + 2
     reach += np.expm1(abs(growth)) * np.hypot(*np.maximum(centre, np.subtract((width, height), centre)))
-    around, part = surroundings(window, (height, width), int(reach))
+    around, part = expand_window(window, (height, width), int(reach))
     centre = np.subtract(centre, (around[1].start, around[0].start))
     light = to_light(image[around], gamma, lights)
 
-    def blur(picture, path=trajectory):
-        return blur_light(picture, path, weights, twist, growth, centre)
+    def blur(picture, trajectory=trajectory):
+        return blur_light(picture, trajectory, weights, twist, growth, centre)
 
     if moving:
         mask = random_outline(rng, height, width, *around) if mask is None else np.asarray(mask, np.float32)[around]
@@ -222,28 +226,32 @@ def random_blur(
         blurred = blend_moving(light, mask, blur, lambda picture: blur(picture, trajectory + own))
     else:
         blurred = blur(light)
-    kernel = path_kernels(trajectory, weights, np.zeros(len(trajectory)), 1)[0]
+    kernel = trajectory_kernels(trajectory, weights, np.zeros(len(trajectory)), 1)[0]
     return develop(blurred[part], gamma, noise_sigma, rng, jpeg), kernel
 
 
-def _moments(trajectory, n):
-    """The weights of a path that is seen at `n` moments, or at more, so that they lie 3 px apart on average at most."""
+def _sample_moments(trajectory, n):
+    """Returns the weights of at least `n` moments of a trajectory, which are at most 3 px apart on average."""
     n = max(round(n), int(np.ceil(np.hypot(*np.ptp(trajectory, axis=0)) / 3)))
     return np.bincount(np.linspace(0, len(trajectory) - 1, n).astype(int), minlength=len(trajectory)) / n
 
 
 def mixed_blur(mix):
-    """Makes the function that `TrainingSet` blurs photographs by: each by one of several kinds of blur.
+    """Returns the function that `TrainingSet` blurs photographs with: each by one of several kinds of blur.
 
     Args:
-        mix: dict from names in `KINDS` to weights of at least 0, such as `{"handheld": 4, "paper": 1}`.
+        mix: dict from names in `ranges.KINDS` to weights of at least 0, such as `{"handheld": 4, "paper": 1}`.
 
     Returns:
-        A function from uint8 `(H, W, channels)`, a `numpy.random.Generator` and, where only a part is wanted, a
-        `window` as of `random_blur`, to the blurred uint8.
+        A function of uint8 `(H, W, channels)`, a `numpy.random.Generator` and, optionally, a `window` as in
+        `random_blur`. It returns the blurred uint8.
 
     Raises:
-        ValueError: if a kind is not known or the weights make no mixture.
+        ValueError: if a kind is unknown, or the weights are negative or all 0.
+
+    >>> blur = mixed_blur({"handheld": 4, "paper": 1})
+    >>> blur(np.zeros((40, 40, 3), np.uint8), np.random.default_rng(0)).shape
+    (40, 40, 3)
     """
     for kind, weight in mix.items():
         require(kind in KINDS, "kind", repr(kind), f"one of {', '.join(KINDS)}")
@@ -258,12 +266,12 @@ def mixed_blur(mix):
     return blur
 
 
-def _exposed(name, course, exposure, columns=None):
-    """The part of a course over time for which the shutter is open, checked."""
-    course = np.asarray(course, np.float64)
+def _exposed(name, values, exposure, columns=None):
+    """Returns the part of a checked series over time during which the shutter is open."""
+    values = np.asarray(values, np.float64)
     require(0 < exposure <= 1, "exposure", exposure, "more than 0 and at most 1")
     shape = "(steps,)" if columns is None else f"(steps, {columns})"
-    matches = course.ndim > 0 and course.size and course.shape[1:] == (() if columns is None else (columns,))
-    require(matches, name, f"of shape {course.shape}", shape)
-    require(np.isfinite(course).all(), name, "not finite", "a course of finite numbers")
-    return course[: round(exposure * (len(course) - 1)) + 1]
+    matches = values.ndim > 0 and values.size and values.shape[1:] == (() if columns is None else (columns,))
+    require(matches, name, f"of shape {values.shape}", shape)
+    require(np.isfinite(values).all(), name, "not finite", "a series of finite numbers")
+    return values[: round(exposure * (len(values) - 1)) + 1]

@@ -1,6 +1,6 @@
-"""Light on a moving sensor: photographs to light and back, and light averaged along the course of camera and subject.
+"""Light on a moving sensor: conversion between photographs and light, and averages of light along a trajectory.
 
-Light is float `(H, W, channels)`, 1 where a sensor is full.
+Light is float `(H, W, channels)`; 1 is what a full sensor holds.
 """
 
 import io
@@ -14,11 +14,14 @@ from deblur_gan.blur.ranges import draw, require
 
 
 def to_light(image, gamma, lights=1.0):
-    """uint8 `(H, W, channels)` to float64 light in [0, 1].
+    """Converts uint8 `(H, W, channels)` to float64 light in [0, lights].
 
-    From value 250 on the sensor was full, and more light may have come: up to `lights` times as much at 255.
+    From value 250 on the sensor may have been full: 255 stands for `lights` times the light of a full sensor.
+
+    >>> to_light(np.uint8([0, 51, 255]).reshape(1, 3, 1), gamma=1, lights=2).ravel()
+    array([0. , 0.2, 2. ])
     """
-    image = checked(image)
+    image = check_image(image)
     require(0 < gamma < np.inf, "gamma", gamma, "more than 0")
     require(1 <= lights < np.inf, "lights", lights, "at least 1")
     light = (np.arange(256) / 255) ** gamma
@@ -27,7 +30,11 @@ def to_light(image, gamma, lights=1.0):
 
 
 def develop(light, gamma, noise_sigma=0.0, rng=None, jpeg=None):
-    """Light `(H, W, channels)` to uint8: clipped, with Gaussian noise, through JPEG where `jpeg` is its quality."""
+    """Converts light `(H, W, channels)` to uint8: clipped, with Gaussian noise, as JPEG if `jpeg` is a quality.
+
+    >>> develop(np.array([0, 0.2, 2]).reshape(1, 3, 1), gamma=1).ravel()
+    array([  0,  51, 255], dtype=uint8)
+    """
     require(0 <= noise_sigma < np.inf, "noise_sigma", noise_sigma, "at least 0")
     require(noise_sigma == 0 or rng is not None, "rng", None, "a numpy.random.Generator, for the noise,")
     require(jpeg is None or 1 <= jpeg <= 100, "jpeg", jpeg, "a quality of 1 to 100")
@@ -42,8 +49,13 @@ def develop(light, gamma, noise_sigma=0.0, rng=None, jpeg=None):
     return np.asarray(Image.open(file)).reshape(image.shape)
 
 
-def checked(image):
-    """The image as an array, if it is uint8 `(H, W, channels)` and not empty; else raises ValueError."""
+def check_image(image):
+    """Returns the image as an array; raises ValueError unless it is uint8 `(H, W, channels)` and not empty.
+
+    >>> check_image(np.zeros((4, 4, 3)))
+    Traceback (most recent call last):
+    ValueError: image is float64; uint8 is required
+    """
     image = np.asarray(image)
     require(image.dtype == np.uint8, "image", image.dtype, "uint8")
     require(image.ndim == 3 and image.size, "image", f"of shape {image.shape}", "(H, W, channels)")
@@ -51,47 +63,57 @@ def checked(image):
 
 
 def blur_light(light, trajectory, weights, twist=None, growth=0j, centre=None):
-    """Averages a picture along the course of a camera that shifts, turns and comes nearer at the same time.
+    """Averages a picture along the motion of a camera that shifts, turns and zooms at the same time.
 
-    At each moment the picture is turned and enlarged around `centre`, then shifted. Mean shift and mean twist are taken
-    out, so that the average lies on the picture.
+    At each moment the picture is turned and enlarged around `centre`, then shifted. Mean shift and mean twist are
+    removed, so that the average is aligned with the picture.
 
     Args:
         light: float `(H, W, channels)`.
         trajectory: float `(steps, 2)`, positions x, y in px.
-        weights: float `(steps,)`, the part of the light that each position gets; the sum 1.
-        twist: float `(steps,)`, how far the turn and the zoom have come; None for neither.
-        growth: complex: what one unit of `twist` adds to the logarithm of the picture's size (real part) and to its
-            angle in radians, from x towards y (imaginary part).
-        centre: `(x, y)` px in the picture, whose pixel centres are at halves, or outside it; by default its middle.
+        weights: float `(steps,)`, the share of the light that each position receives; their sum is 1.
+        twist: float `(steps,)`, progress of turn and zoom; None for neither.
+        growth: complex: one unit of `twist` adds its real part to the logarithm of the picture's size, and its
+            imaginary part to the picture's angle in radians, from x towards y.
+        centre: `(x, y)` px, inside the picture or outside; pixel centres are at halves. By default the middle.
 
     Returns:
         float32 of the shape of `light`.
+
+    >>> line = np.zeros((1, 5, 1)); line[0, 2] = 1
+    >>> blur_light(line, np.array([[-1.0, 0], [0, 0], [1, 0]]), time_weights(3)).ravel()[1:4]
+    array([0.25, 0.5 , 0.25], dtype=float32)
     """
     height, width, _ = light.shape
     twist = np.zeros(len(trajectory)) if twist is None else twist - weights @ twist
     centre = complex(*((width / 2, height / 2) if centre is None else centre))
-    # Twists are binned like positions: by linear interpolation, between twists that lie a pixel apart where it is most.
+    # Twists are binned like positions: by linear interpolation, between twists that are a pixel apart in the corner
+    # that moves farthest.
     farthest = max(abs(centre - complex(x, y)) for x in (0, width) for y in (0, height))
     n_nodes = int(np.ceil(np.ptp(twist) * abs(growth) * farthest)) + 1
     nodes = np.linspace(twist.min(), twist.max(), n_nodes) if n_nodes > 1 else np.zeros(1)
     bins = (twist - nodes[0]) / np.ptp(nodes) * (n_nodes - 1) if n_nodes > 1 else np.zeros(len(twist))
-    return convolve(light, path_kernels(trajectory, weights, bins, n_nodes), np.exp(nodes * growth), centre)
+    return convolve(light, trajectory_kernels(trajectory, weights, bins, n_nodes), np.exp(nodes * growth), centre)
 
 
 def blend_moving(light, mask, blur_back, blur_front):
-    """Blurs a picture in which something in front has a motion of its own.
+    """Blurs a picture in which an object in front moves on its own.
 
-    The thing and its mask are blurred by its motion, what is behind by the motion of the camera, from the background
-    alone, so that the thing leaves no copy of itself there. What it uncovers is what stood beside it on its way.
+    The object and its mask are blurred by its motion. The background is blurred by the motion of the camera, without
+    the object, so that no copy of the object appears there. Background that the object uncovers is filled with the
+    pixels next to its way.
 
     Args:
         light: float `(H, W, channels)`.
-        mask: float `(H, W)` in [0, 1], 1 where the thing is.
-        blur_back, blur_front: functions from float `(H, W, n)` to the same blurred, each keeping sums.
+        mask: float `(H, W)` in [0, 1], 1 for the object.
+        blur_back, blur_front: functions that blur float `(H, W, n)` and keep its sums.
 
     Returns:
         float of the shape of `light`.
+
+    >>> light, mask = np.full((4, 4, 1), 0.5), np.eye(4)
+    >>> np.allclose(blend_moving(light, mask, lambda picture: picture, lambda picture: picture), 0.5)
+    True
     """
     mask = mask[..., np.newaxis]
     picture = np.concatenate([light, np.ones_like(mask)], axis=-1)
@@ -108,13 +130,17 @@ def average_frames(frames, rng, window=None, gamma=2.2, lights=None, noise_sigma
         frames: list of uint8 `(H, W, channels)`.
         rng: `numpy.random.Generator`.
         window: `(rows, columns)`, slices: only this part is returned.
-        gamma, lights, noise_sigma, jpeg: knobs as those of `blur.random_blur`; a gamma of 1 averages the values.
+        gamma, lights, noise_sigma, jpeg: ranges as in `camera.random_blur`; a gamma of 1 averages the values.
 
     Returns:
         uint8 of the shape of a frame or of the window.
 
     Raises:
         ValueError: if an argument is out of its range.
+
+    >>> frames = [np.full((1, 1, 3), value, np.uint8) for value in (0, 100)]
+    >>> average_frames(frames, np.random.default_rng(0), gamma=1).ravel()
+    array([50, 50, 50], dtype=uint8)
     """
     gamma, lights = draw(rng, "gamma", gamma, 1.0), draw(rng, "lights", lights, 1.0)
     noise_sigma, jpeg = draw(rng, "noise_sigma", noise_sigma, 0.0), draw(rng, "jpeg", jpeg)
@@ -122,8 +148,8 @@ def average_frames(frames, rng, window=None, gamma=2.2, lights=None, noise_sigma
     return develop(total / len(frames), gamma, noise_sigma, rng, jpeg)
 
 
-def surroundings(window, shape, reach):
-    """What is needed to compute a part of a picture from what reaches into it.
+def expand_window(window, shape, reach):
+    """Expands a window of a picture by a margin, as far as the picture goes.
 
     Args:
         window: `(rows, columns)`, slices, or None for the whole picture.
@@ -131,8 +157,10 @@ def surroundings(window, shape, reach):
         reach: int, px.
 
     Returns:
-        `(around, part)`: the window with `reach` px around it, as far as the picture goes, and the window in that; a
-        pair of slices each.
+        `(around, part)`, a pair of slices each: the window with `reach` px on each side, and the window in it.
+
+    >>> expand_window((slice(2, 4), slice(5, 9)), (10, 10), 3)
+    ((slice(0, 7, None), slice(2, 10, None)), (slice(2, 4, None), slice(3, 7, None)))
     """
     around, part = [], []
     for side, wanted in zip(shape, window or (slice(None), slice(None)), strict=True):
@@ -143,21 +171,29 @@ def surroundings(window, shape, reach):
 
 
 def time_weights(steps):
-    """The part of the exposure that each position stands for: the first and the last stand for half a step."""
+    """Returns the share of the exposure of each position; the first and the last have half a step each.
+
+    >>> time_weights(3)
+    array([0.25, 0.5 , 0.25])
+    """
     weights = np.ones(steps)
     weights[[0, -1]] /= 2
     return weights / weights.sum()
 
 
-def path_kernels(trajectory, weights, bins, n_bins):
-    """Spreads a path over `n_bins` kernels, `(n_bins, 2 r + 1, 2 r + 1)`: each position over its 2 x 2 x 2 neighbours.
+def trajectory_kernels(trajectory, weights, bins, n_bins):
+    """Distributes a trajectory over `n_bins` kernels, `(n_bins, 2 r + 1, 2 r + 1)`, by linear interpolation.
 
-    The mean position comes to lie on the middle pixel: linear interpolation keeps first moments.
+    Each position contributes to its 2 x 2 x 2 neighbours. The mean position is at the middle pixel, because linear
+    interpolation keeps first moments.
+
+    >>> trajectory_kernels(np.array([[0, 0], [1, 0], [2, 0]]), time_weights(3), np.zeros(3), 1)[0][1]
+    array([0.25, 0.5 , 0.25])
     """
-    # Rounded, so that noise in the last digits does not make a kernel wider by a border of nothing.
+    # Rounded, because noise in the last digits would add a border of zeros to the kernel.
     centred = np.round(trajectory - weights @ trajectory, 9)
     radius = int(np.ceil(np.abs(centred).max()))
-    # One more in each direction than is returned, for the neighbours of weight 0 of positions on the last pixel.
+    # One more in each direction than is returned: positions on the last pixel have neighbours of weight 0.
     shape = (n_bins + 1, 2 * radius + 2, 2 * radius + 2)
     corners = []
     for coordinate in (bins, centred[:, 1] + radius, centred[:, 0] + radius):
@@ -172,20 +208,23 @@ def path_kernels(trajectory, weights, bins, n_bins):
 
 
 def convolve(light, kernels, motions, centre=0j):
-    """The sum over all motions of the picture moved by one and convolved with its kernel: float32.
+    """Returns the sum, over all motions, of the moved picture convolved with the motion's kernel: float32.
 
-    A motion is a complex number, by which the distance from `centre` is multiplied: it turns and enlarges.
+    A motion is a complex number that the distance from `centre` is multiplied by: it turns and enlarges.
+
+    >>> convolve(np.ones((1, 3, 1)), np.full((1, 1, 3), 1 / 3), [1]).ravel()
+    array([1., 1., 1.], dtype=float32)
     """
     height, width, channels = light.shape
     rows, columns = kernels.shape[1] // 2, kernels.shape[2] // 2
-    # How far a motion moves what ends up in the corners.
+    # The largest displacement: that of the corners.
     corners = [centre - complex(x, y) for x in (-columns, width + columns) for y in (-rows, height + rows)]
     reach = int(np.ceil(max(abs(motion - 1) for motion in motions) * max(map(abs, corners))))
     shape = (fft.next_fast_len(height + 2 * rows, True), fft.next_fast_len(width + 2 * columns, True))
     transfer = [fft.rfft2(kernel, shape) for kernel in kernels]
     border = (rows + reach, rows + reach), (columns + reach, columns + reach)
 
-    # The transforms need double precision: shadows are powers of small numbers. What follows does not.
+    # The transforms need double precision, because shadows are powers of small numbers. The rest does not.
     blurred = np.empty(light.shape, np.float32)
     for channel in range(channels):
         padded = np.pad(light[..., channel], border, "reflect")
@@ -203,7 +242,7 @@ def _moved(plane, motion, centre, margin):
     height, width = plane.shape[0] - 2 * margin, plane.shape[1] - 2 * margin
     if motion == 1:
         return plane[margin : margin + height, margin : margin + width]
-    # Pillow wants where a pixel of the result comes from, in coordinates in which pixel centres are at halves.
+    # Pillow expects the source position of each pixel of the result, with pixel centres at halves.
     back = 1 / motion
     origin = centre - back * centre + complex(margin, margin)
     source = (back.real, -back.imag, origin.real, back.imag, back.real, origin.imag)

@@ -1,33 +1,49 @@
-"""Blur along the optical flow of a recording: what moved from a frame to the next moves while the shutter is open.
+"""Blur along the optical flow of a recording: the motion between two frames becomes motion during an exposure.
 
 OpenCV is required: `pip install opencv-python-headless`. Its flow (DIS) is twenty times as fast as those of
-scikit-image at the same error. It is set to one thread, for the whole process: DIS gives other results on other numbers
-of threads.
+scikit-image at the same error.
 """
 
-import functools
+from contextlib import contextmanager
 
 import numpy as np
 
-from deblur_gan.blur.exposure import develop, surroundings, to_light
+from deblur_gan.blur.exposure import develop, expand_window, to_light
 from deblur_gan.blur.ranges import draw, require
 
-# Faster motion is held to this, px; slower motion than 1 / 16 of the blur wanted is too little to be magnified.
-_LONGEST, _MOST = 45.0, 16.0
+# The longest motion of a pixel, px, and the largest factor to a flow: noise of slower motion would be magnified.
+_LONGEST, _LARGEST_FACTOR = 45.0, 16.0
 
 
-@functools.cache
 def _opencv():
     try:
         import cv2
     except ImportError:
         raise ImportError("optical flow requires OpenCV: pip install opencv-python-headless") from None
-    cv2.setNumThreads(1)
     return cv2
 
 
+@contextmanager
+def one_opencv_thread():
+    """Limits OpenCV to one thread within a `with` block, for the whole process, and restores the number afterwards.
+
+    >>> with one_opencv_thread():
+    ...     _opencv().getNumThreads()
+    1
+    """
+    cv2 = _opencv()
+    n_threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(n_threads)
+
+
 def optical_flow(first, second):
-    """Where each pixel of a frame has gone in the next, found at half the size.
+    """Estimates the motion of each pixel from a frame to the next, at half the size.
+
+    The result depends on the number of OpenCV's threads; `one_opencv_thread` makes it reproducible.
 
     Args:
         first, second: uint8 `(H, W, 3)`, at least 32 px in each direction.
@@ -41,6 +57,10 @@ def optical_flow(first, second):
 
     Reference:
         Kroeger et al., Fast Optical Flow Using Dense Inverse Search, ECCV 2016.
+
+    >>> frame = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    >>> bool(np.abs(optical_flow(frame, frame)).max() < 0.1)
+    True
     """
     cv2 = _opencv()
     require(first.shape == second.shape, "second", f"of shape {second.shape}", f"{first.shape}, that of the first,")
@@ -55,43 +75,54 @@ def optical_flow(first, second):
 
 
 def unreliable_share(forward, backward):
-    """The share of pixels that the flow forward and back again does not bring home: more than 1 px and a tenth off.
+    """Returns the share of pixels that forward and then backward flow leave off by more than 1 px and a tenth.
 
     Args:
-        forward, backward: float32 `(H, W, 2)`, flow from a frame to the next, and from that one back.
+        forward, backward: float32 `(H, W, 2)`, flow from a frame to the next, and from the next frame back.
 
     Returns:
-        float in [0, 1]: below 0.3 where flow describes the motion, 0.95 and more across a cut.
+        float in [0, 1]: below 0.3 if flow describes the motion, at least 0.95 across a cut.
+
+    >>> forward = np.full((8, 8, 2), 3, np.float32)
+    >>> unreliable_share(forward, -forward), unreliable_share(forward, forward)
+    (0.0, 1.0)
     """
-    back = _sample(backward, _grid(forward) + forward)
-    missed = _lengths(forward + back)
-    return float(np.mean(missed > 1 + 0.1 * _lengths(forward)))
+    off = _lengths(forward + _sample(backward, _grid(forward) + forward))
+    return float(np.mean(off > 1 + 0.1 * _lengths(forward)))
 
 
 def speed(flow):
-    """How fast a frame moves: the 80th percentile of the lengths of its flow, px."""
+    """Returns the speed of a frame: the 80th percentile of the lengths of its flow, px.
+
+    >>> speed(np.full((8, 8, 2), (3, 4), np.float32))
+    5.0
+    """
     return float(np.percentile(_lengths(flow), 80))
 
 
 def blur_along_flow(light, flow, bend=(0.0, 0.0), window=None):
-    """Averages a frame over its motion, from half of `flow` before it to half of it after it.
+    """Averages a frame over its motion, from half of `flow` before the frame to half of `flow` after it.
 
-    Near the edge of something that moves faster than what is around it, that fills the places it comes to: there, each
-    moment shows it where it is then, and what is around it elsewhere. So outlines are blurred to both sides.
+    Near the edge of an object that is faster than its surroundings, each moment shows the object at its position of
+    that moment, and the surroundings elsewhere. So outlines are blurred to both sides.
 
     Args:
         light: float `(H, W, channels)`.
         flow: float32 `(H, W, 2)`, px to the right and down.
-        bend: px to the right and down, by which the camera is beside its straight way at the end more than at the
-            middle. It takes nothing from the mean: the blurred frame lies on the sharp one.
-        window: `(rows, columns)`, slices: only this part is returned, and computed from as much as reaches into it.
+        bend: px to the right and down: deviation from the straight line at both ends, relative to the middle. The mean
+            deviation is 0, so that the blurred frame is aligned with the sharp one.
+        window: `(rows, columns)`, slices: only this part is computed and returned.
 
     Returns:
         float32 of the shape of `light` or of the window.
+
+    >>> light, flow = np.full((32, 32, 1), 0.5), np.full((32, 32, 2), 6, np.float32)
+    >>> bool(np.allclose(blur_along_flow(light, flow), 0.5))
+    True
     """
     fastest = _spread(flow)
     length = _lengths(fastest[window or ...]).max()
-    around, part = surroundings(window, light.shape[:2], int(length / 2 + np.hypot(*bend)) + 2)
+    around, part = expand_window(window, light.shape[:2], int(length / 2 + np.hypot(*bend)) + 2)
     light, own, fastest = (np.ascontiguousarray(field[around], np.float32) for field in (light, flow, fastest))
     here = _grid(light)
     near_edge = _lengths(fastest - own) > 0.5 + 0.1 * _lengths(fastest)
@@ -125,37 +156,42 @@ def random_flow_blur(
     noise_sigma=(0.0, 2.0, 0.5),
     jpeg=(80.0, 100.0, 0.25),
 ):
-    """Blurs a frame along its flow, by a length that is drawn anew. Knobs are as those of `blur.random_blur`.
+    """Blurs a frame along its flow, scaled to a random length.
+
+    Each argument from `length` to `jpeg` is a range, as `ranges.draw` accepts it.
 
     Args:
         frame: uint8 `(H, W, 3)`.
         flow: float32 `(H, W, 2)`, px, from the frame to the next.
         rng: `numpy.random.Generator`.
         window: `(rows, columns)`, slices: only this part is returned.
-        length: px, that the `speed` of the flow is brought to, or to 16 times what it was where that is less. No pixel
-            moves by more than 45 px.
-        long_length: px, takes the place of `length` where it is drawn.
-        bend: how far the camera leaves its straight way, as a part of the length, in any direction.
-        lights, gamma, noise_sigma, jpeg: as those of `blur.random_blur`.
+        length: px, the `speed` that the flow is scaled to, by a factor of at most 16. No pixel moves more than 45 px.
+        long_length: px, replaces `length` if it is drawn.
+        bend: how far the camera leaves the straight line, as a part of the length, in a random direction.
+        lights, gamma, noise_sigma, jpeg: as in `camera.random_blur`.
 
     Returns:
         uint8 of the shape of `frame` or of the window.
 
     Raises:
         ValueError: if an argument is out of its range.
+
+    >>> frame, flow = np.full((32, 32, 3), 90, np.uint8), np.full((32, 32, 2), 3, np.float32)
+    >>> random_flow_blur(frame, flow, np.random.default_rng(0)).shape
+    (32, 32, 3)
     """
     length = draw(rng, "long_length", long_length, draw(rng, "length", length, 0.0))
     bend = draw(rng, "bend", bend, 0.0) * length * np.exp(2j * np.pi * rng.random())
     lights, gamma = draw(rng, "lights", lights, 1.0), draw(rng, "gamma", gamma, 1.0)
     noise_sigma, jpeg = draw(rng, "noise_sigma", noise_sigma, 0.0), draw(rng, "jpeg", jpeg)
-    flow = flow * np.float32(min(length / max(speed(flow), 1e-6), _MOST))
+    flow = flow * np.float32(min(length / max(speed(flow), 1e-6), _LARGEST_FACTOR))
     flow *= np.minimum(1, _LONGEST / np.maximum(_lengths(flow)[..., np.newaxis], 1e-6))
     blurred = blur_along_flow(to_light(frame, gamma, lights), flow, (bend.real, bend.imag), window)
     return develop(blurred, gamma, noise_sigma, rng, jpeg)
 
 
 def _spread(flow):
-    """The fastest flow that comes by each pixel: float32 `(H, W, 2)`, found at a quarter of the size."""
+    """Returns the fastest flow that passes each pixel: float32 `(H, W, 2)`, found at a quarter of the size."""
     cv2 = _opencv()
     height, width = flow.shape[:2]
     small = cv2.resize(flow, (max(1, width // 4), max(1, height // 4)), interpolation=cv2.INTER_AREA)
@@ -176,7 +212,7 @@ def _lengths(field):
 
 
 def _grid(field):
-    """The position of each pixel of a field `(H, W, channels)`: float32 `(H, W, 2)`, px to the right and down."""
+    """Returns the positions of the pixels of a field `(H, W, channels)`: float32 `(H, W, 2)`, px."""
     height, width = field.shape[:2]
     return np.stack(np.meshgrid(np.arange(width), np.arange(height)), axis=-1).astype(np.float32)
 

@@ -1,35 +1,65 @@
-"""Ranges that random values are drawn from."""
+"""Ranges that random values are drawn from, and the ranges of each kind of blur. Needs neither NumPy nor a backend."""
 
 import math
 
+# Ranges of `camera.random_blur`. "handheld" imitates a camera in the hand, for photographs of 640 px. "paper" is the
+# paper's blur for training: one kernel is enough for a crop, and the gamma of the photographs is unknown.
+KINDS = {
+    "handheld": {
+        "length": (5.0, 60.0, 0.2),
+        "extent": (0.5, 20.0),
+        "long_extent": (20.0, 40.0, 0.15),
+        "bend": (0.0, 0.4),
+        "tremor": (0.0, 4.0, 0.4),
+        "rotation": (0.0, 1.5, 0.5),
+        "zoom": (0.0, 0.02, 0.5),
+        "moving": (2.0, 20.0, 0.4),
+        "lights": (1.0, 2.0, 0.3),
+        "exposures": (5.0, 13.0, 0.33),
+        "gamma": (1.0, 2.4, 0.5),
+        "noise_sigma": (0.0, 2.0, 0.5),
+        "jpeg": (80.0, 100.0, 0.25),
+    },
+    "paper": {"length": (5.0, 60.0), "rotation": None, "gamma": (1.0, 2.2), "noise_sigma": (0.0, 2.0)},
+}
+
 
 def require(condition, name, found, required):
-    """Raises ValueError with a line that gives the argument, what was found and what is required."""
+    """Raises ValueError with the argument, its value and the requirement, unless the condition holds.
+
+    >>> require(False, "length", -1, "at least 0")
+    Traceback (most recent call last):
+    ValueError: length is -1; at least 0 is required
+    """
     if not condition:
         raise ValueError(f"{name} is {found}; {required} is required")
 
 
-def draw(rng, name, knob, otherwise=None):
-    """Draws the value of a knob.
+def draw(rng, name, limits, otherwise=None):
+    """Draws a value from a range.
 
     Args:
         rng: `numpy.random.Generator`.
         name: str, for the error.
-        knob: `(low, high)`, from which a value is drawn uniformly; `(low, high, share)`, which is drawn from in that
-            share of the cases and not in the others; a number, which is always that number; None, which is never.
-        otherwise: what a knob that is not drawn gives.
+        limits: `(low, high)`, for a value drawn uniformly; `(low, high, share)`, to draw in that share of the cases
+            only; a number, for that number; None, to draw nothing.
+        otherwise: returned if nothing is drawn.
 
     Returns:
         float or `otherwise`.
 
     Raises:
-        ValueError: if the range does not go up from at least 0, or the share is not in [0, 1].
+        ValueError: unless 0 <= low <= high and 0 <= share <= 1.
+
+    >>> import numpy as np
+    >>> draw(np.random.default_rng(0), "bend", (2, 2, 1.0)), draw(None, "bend", None, "straight")
+    (2.0, 'straight')
     """
-    if knob is None:
+    if limits is None:
         return otherwise
-    low, high, share = (*knob, 1.0)[:3] if isinstance(knob, (tuple, list)) else (knob, knob, 1.0)
+    low, high, share = (*limits, 1.0)[:3] if isinstance(limits, tuple | list) else (limits, limits, 1.0)
     require(0 <= low <= high < math.inf, name, f"{low:g} to {high:g}", "a range from low to high, at least 0")
     require(0 <= share <= 1, f"the share of {name}", f"{share:g}", "0 to 1")
     if share < 1 and rng.random() >= share:
         return otherwise
-    return float(rng.uniform(low, high)) if isinstance(knob, (tuple, list)) else float(knob)
+    return float(rng.uniform(low, high)) if isinstance(limits, tuple | list) else float(limits)

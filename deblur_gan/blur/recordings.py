@@ -1,9 +1,10 @@
-"""Recordings: video files and folders of frames as scenes, read frame by frame, and frames that are unfit for pairs."""
+"""Finds recordings (video files and folders of frames), reads their frames, and measures what makes frames unfit."""
 
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from scipy import ndimage
 
 from deblur_gan.images.photographs import BadImage, find_images, read_rgb
 from deblur_gan.video import VIDEO_EXTENSIONS
@@ -14,51 +15,68 @@ def find_scenes(source):
     """Finds recordings: a video file, a folder of frames, or a folder that holds such files and folders.
 
     Args:
-        source: str or Path. Its hidden files and folders are passed over.
+        source: str or Path. Its hidden files and folders are skipped.
 
     Returns:
-        list of `(name, Path)`, sorted: a video file or a folder of frames each. The name is that of the file or folder,
-        with those of the folders between it and `source` before it.
+        Sorted list of `(name, Path)`, each a video file or a folder of frames. The name is that of the file or folder,
+        after the names of the folders between `source` and it.
 
     Raises:
-        FileNotFoundError: if there is nothing of that name.
-        ValueError: if a folder holds neither frames nor videos.
+        FileNotFoundError: if `source` does not exist.
+        ValueError: if a folder contains neither frames nor videos.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "walk.mp4")
+    ...     path.touch()
+    ...     [name for name, _ in find_scenes(folder)]
+    ['walk']
     """
     source = Path(source)
     if not source.exists():
-        raise FileNotFoundError(f"{source}: no such file or folder")
-    if source.is_file():
+        raise FileNotFoundError(f"{source}: no such file or folder; name a video or a folder of frames")
+    if not source.is_dir():
         return [(source.stem, source)]
-    scenes = [(source.resolve().name, source)] if find_images(source) else _scenes_below(source)
+    scenes = [(source.resolve().name, source)] if find_images(source) else _find_scenes_below(source)
     if not scenes:
-        raise ValueError(f"{source}: holds neither frames nor videos")
+        raise ValueError(f"{source}: contains neither frames nor videos; name a folder of either")
     return scenes
 
 
-def _scenes_below(folder, prefix=""):
+def _find_scenes_below(folder, prefix=""):
     scenes = []
     for path in sorted(folder.iterdir()):
         if path.name.startswith("."):
             continue
         if path.is_dir():
             name = f"{prefix}{path.name}"
-            scenes += ([(name, path)] if find_images(path) else []) + _scenes_below(path, f"{name}-")
+            scenes += ([(name, path)] if find_images(path) else []) + _find_scenes_below(path, f"{name}-")
         elif path.suffix.lower() in VIDEO_EXTENSIONS:
             scenes.append((f"{prefix}{path.stem}", path))
     return scenes
 
 
 def read_frames(path, report, scale=1.0):
-    """Reads the frames of a recording, one by one, in the order of time. What is broken is said and passed over.
+    """Reads the frames of a recording one by one, in the order of time. Broken frames are reported and skipped.
 
     Args:
-        path: Path of a video file, for which PyAV is required, or of a folder of frames, in the order of their names.
-        report: function that gets a `BadImage` for each fault; of faults of one kind it gets the first, and at the end
-            how many more there were. A change of the size of the frames is one.
+        path: Path of a video file, which requires PyAV, or of a folder of frames, read in the order of their names.
+        report: function of a `BadImage`, called for the first fault of each kind and, at the end, with the number of
+            the others. A change of the size of the frames is a fault.
         scale: float in (0, 1], factor to both sides.
 
     Yields:
         `(number, pixels)`: int, counted from 0 over all frames of the recording, and uint8 `(H, W, 3)` RGB, upright.
+
+    Raises:
+        BadImage: if a video cannot be read, or only a part of it.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for name in ("0.png", "1.png"):
+    ...         Image.new("RGB", (40, 20)).save(Path(folder, name))
+    ...     [(number, pixels.shape) for number, pixels in read_frames(Path(folder), print, scale=0.5)]
+    [(0, (10, 20, 3)), (1, (10, 20, 3))]
     """
     faults = {}
 
@@ -68,13 +86,13 @@ def read_frames(path, report, scale=1.0):
             report(error)
 
     size, number = None, -1
-    for number, pixels in (_of_folder if path.is_dir() else _of_video)(path, fault):
+    for number, pixels in (_read_folder if path.is_dir() else _read_video)(path, fault):
         height, width, _ = pixels.shape
         if size is not None and size != (width, height):
             change = f"frame {number} is {width}x{height}, but those before it are {size[0]}x{size[1]}"
             fault("size", BadImage(f"{path}: {change}; no pair is made across the change"))
         size = width, height
-        yield number, reduced(pixels, scale)
+        yield number, reduce(pixels, scale)
     for kind, count in faults.items():
         if count > 1:
             report(BadImage(f"{path}: {count - 1} more faults of this kind: {kind}"))
@@ -82,8 +100,12 @@ def read_frames(path, report, scale=1.0):
         report(BadImage(f"{path}: has one frame; motion shows in two or more"))
 
 
-def reduced(pixels, scale):
-    """Reduces uint8 `(H, W, channels)` by a factor to both sides, to 1 px at least; bicubic with antialiasing."""
+def reduce(pixels, scale):
+    """Reduces uint8 `(H, W, channels)` by a factor to both sides, to at least 1 px; bicubic with antialiasing.
+
+    >>> reduce(np.zeros((8, 6, 3), np.uint8), 0.5).shape
+    (4, 3, 3)
+    """
     if scale == 1:
         return pixels
     height, width, channels = pixels.shape
@@ -92,7 +114,7 @@ def reduced(pixels, scale):
     return np.asarray(picture.resize(size, Image.Resampling.BICUBIC)).reshape(size[1], size[0], channels)
 
 
-def _of_folder(path, fault):
+def _read_folder(path, fault):
     for number, file in enumerate(find_images(path)):
         try:
             yield number, read_rgb(file)
@@ -100,9 +122,11 @@ def _of_folder(path, fault):
             fault("unreadable", error)
 
 
-def _of_video(path, fault):
+def _read_video(path, fault):
+    if not path.is_file():
+        raise BadImage(f"{path}: is a pipe, a socket or a device; a video file is required")
     av = pyav(path)
-    number, whole = -1, True  # until a frame is damaged: those up to the next key frame are made from it
+    number, whole = -1, True  # False from a damaged frame to the next key frame: frames between depend on it
     try:
         with av.open(str(path.absolute())) as container:
             stream = main_video(path, container)
@@ -120,34 +144,41 @@ def _of_video(path, fault):
 
 
 def sharpness(image):
-    """How much of the finest contrast of a picture a blur of 9 px would take away: about 0.75 is sharp, 0.5 blurred.
+    """Returns the share of the finest contrast that a blur of 9 px would remove: 0.75 is sharp, 0.5 blurred.
 
     Args:
         image: uint8 `(H, W, 3)`.
 
     Returns:
-        float in [0, 1], that of the direction, across or down, in which it is less; 0 for a flat picture.
+        float in [0, 1], the smaller of the shares across and down; 0 for a flat picture.
 
     Reference:
         Crete et al., The Blur Effect: Perception and Estimation with a New No-Reference Perceptual Blur Metric,
         Human Vision and Electronic Imaging XII, 2007: this is 1 minus their measure.
+
+    >>> noise = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    >>> sharpness(noise) > 0.75, sharpness(np.zeros((32, 32, 3), np.uint8))
+    (True, 0.0)
     """
-    from scipy import ndimage  # restoring a photograph gets here by way of `video`, and can do without
 
     grey = image @ np.float32([0.299, 0.587, 0.114])
-    of_axes = []
+    shares = []
     for axis in (0, 1):
         steps = np.abs(np.diff(grey, axis=axis))
         after = np.abs(np.diff(ndimage.uniform_filter1d(grey, 9, axis=axis), axis=axis))
-        of_axes.append(float(np.maximum(steps - after, 0).sum() / max(steps.sum(), 1e-6)))
-    return min(of_axes)
+        shares.append(float(np.maximum(steps - after, 0).sum() / max(steps.sum(), 1e-6)))
+    return min(shares)
 
 
 def is_cut(first, second):
-    """Whether two frames of one size are of different scenes: neither their layout nor their colours fit.
+    """Returns True if two frames of one size differ in both layout and colours, as they do across a cut.
 
-    Frames of one scene that follow each other correlate by 0.89 and share 0.97 of their colours at least (1,121 frames
-    of 21 recordings); of frames across a cut the median is 0.2 and 0.5.
+    Consecutive frames of one scene correlate by at least 0.89 and share at least 0.97 of their colours (1,121 frames of
+    21 recordings). Across a cut, the medians are 0.2 and 0.5.
+
+    >>> dark, light = (np.full((32, 32, 3), value, np.uint8) for value in (20, 200))
+    >>> bool(is_cut(dark, light)), bool(is_cut(dark, dark))
+    (True, False)
     """
     layouts, colours = [], []
     for image in (first, second):
@@ -160,7 +191,12 @@ def is_cut(first, second):
 
 
 def is_still(first, second):
-    """Whether nothing moved between two frames of one size but their noise: seen in means over 8 x 8 px."""
+    """Returns True if two frames of one size differ by noise only. The means of 8 x 8 px are compared.
+
+    >>> dark, light = (np.full((32, 32, 3), value, np.uint8) for value in (20, 200))
+    >>> bool(is_still(dark, dark)), bool(is_still(dark, light))
+    (True, False)
+    """
     small = [
         np.asarray(Image.fromarray(image).reduce((min(8, image.shape[1]), min(8, image.shape[0]))), np.float32)
         for image in (first, second)

@@ -1,6 +1,6 @@
-"""What moves while the shutter is open: random courses of a camera, and the outline of something in front of it.
+"""Random trajectories of a camera during an exposure, and random outlines of an object in front of it.
 
-Everything random comes from the `numpy.random.Generator` that is passed in, so one seed gives one result.
+All random numbers come from the `numpy.random.Generator` that is passed in, so one seed gives one result.
 
 Reference:
     Kupyn et al., DeblurGAN: Blind Motion Deblurring Using Conditional Adversarial Networks, arXiv 1711.07064,
@@ -16,19 +16,19 @@ from deblur_gan.blur.ranges import require
 
 
 def random_trajectory(rng, length=60.0, shake=0.001, steps=2000):
-    """Draws the path of a shaking camera: a Markov process of constant speed.
+    """Draws the trajectory of a shaking camera: a Markov process of constant speed.
 
-    The velocity starts in a uniform direction. At each step it is disturbed by Gaussian shake, pulled back towards
-    where the path began (inertia), now and then thrown around (a big, impulsive shake: the finger on the button), and
-    then brought back to constant speed. How strong the three are is drawn once for each path: inertia from U(0, 0.7),
-    the probability of a big shake from U(0, 0.2), Gaussian shake from U(0, 10), each multiplied by `shake`. The paper
-    prints U(0, 0.7) for the last; that leaves paths almost without tremor, and Boracchi and Foi draw it from U(0, 10).
+    The velocity starts in a uniform direction. Each step adds Gaussian shake and a pull towards the start (inertia).
+    Rarely, a big impulsive shake, such as a finger on the button, reverses the velocity. The speed is then reset. The
+    three strengths are drawn once for each trajectory: inertia from U(0, 0.7), the probability of a big shake from
+    U(0, 0.2), Gaussian shake from U(0, 10), each multiplied by `shake`. The paper prints U(0, 0.7) for the last, which
+    hardly trembles; Boracchi and Foi use U(0, 10).
 
     Args:
         rng: `numpy.random.Generator`.
-        length: float, px, at least 0: the length of the path, that is the sum of its `steps - 1` equal steps. Paths
-            bend, so a kernel is narrower than this: a third of it in the middle of the distribution.
-        shake: float, at least 0, how much the path bends: 0 is a straight line, 0.001 is the paper's value, 0.005
+        length: float, px, at least 0: the sum of the `steps - 1` equal steps. Trajectories bend, so a kernel is
+            narrower: a third of it in the median.
+        shake: float, at least 0, how much the trajectory bends: 0 is a straight line, 0.001 is the paper's value, 0.005
             gives knots.
         steps: int, at least 2, the number of positions.
 
@@ -39,8 +39,12 @@ def random_trajectory(rng, length=60.0, shake=0.001, steps=2000):
         ValueError: if an argument is out of its range.
 
     Reference:
-        Algorithm 1 of arXiv 1711.07064, with the inertial term of Boracchi and Foi 2012 (directed towards where the
-        particle was; the paper prints it as a factor of the Gaussian term).
+        Algorithm 1 of arXiv 1711.07064, with the inertial term of Boracchi and Foi 2012 (directed towards the former
+        position; the paper prints it as a factor of the Gaussian term).
+
+    >>> trajectory = random_trajectory(np.random.default_rng(0), length=30, steps=100)
+    >>> float(round(np.linalg.norm(np.diff(trajectory, axis=0), axis=1).sum(), 6))
+    30.0
     """
     require(length >= 0, "length", length, "at least 0")
     require(shake >= 0, "shake", shake, "at least 0")
@@ -54,20 +58,19 @@ def random_trajectory(rng, length=60.0, shake=0.001, steps=2000):
     pull = float(shake * inertia)
     stride = length / turns
 
-    # Each step needs the one before; plain complex numbers are several times faster here than arrays of one element.
+    # Each step needs the previous one; plain complex numbers are several times faster than arrays of one element.
     position = 0j
-    path = [position]
+    positions = [position]
     for thrown, trembled in zip(throw.tolist(), tremor.tolist(), strict=True):
         velocity = velocity * thrown + trembled - pull * position
         velocity /= abs(velocity)
         position += stride * velocity
-        path.append(position)
-    path = np.array(path)
-    return np.stack([path.real, path.imag], axis=-1)
+        positions.append(position)
+    return _as_xy(np.array(positions))
 
 
 def random_roll(rng, extent, shake=0.001, steps=2000):
-    """Draws how a shaking camera turns around its viewing axis: one coordinate of a `random_trajectory`, scaled.
+    """Draws the turn of a shaking camera around its viewing axis: one scaled coordinate of a `random_trajectory`.
 
     Args:
         rng: `numpy.random.Generator`.
@@ -80,22 +83,25 @@ def random_roll(rng, extent, shake=0.001, steps=2000):
 
     Raises:
         ValueError: if an argument is out of its range.
+
+    >>> round(float(np.ptp(random_roll(np.random.default_rng(0), extent=2))), 6)
+    2.0
     """
     require(extent >= 0, "extent", extent, "at least 0")
-    course = random_trajectory(rng, shake=shake, steps=steps)[:, 0]
-    return course * (extent / np.ptp(course))
+    angles = random_trajectory(rng, shake=shake, steps=steps)[:, 0]
+    return angles * (extent / np.ptp(angles))
 
 
-def handheld_path(rng, extent, bend=0.2, steps=500):
-    """Draws the path of a camera held still by hand, within one exposure: short, nearly straight, unevenly fast.
+def handheld_trajectory(rng, extent, bend=0.2, steps=500):
+    """Draws the trajectory of a camera held still by hand, in one exposure: short, nearly straight, of uneven speed.
 
-    A hand sways at a few hertz, so that within a thirtieth of a second it hardly turns: the path is a cubic Bezier
-    curve between two points in a uniform direction. The speed along it changes as `uneven_course` has it.
+    A hand sways at a few hertz, so it hardly turns in a thirtieth of a second. The trajectory is a cubic Bezier curve
+    between two points in a uniform direction; `uneven_progress` draws the speed along it.
 
     Args:
         rng: `numpy.random.Generator`.
-        extent: float, px, at least 0: the distance from the beginning of the path to its end.
-        bend: float, at least 0: how far the path may leave the straight line, as a part of `extent`.
+        extent: float, px, at least 0: the distance from the beginning to the end.
+        bend: float, at least 0: how far the trajectory may leave the straight line, as a part of `extent`.
         steps: int, at least 2, the number of positions.
 
     Returns:
@@ -103,19 +109,26 @@ def handheld_path(rng, extent, bend=0.2, steps=500):
 
     Raises:
         ValueError: if an argument is out of its range.
+
+    >>> start, *_, end = handheld_trajectory(np.random.default_rng(0), extent=12)
+    >>> float(round(np.linalg.norm(end - start), 6))
+    12.0
     """
     require(extent >= 0, "extent", extent, "at least 0")
     require(bend >= 0, "bend", bend, "at least 0")
     direction = np.exp(2j * np.pi * rng.random())
     # The curve stays within three quarters of its inner control points' distance from the line.
     first, second = rng.uniform(-1, 1, 2) * bend * 4 / 3
-    t = uneven_course(rng, steps)
-    path = extent * direction * (t + 1j * 3 * t * (1 - t) * (first * (1 - t) + second * t))
-    return np.stack([path.real, path.imag], axis=-1)
+    t = uneven_progress(rng, steps)
+    return _as_xy(extent * direction * (t + 1j * 3 * t * (1 - t) * (first * (1 - t) + second * t)))
 
 
-def uneven_course(rng, steps=500):
-    """Draws how a movement gets from 0 to 1: never back, faster and slower, at a constant speed on average over draws.
+def _as_xy(positions):
+    return np.stack([positions.real, positions.imag], axis=-1)
+
+
+def uneven_progress(rng, steps=500):
+    """Draws the progress of a movement from 0 to 1: never back, at uneven speed, constant on average over many draws.
 
     Args:
         rng: `numpy.random.Generator`.
@@ -127,6 +140,10 @@ def uneven_course(rng, steps=500):
 
     Raises:
         ValueError: if `steps` is out of its range.
+
+    >>> progress = uneven_progress(np.random.default_rng(0), steps=10)
+    >>> float(progress[0]), float(progress[-1]), bool((np.diff(progress) >= 0).all())
+    (0.0, 1.0, True)
     """
     require(steps >= 2, "steps", steps, "at least 2")
     first, second = np.sort(rng.random(2))
@@ -135,17 +152,20 @@ def uneven_course(rng, steps=500):
 
 
 def random_outline(rng, height, width, rows=slice(None), columns=slice(None)):
-    """Draws the mask of something that stands in front of the rest of a picture: a polygon with a soft edge.
+    """Draws the mask of an object in front of the rest of a picture: a polygon with a soft edge.
 
-    It has 5 to 10 corners around a point anywhere in the picture, at 0.08 to 0.35 of the longer side from it.
+    The polygon has 5 to 10 corners around a point anywhere in the picture, at 0.08 to 0.35 of the longer side from it.
 
     Args:
         rng: `numpy.random.Generator`.
         height, width: int, px, of the picture.
-        rows, columns: slices, the part of the picture whose mask is wanted.
+        rows, columns: slices, the part of the picture to return the mask of.
 
     Returns:
-        float32 `(rows, columns)` in [0, 1], 1 where the thing is.
+        float32 `(rows, columns)` in [0, 1], 1 for the object.
+
+    >>> random_outline(np.random.default_rng(0), 60, 80, columns=slice(0, 40)).shape
+    (60, 40)
     """
     corners = int(rng.integers(5, 11))
     middle = complex(rng.uniform(0, width), rng.uniform(0, height))
@@ -154,9 +174,9 @@ def random_outline(rng, height, width, rows=slice(None), columns=slice(None)):
     softness = rng.uniform(0.7, 3.0)
     top, bottom, _ = rows.indices(height)
     left, right, _ = columns.indices(width)
-    margin = int(np.ceil(4 * softness))  # the soft edge of what lies beyond the part reaches into it
+    margin = int(np.ceil(4 * softness))  # soft edges reach into the part from outside
     canvas = Image.new("L", (right - left + 2 * margin, bottom - top + 2 * margin))
-    # Whole numbers, for Pillow rounds others differently on both sides of 0.
+    # Whole numbers, because Pillow rounds others differently on both sides of 0.
     corners = [(round(point.real) - left + margin, round(point.imag) - top + margin) for point in points]
     ImageDraw.Draw(canvas).polygon(corners, fill=255)
     soft = ndimage.gaussian_filter(np.asarray(canvas, np.float32) / 255, softness, mode="nearest")

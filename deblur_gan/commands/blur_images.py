@@ -5,8 +5,8 @@ from pathlib import Path
 
 import click
 
-from deblur_gan.blur.camera import KINDS
-from deblur_gan.commands.range_options import knob_options
+from deblur_gan.blur.ranges import KINDS
+from deblur_gan.commands.range_options import range_options
 
 
 @click.command()
@@ -20,10 +20,10 @@ from deblur_gan.commands.range_options import knob_options
     "--output_dir",
     type=click.Path(path_type=Path, file_okay=False),
     required=True,
-    help="Folder that gets A/ (blurred) and B/ (sharp), as PNG.",
+    help="Folder to write A/ (blurred) and B/ (sharp) to, as PNG.",
 )
 @click.option("--n_per_image", type=click.IntRange(1), default=1, show_default=True, help="Pairs from each photograph.")
-@click.option("--crop", type=click.IntRange(1), help="Keep so many px square of each photograph, anywhere in it.")
+@click.option("--crop", type=click.IntRange(1), help="Keep a square of this many px, anywhere in a photograph.")
 @click.option(
     "--scale",
     type=click.FloatRange(0, 1, min_open=True),
@@ -31,53 +31,55 @@ from deblur_gan.commands.range_options import knob_options
     show_default=True,
     help="Reduce the photographs by this factor first.",
 )
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="The same seed, the same bytes.")
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="The same seed gives the same bytes."
+)
 @click.option(
     "--kind",
     type=click.Choice(list(KINDS)),
     default="handheld",
     show_default=True,
-    help="Defaults of the flags below: those of a camera in the hand, for photographs of about 640 px, or the paper's.",
+    help="Defaults of the flags below: for a camera in the hand and photographs of about 640 px, or the paper's.",
 )
-@knob_options(
+@range_options(
     {
-        "length": "Length in px of a path that wanders as in the paper. It bends: kernels are about a third as wide.",
-        "extent": "Where that is not drawn: px from the beginning to the end of the path of a hand.",
-        "long_extent": "Takes the place of --extent where it is drawn.",
-        "bend": "How far the path of a hand may leave the straight line, as a part of its extent.",
-        "tremor": "Length in px of a wandering path on top of the path of a hand.",
+        "length": "Length in px of a wandering trajectory as in the paper. It bends: kernels are a third as wide.",
+        "extent": "If --length is not drawn: px from the beginning to the end of a hand's trajectory.",
+        "long_extent": "Replaces --extent if it is drawn.",
+        "bend": "How far a hand's trajectory may leave the straight line, as a part of its extent.",
+        "tremor": "Length in px of a wandering trajectory that is added to a hand's.",
         "rotation": "Turn of the camera during the exposure in degrees.",
-        "zoom": "Growth of the picture during the exposure, as a part of its size. none for both is several times "
-        "faster: one kernel for the whole picture.",
-        "moving": "Extent in px of the motion that something in front has of its own.",
-        "lights": "How much more light than white holds comes from what is white; it is clipped after the blur.",
-        "exposures": "Moments at which the path is seen, as in averaged frames of a video; else all of it.",
-        "gamma": "Blur (value / 255) ** gamma, which is close to light at 2.2; 1 blurs the values as they are.",
+        "zoom": "Growth of the picture during the exposure, as a part of its size. none for --rotation and --zoom is "
+        "several times faster: one kernel for the whole picture.",
+        "moving": "Extent in px of the motion of an object in front.",
+        "lights": "Light from white areas, as a multiple of white; it is clipped after the blur.",
+        "exposures": "Number of moments, as in averaged frames of a video; none is a continuous exposure.",
+        "gamma": "Blur (value / 255) ** gamma, which is close to light at 2.2; 1 blurs the values.",
         "noise_sigma": "Standard deviation of the noise in grey levels of 255.",
-        "jpeg": "Quality of a JPEG file that the blurred picture goes through.",
+        "jpeg": "Quality of a JPEG file that the blurred picture is saved to.",
     },
     *KINDS.values(),
 )
 @click.option(
     "--mask_dir",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="Folder of masks named as the photographs, white where something moves of its own; else outlines are drawn.",
+    help="Folder of masks with the names of the photographs, white for an object that moves; default: random outlines.",
 )
-@click.option("--save_kernels", is_flag=True, help="Write kernels/ too, as 16-bit PNG: the kernel of the path.")
+@click.option("--save_kernels", is_flag=True, help="Also write kernels/, as 16-bit PNG.")
 @click.option(
     "--n_workers",
     type=click.IntRange(1),
     default=os.cpu_count,
     show_default="the processor's cores",
-    help="Photographs that are worked on at the same time.",
+    help="Threads.",
 )
 def blur_images(**options):
     """Makes pairs of blurred and sharp photographs from sharp ones, by random motion of the camera.
 
-    LOW:HIGH is a range from which a value is drawn uniformly for each pair; a number is always that number.
-    LOW:HIGH@SHARE is drawn from in that share of the pairs, and off in the others; none is off.
+    RANGE is LOW:HIGH, from which a value is drawn uniformly for each pair, or a number. LOW:HIGH@SHARE is drawn from in
+    that share of the pairs, and off in the others; none is off.
 
-    The exit code is 0 if every photograph was blurred, 1 if one was not, 2 if the command line makes no sense.
+    The exit code is 0 if every photograph was blurred, 1 if one was not, 2 if the command line is wrong.
     """
     from deblur_gan.blur.make_pairs import blur_folder
     from deblur_gan.files import printable

@@ -8,19 +8,29 @@ import click
 
 from deblur_gan.blur.exposure import average_frames
 from deblur_gan.blur.optical_flow import random_flow_blur
-from deblur_gan.commands.range_options import knob_options
+from deblur_gan.commands.range_options import range_options
 
 
 def defaults(function):
+    """Returns the default of each parameter of a function.
+
+    >>> defaults(average_frames)["gamma"]
+    2.2
+    """
     return {name: parameter.default for name, parameter in inspect.signature(function).parameters.items()}
 
 
-def odd_range(ctx, param, value):
+def read_frames_range(ctx, param, value):
+    """Reads the value of --frames.
+
+    >>> read_frames_range(None, None, "7:13"), read_frames_range(None, None, "7")
+    ((7, 13), (7, 7))
+    """
     if value is None:
         return None
     low, colon, high = value.partition(":")
     if not (low.isdigit() and (high if colon else low).isdigit()):
-        raise click.BadParameter(f"{value!r} is neither a number nor LOW:HIGH", ctx, param)
+        raise click.BadParameter(f"{value!r} is no range; write a number or LOW:HIGH", ctx, param)
     return int(low), int(high if colon else low)
 
 
@@ -30,23 +40,24 @@ def odd_range(ctx, param, value):
     "--output_dir",
     type=click.Path(path_type=Path, file_okay=False),
     required=True,
-    help="Folder that gets A/ (blurred) and B/ (sharp), as PNG named <scene>_<frame>.",
+    help="Folder to write A/ (blurred) and B/ (sharp) to, as <scene>_<frame>.png.",
 )
 @click.option(
     "--frames",
-    callback=odd_range,
-    help="LOW:HIGH or a number: average so many frames, an odd number, for recordings of 120 frames a second and more. "
+    callback=read_frames_range,
+    metavar="RANGE",
+    help="LOW:HIGH or a number: average an odd number of frames, for recordings of 120 frames a second or more. "
     "Without it, single frames are blurred along their optical flow.",
 )
 @click.option("--n_per_frame", type=click.IntRange(1), default=1, show_default=True, help="Pairs from each frame.")
-@click.option("--every", type=click.IntRange(1), default=1, show_default=True, help="Use one frame of so many.")
-@click.option("--crop", type=click.IntRange(1), help="Keep so many px square of each frame, anywhere in it.")
+@click.option("--every", type=click.IntRange(1), metavar="N", default=1, show_default=True, help="Use one of N frames.")
+@click.option("--crop", type=click.IntRange(1), help="Keep a square of this many px, anywhere in a frame.")
 @click.option(
     "--scale",
     type=click.FloatRange(0, 1, min_open=True),
     default=1.0,
     show_default=True,
-    help="Reduce the frames by this factor first. The defaults are right for frames of 640 to 850 px.",
+    help="Reduce the frames by this factor first. The defaults fit frames of 640 to 850 px.",
 )
 @click.option(
     "--min_sharpness",
@@ -55,16 +66,18 @@ def odd_range(ctx, param, value):
     show_default=True,
     help="Leave out frames that are less sharp; sharp ones have 0.65 to 0.8.",
 )
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="The same seed, the same bytes.")
-@knob_options(
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="The same seed gives the same bytes."
+)
+@range_options(
     {
-        "length": "Px that the motion from frame to frame is brought to. Not with --frames.",
-        "long_length": "Takes the place of --length where it is drawn. Not with --frames.",
-        "bend": "How far the camera leaves its straight way, as a part of the length. Not with --frames.",
-        "lights": "How much more light than white holds comes from what is white; it is clipped after the blur.",
-        "gamma": "Blur (value / 255) ** gamma, which is close to light at 2.2; 1 blurs the values as they are.",
+        "length": "Px that the motion between two frames is scaled to. Not with --frames.",
+        "long_length": "Replaces --length if it is drawn. Not with --frames.",
+        "bend": "How far the camera leaves the straight line, as a part of the length. Not with --frames.",
+        "lights": "Light from white areas, as a multiple of white; it is clipped after the blur.",
+        "gamma": "Blur (value / 255) ** gamma, which is close to light at 2.2; 1 blurs the values.",
         "noise_sigma": "Standard deviation of the noise in grey levels of 255.",
-        "jpeg": "Quality of a JPEG file that the blurred picture goes through.",
+        "jpeg": "Quality of a JPEG file that the blurred picture is saved to.",
     },
     defaults(random_flow_blur),
 )
@@ -73,20 +86,19 @@ def odd_range(ctx, param, value):
     type=click.IntRange(1),
     default=os.cpu_count,
     show_default="the processor's cores",
-    help="Frames that are worked on at the same time.",
+    help="Threads.",
 )
 def blur_recordings(sources, output_dir, frames, **options):
     """Makes pairs of blurred and sharp photographs from SOURCES: video files, folders of frames, or folders of such.
 
     Without --frames, a frame is blurred along its optical flow to the next: for 24 to 60 frames a second. It is left
-    out if it is blurred already, if nothing moves, at a scene cut, and where the flow is not reliable.
+    out if it is blurred already, if nothing moves, at a scene cut, and if the flow is unreliable.
 
-    LOW:HIGH is a range from which a value is drawn uniformly for each pair; a number is always that number.
-    LOW:HIGH@SHARE is drawn from in that share of the pairs, and off in the others; none is off. With --frames, gamma
-    is 2.2 and lights, noise and jpeg are off by default.
+    RANGE is LOW:HIGH, from which a value is drawn uniformly for each pair, or a number. LOW:HIGH@SHARE is drawn from in
+    that share of the pairs, and off in the others; none is off. With --frames, the default of gamma is 2.2, and that of
+    lights, noise and jpeg is none.
 
-    The exit code is 0 if every recording gave pairs and none had a fault, 1 if not, 2 if the command line makes no
-    sense.
+    The exit code is 0 if every recording gave pairs and none had a fault, 1 if not, 2 if the command line is wrong.
     """
     from deblur_gan.blur import make_pairs
     from deblur_gan.files import printable

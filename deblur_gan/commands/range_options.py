@@ -1,14 +1,18 @@
-"""Ranges of random values as flags of a command."""
+"""Flags of a command that accept ranges of random values."""
 
 import math
 
 import click
 
 
-class KnobType(click.ParamType):
-    """A knob as a flag has it: a number, LOW:HIGH, either with @SHARE behind it, or none."""
+class RangeType(click.ParamType):
+    """Reads a range from a flag: a number, LOW:HIGH, either of them with @SHARE appended, or none.
 
-    name = "knob"
+    >>> RangeType().convert("1:2@0.5", None, None), RangeType().convert("none", None, None)
+    ((1.0, 2.0, 0.5), (0.0, 0.0, 0.0))
+    """
+
+    name = "range"
 
     def convert(self, value, param, ctx):
         if not isinstance(value, str):
@@ -18,35 +22,38 @@ class KnobType(click.ParamType):
         bounds, at, share = value.partition("@")
         low, colon, high = bounds.partition(":")
         try:
-            knob = float(low), float(high if colon else low), float(share if at else 1)
+            low, high, share = float(low), float(high if colon else low), float(share if at else 1)
         except ValueError:
-            self.fail(f"{value!r} is neither a number nor LOW:HIGH, with or without @SHARE, nor none", param, ctx)
-        if not 0 <= knob[0] <= knob[1] < math.inf:
-            self.fail(f"{value!r} does not go up from at least 0", param, ctx)
-        if not 0 <= knob[2] <= 1:
-            self.fail(f"the share of {value!r} is not between 0 and 1", param, ctx)
-        return knob if colon or at else knob[0]
+            self.fail(f"{value!r} is no range; write a number, LOW:HIGH, either with @SHARE, or none", param, ctx)
+        if not 0 <= low <= high < math.inf:
+            self.fail(f"{value!r} must go up from at least 0", param, ctx)
+        if not 0 <= share <= 1:
+            self.fail(f"the share of {value!r} must be between 0 and 1", param, ctx)
+        return (low, high, share) if colon or at else low
 
 
-def knob_options(knobs, *defaults):
-    """Flags of a command for knobs: a decorator. The value is None where the flag is not given.
+def range_options(texts, *defaults):
+    """Returns a decorator that adds a flag for each range to a command. A flag that is not given is None.
 
     Args:
-        knobs: dict from names to help texts.
-        *defaults: dicts from names to knobs that the help says are the defaults; a name that is missing is off.
+        texts: dict from names to help texts.
+        *defaults: dicts from names to ranges, which the help lists as the defaults; a missing name is "none".
+
+    >>> len(range_options({"bend": "How far it bends."}, {"bend": (0, 1)})(click.Command("draw")).params)
+    1
     """
 
     def decorate(command):
-        for name, text in reversed(knobs.items()):
-            default = " or ".join(dict.fromkeys(_shown(of.get(name)) for of in defaults))
-            command = click.option(f"--{name}", type=KnobType(), help=f"{text}  [default: {default}]")(command)
+        for name, text in reversed(texts.items()):
+            default = " or ".join(dict.fromkeys(_as_text(of.get(name)) for of in defaults))
+            command = click.option(f"--{name}", type=RangeType(), help=f"{text}  [default: {default}]")(command)
         return command
 
     return decorate
 
 
-def _shown(knob):
-    if knob is None:
+def _as_text(limits):
+    if limits is None:
         return "none"
-    low, high, share = (*knob, 1.0)[:3] if isinstance(knob, (tuple, list)) else (knob, knob, 1.0)
+    low, high, share = (*limits, 1.0)[:3] if isinstance(limits, tuple | list) else (limits, limits, 1.0)
     return (f"{low:g}" if low == high else f"{low:g}:{high:g}") + ("" if share == 1 else f"@{share:g}")

@@ -1,4 +1,4 @@
-"""`deblur-gan samples`: makes a small data set to try things with."""
+"""`deblur-gan samples`: makes a small data set for first tries."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from deblur_gan.commands import home
     type=click.Path(path_type=Path, file_okay=False),
     default=lambda: home() / "images",
     show_default="images/ of a clone, or of the current folder",
-    help="Folder that gets train/ and test/, each with A/ (blurred) and B/ (sharp), and real/ (blurred by a hand).",
+    help="Folder to write train/ and test/ to, each with A/ (blurred) and B/ (sharp), and real/ (real motion blur).",
 )
 def samples(output_dir):
     """Makes a small data set from photographs that come with scikit-image, blurred by random camera shake.

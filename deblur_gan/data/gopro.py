@@ -1,4 +1,4 @@
-"""Lays out the GoPro data set as folders of pairs."""
+"""Converts the GoPro data set to folders of pairs."""
 
 import os
 import shutil
@@ -11,44 +11,53 @@ from deblur_gan.files import whole_file
 
 
 def organize_gopro(dir_in, dir_out, blur="blur", show_progress=False):
-    """Lays out the GoPro tree `{train,test}/<sequence>/{blur,blur_gamma,sharp}/` as `{train,test}/{A,B}/`.
+    """Links the files of the GoPro tree `{train,test}/<sequence>/{blur,blur_gamma,sharp}/` to `{train,test}/{A,B}/`.
 
-    A file becomes `<sequence>_<frame>.png`, in `A/` if blurred and in `B/` if sharp. It is a hard link where the file
-    system allows it (no space is taken), else a copy. Files that are there already are passed over, so an interrupted
-    call is simply repeated.
+    A file becomes `<sequence>_<frame>.png`, in `A/` if blurred and in `B/` if sharp. It is a hard link if the file
+    system allows one (which takes no space), else a copy. Existing files are skipped, so an interrupted call can be
+    repeated.
 
     Args:
         dir_in: str or Path, the unpacked `GOPRO_Large`.
-        dir_out: str or Path, made where it is missing.
+        dir_out: str or Path, made if missing.
         blur: "blur" or "blur_gamma", which blurred frames to take.
         show_progress: bool, a progress bar on stderr.
 
     Returns:
-        dict of the number of pairs in "train" and "test", those that `dir_in` has.
+        dict of the number of pairs in "train" and "test", if `dir_in` has them.
 
     Raises:
         NotADirectoryError: if `dir_in` is not such a tree.
         FileNotFoundError: if a frame has no counterpart; nothing is written then.
-        FileExistsError: if another file stands where one is to be written; it is left alone.
+        FileExistsError: if a different file of that name exists; it is not changed.
+        OSError: if a frame is no regular file, or cannot be linked or copied.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for side in ("blur", "sharp"):
+    ...         Path(folder, "test", "GOPR1", side).mkdir(parents=True)
+    ...         Path(folder, "test", "GOPR1", side, "000001.png").touch()
+    ...     organize_gopro(folder, Path(folder, "images"))
+    {'test': 1}
     """
     dir_in, dir_out = Path(dir_in), Path(dir_out)
     parts = [part for part in ("train", "test") if (dir_in / part).is_dir()]
     if not parts:
-        raise NotADirectoryError(f"{dir_in}: holds neither train/ nor test/; the unpacked GOPRO_Large is required")
+        raise NotADirectoryError(f"{dir_in}: contains neither train/ nor test/; the unpacked GOPRO_Large is required")
     found = {}
     for part in parts:
         found[part], unmatched = find_pairs(dir_in / part, blur)
         if unmatched:
             raise FileNotFoundError(
-                f"{unmatched[0]}: has no counterpart, as {len(unmatched)} files of {dir_in / part}; "
-                "is it completely unpacked?"
+                f"{unmatched[0]}: has no counterpart, like {len(unmatched) - 1} other files of {dir_in / part}; "
+                "unpack the data set again"
             )
     links = []
     for part, pairs in found.items():
         for pair in pairs:
             prefix = f"{pair.sequence}_" if pair.sequence else ""
             for letter, source in (("A", pair.blurred), ("B", pair.sharp)):
-                links.append((source, dir_out / part / letter / f"{prefix}{source.name}"))
+                links.append((source, dir_out / part / letter / f"{prefix}{pair.name}{source.suffix}"))
     for folder in {target.parent for _, target in links}:
         folder.mkdir(parents=True, exist_ok=True)
     for source, target in tqdm(links, desc="organizing", unit=" files", disable=not show_progress, leave=False):
@@ -57,11 +66,13 @@ def organize_gopro(dir_in, dir_out, blur="blur", show_progress=False):
 
 
 def _link_or_copy(source, target):
-    source = Path(os.path.realpath(source, strict=True))  # a data set may itself be made of links, relative ones too
+    source = Path(os.path.realpath(source, strict=True))  # the data set may consist of links, also of relative ones
+    if not source.is_file():
+        raise OSError(f"{source}: is a pipe, a socket or a device; an image file is required")
     if target.exists():
-        there, wanted = target.stat(), source.stat()
-        if (there.st_size, there.st_mtime_ns) != (wanted.st_size, wanted.st_mtime_ns):
-            raise FileExistsError(f"{target}: another file than {source} stands there; move it away first")
+        found, wanted = target.stat(), source.stat()
+        if (found.st_size, found.st_mtime_ns) != (wanted.st_size, wanted.st_mtime_ns):
+            raise FileExistsError(f"{target}: is another file than {source}; move it away first")
         return
     try:
         os.link(source, target)

@@ -1,5 +1,6 @@
-"""Pairs of blurred and sharp photographs: found by name, checked, set aside, laid out anew."""
+"""Finds pairs of blurred and sharp photographs by name, and checks them."""
 
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -10,15 +11,22 @@ from tqdm import tqdm
 from deblur_gan.files import printable
 from deblur_gan.images.photographs import BadImage, find_images, read_rgb
 
+# Words in the names of blurred and of sharp files and folders.
+_WORDS = {"blurred": "blur|blurred|blur_gamma|blur_jpeg|input", "sharp": "sharp|gt|target"}
+_AFFIX = re.compile("^({0})_|_({0})$".format("|".join(_WORDS.values())))
+
 
 class Pair(NamedTuple):
     """A blurred photograph and its sharp counterpart.
 
     Attributes:
-        name: str, the file name without extension that both share.
-        sequence: str, the folder of a GoPro tree it belongs to; "" elsewhere.
+        name: str, the file name that both share, without extension and without words such as `_blur`.
+        sequence: str, the folder of a data set of sequences that the pair belongs to; "" elsewhere.
         blurred: Path.
         sharp: Path.
+
+    >>> Pair("1", "", Path("A/1.png"), Path("B/1.png")).name
+    '1'
     """
 
     name: str
@@ -30,50 +38,95 @@ class Pair(NamedTuple):
 def find_pairs(data_dir, blur="blur"):
     """Pairs blurred and sharp files by name, never by position: a missing file must not shift the rest.
 
-    Three layouts are read in place: `A/` (blurred) and `B/` (sharp); `blur/` and `sharp/`; the GoPro tree
-    `<sequence>/{blur,blur_gamma,sharp}/`.
+    Accepted layouts:
+
+    - two folders: `A/` and `B/`; `blur/` and `sharp/` or `gt/`; `input/` and `target/`; `<name>_blur/` and
+      `<name>_sharp/` (REDS). Both contain files, or both contain folders of files with the same names;
+    - a folder of sequences, each with `blur/` and `sharp/` (GoPro) or `gt/` (RealBlur);
+    - one folder with `<name>_blur.*` and `<name>_sharp.*`;
+    - a text file with a blurred and a sharp path in each line, in any order, relative to its folder (RealBlur's lists).
+
+    Words such as `_blur` and `gt_` in file names are ignored, so that `blur_1.png` matches `gt_1.png`.
 
     Args:
-        data_dir: str or Path, the folder that holds them.
-        blur: "blur" or "blur_gamma", which blurred folder of a GoPro tree (or of `blur/` and `sharp/`).
-            With `A/` and `B/` there is nothing to choose: "blur".
+        data_dir: str or Path, a folder or a text file.
+        blur: "blur" or "blur_gamma", which blurred folder to read if there is more than one, as in GoPro.
 
     Returns:
         `(pairs, unmatched)`: list of `Pair`, sorted by sequence and name, and sorted list of the Paths that have no
         counterpart or share their name with another file of their folder.
 
     Raises:
-        NotADirectoryError: if `data_dir` is not a folder, or none of the layouts, or has no `blur`.
+        NotADirectoryError: if `data_dir` does not exist or has none of the layouts with this `blur`.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for name in ("1_blur.png", "1_sharp.png", "2_blur.png"):
+    ...         Path(folder, name).touch()
+    ...     pairs, unmatched = find_pairs(folder)
+    >>> [pair.name for pair in pairs], [path.name for path in unmatched]
+    (['1'], ['2_blur.png'])
     """
     data_dir = Path(data_dir)
+    if data_dir.is_file():
+        return _read_list(data_dir), []
     if not data_dir.is_dir():
-        raise NotADirectoryError(f"{data_dir}: no such folder")
-    if (data_dir / "A").is_dir() and (data_dir / "B").is_dir():
-        if blur != "blur":
-            raise NotADirectoryError(f"{data_dir}: holds A/ and B/, of one blur; {blur} requires {blur}/ and sharp/")
-        return _match("", data_dir / "A", data_dir / "B")
-    if (data_dir / blur).is_dir() and (data_dir / "sharp").is_dir():
-        return _match("", data_dir / blur, data_dir / "sharp")
-    sequences = sorted(
-        folder for folder in data_dir.iterdir() if (folder / blur).is_dir() and (folder / "sharp").is_dir()
+        raise NotADirectoryError(f"{data_dir}: no such folder; name a folder or a list of pairs")
+
+    names = sorted(path.name for path in data_dir.iterdir() if path.is_dir())
+    prefixes = [name.removesuffix("_sharp") for name in names if name.endswith("_sharp")]
+    sides = [(blur, "sharp"), (blur, "gt"), *((f"{prefix}_{blur}", f"{prefix}_sharp") for prefix in prefixes)]
+    if blur == "blur":
+        sides += [("A", "B"), ("input", "target"), *((f"{prefix}_blur_jpeg", f"{prefix}_sharp") for prefix in prefixes)]
+    for blurred, sharp in sides:
+        if blurred in names and sharp in names:
+            return _match_folders("", data_dir / blurred, data_dir / sharp)
+    sequences = [
+        (name, data_dir / name / blur, data_dir / name / sharp)
+        for name in names
+        for sharp in ("sharp", "gt")
+        if (data_dir / name / blur).is_dir() and (data_dir / name / sharp).is_dir()
+    ]
+    if sequences:
+        return _concatenate(_match_folders(*sequence) for sequence in sequences)
+    files = find_images(data_dir)
+    blurred, sharp = ([file for file in files if file.stem.endswith(word)] for word in (f"_{blur}", "_sharp"))
+    if blurred and sharp:
+        return _match("", blurred, sharp)
+    if blur != "blur":
+        raise NotADirectoryError(f"{data_dir}: no pairs found; {blur} requires {blur}/ and sharp/, also in sequences")
+    raise NotADirectoryError(
+        f"{data_dir}: no pairs found; accepted are A/ and B/, blur/ and sharp/ or gt/ (also in folders of sequences), "
+        "input/ and target/, X_blur and X_sharp (folders or files), a text file with two paths in each line"
     )
-    if not sequences:
-        raise NotADirectoryError(
-            f"{data_dir}: holds neither A/ and B/, nor {blur}/ and sharp/, nor folders with {blur}/ and sharp/ in them"
-        )
-    pairs, unmatched = [], []
-    for folder in sequences:
-        found, left_over = _match(folder.name, folder / blur, folder / "sharp")
-        pairs += found
-        unmatched += left_over
-    return pairs, unmatched
 
 
-def _match(sequence, blurred_dir, sharp_dir):
-    blurred, sharp = _by_name(blurred_dir), _by_name(sharp_dir)
+def _match_folders(sequence, blurred_dir, sharp_dir):
+    """Pairs the files of two folders, or of the folders in them if the first contains no files."""
+    blurred, sharp = find_images(blurred_dir), find_images(sharp_dir)
+    if blurred or sequence:
+        return _match(sequence, blurred, sharp)
+    names = sorted({path.name for side in (blurred_dir, sharp_dir) for path in side.iterdir() if path.is_dir()})
+    return _concatenate(
+        _match(name, *(find_images(side / name) if (side / name).is_dir() else [] for side in (blurred_dir, sharp_dir)))
+        for name in names
+    )
+
+
+def _concatenate(found):
+    found = list(found)
+    return [pair for pairs, _ in found for pair in pairs], [path for _, unmatched in found for path in unmatched]
+
+
+def _match(sequence, blurred, sharp):
+    shared = {path.stem for path in blurred} & {path.stem for path in sharp}
+    by_name = {}
+    for side, paths in enumerate((blurred, sharp)):
+        for path in paths:
+            name = path.stem if path.stem in shared else _AFFIX.sub("", path.stem)
+            by_name.setdefault(name, ([], []))[side].append(path)
     pairs, unmatched = [], []
-    for name in sorted(blurred.keys() | sharp.keys()):
-        of_blurred, of_sharp = blurred.get(name, []), sharp.get(name, [])
+    for name, (of_blurred, of_sharp) in sorted(by_name.items()):
         if len(of_blurred) == len(of_sharp) == 1:
             pairs.append(Pair(name, sequence, of_blurred[0], of_sharp[0]))
         else:
@@ -81,35 +134,58 @@ def _match(sequence, blurred_dir, sharp_dir):
     return pairs, sorted(unmatched)
 
 
-def _by_name(folder):
-    files = {}
-    for path in find_images(folder):
-        files.setdefault(path.stem, []).append(path)
-    return files
+def _read_list(file):
+    """Reads the pairs of a text file, in the order of its lines."""
+    pairs = []
+    with open(file, encoding="utf-8-sig", errors="surrogateescape") as lines:
+        for number, line in enumerate(lines, 1):
+            paths = [Path(name) for name in (line.strip().split("\t") if "\t" in line else line.split())[:2]]
+            hints = [(_side(path.parent.name), _side(path.parent.parent.name), _side(path.stem)) for path in paths]
+            by_side = {next(filter(None, hint), None): path for hint, path in zip(hints, paths, strict=True)}
+            if by_side.keys() == {"blurred", "sharp"}:
+                blurred, sharp = by_side["blurred"], by_side["sharp"]
+                sequence = (blurred.parent.parent if _side(blurred.parent.name) else blurred.parent).name
+                pairs.append(Pair(_AFFIX.sub("", blurred.stem), sequence, file.parent / blurred, file.parent / sharp))
+            elif paths:
+                raise NotADirectoryError(
+                    f"{file}: line {number} is no pair of paths; one must have blur, input or A in the name of its "
+                    "folder or file, the other sharp, gt, target or B"
+                )
+    return pairs
+
+
+def _side(name):
+    """Returns "blurred" or "sharp" if the name of a file or folder shows it, else None."""
+    for side, letter in (("blurred", "A"), ("sharp", "B")):
+        if name == letter or re.search(f"(^|_)({_WORDS[side]})(_|$)", name):
+            return side
+    return None
 
 
 def check_pairs(pairs, unmatched=(), n_workers=4, show_progress=False):
-    """Reads every file once and says what would spoil training.
+    """Reads every file once and returns what would spoil training.
 
     Args:
         pairs: list of `Pair`.
         unmatched: list of Path without a counterpart, as `find_pairs` returns it.
-        n_workers: int, files that are decoded at a time.
+        n_workers: int, threads.
         show_progress: bool, a progress bar on stderr.
 
     Returns:
-        list of str, one line for each problem, naming its files: no counterpart, not readable, unequal sizes, or
-        blurred and sharp the same picture.
+        list of str, one line for each problem: no counterpart, not readable, unequal sizes, or blurred and sharp equal.
+
+    >>> check_pairs([], [Path("A/1.png")])
+    ['A/1.png: no single counterpart of this name; it cannot be paired']
     """
     problems = [f"{path}: no single counterpart of this name; it cannot be paired" for path in unmatched]
     with ThreadPoolExecutor(n_workers) as pool:
-        found = pool.map(_problem, pairs)
+        found = pool.map(_find_problems, pairs)
         for problem in tqdm(found, total=len(pairs), desc="checking pairs", disable=not show_progress, leave=False):
             problems += problem
     return [printable(problem) for problem in problems]
 
 
-def _problem(pair):
+def _find_problems(pair):
     pixels, problems = [], []
     for path in (pair.blurred, pair.sharp):
         try:

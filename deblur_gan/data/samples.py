@@ -7,11 +7,10 @@ import numpy as np
 import skimage
 
 from deblur_gan.blur.camera import random_blur
-from deblur_gan.blur.make_pairs import planes, write_pair
+from deblur_gan.blur.make_pairs import drop_grey_copies, write_pair
 from deblur_gan.images.photographs import read_photograph, write_photograph
 
-# Photographs inside scikit-image's wheel, and what of each is taken: left, top, right, bottom. Nothing is downloaded.
-# No photograph is in both parts.
+# Photographs in scikit-image's wheel, and the part of each: left, top, right, bottom. The two parts share none.
 _SAMPLES = {
     "train": {
         "astronaut_face": ("astronaut.png", (64, 0, 384, 288)),
@@ -37,28 +36,32 @@ _SAMPLES = {
 def write_sample_images(output_dir):
     """Makes a small data set from photographs that come with scikit-image; nothing is downloaded.
 
-    `output_dir/{train,test}/{A,B}/`: 10 and 4 pairs of blurred and sharp photographs, no photograph in both. And
-    `output_dir/real/clock_motion.png`, a really motion-blurred photograph, of which there is no sharp version. Always
-    the same bytes.
+    It contains `output_dir/{train,test}/{A,B}/`, 10 and 4 pairs of different photographs, and
+    `output_dir/real/clock_motion.png`, a photograph with real motion blur and without a sharp version. The bytes are
+    always the same.
 
     Args:
-        output_dir: str or Path; made where missing.
+        output_dir: str or Path; made if missing.
 
     Returns:
         `(n_train, n_test)`, the numbers of pairs.
 
     Raises:
-        FileExistsError: if `output_dir/{train,test}` hold other files: samples are not mixed into a data set.
-            Nothing is written then.
-        BadImage: if the installed scikit-image has come without one of the photographs.
+        FileExistsError: if `output_dir/{train,test}` contain other files. Nothing is written then.
+        BadImage: if the installed scikit-image lacks one of the photographs.
         OSError: if a file cannot be written.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_sample_images(folder)
+    (10, 4)
     """
     output_dir = Path(output_dir)
     for part, samples in _SAMPLES.items():
         ours = {output_dir / part / side / f"{name}.png" for side in ("A", "B") for name in samples}
         for path in (output_dir / part).rglob("*"):
             if path.is_file() and path not in ours and not path.name.startswith("."):
-                raise FileExistsError(f"{path}: is not a sample image; samples are not mixed with other files")
+                raise FileExistsError(f"{path}: is not a sample image; choose a folder without other images")
     photographs = Path(skimage.__file__).parent / "data"
     for part, samples in _SAMPLES.items():
         for side in ("A", "B"):
@@ -67,7 +70,7 @@ def write_sample_images(output_dir):
             photograph = read_photograph(photographs / file_name)
             crop = replace(photograph, pixels=photograph.pixels[top:bottom, left:right])
             rng = np.random.default_rng(int.from_bytes(name.encode(), "big"))
-            sharp = planes(crop)
+            sharp = drop_grey_copies(crop)
             write_pair(output_dir / part, name, random_blur(sharp, rng, length=(10.0, 40.0))[0], sharp)
     (output_dir / "real").mkdir(exist_ok=True)
     write_photograph(output_dir / "real" / "clock_motion.png", read_photograph(photographs / "clock_motion.png"))

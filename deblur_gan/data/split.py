@@ -4,24 +4,31 @@ import numpy as np
 
 
 def set_aside(pairs, seed, share=0.1):
-    """Splits off a few pairs to validate with, by scene, so that no neighbouring frame is trained on.
+    """Splits off whole scenes to validate with, so that no neighbouring frame is trained on.
 
-    A scene is a sequence of a GoPro tree, or, elsewhere, the files whose names differ only in the digits behind the
-    last underscore. Scenes of more than a quarter of all pairs are not given away; where there are no others, single
-    pairs are set aside.
+    A scene is a sequence of a GoPro tree, or the files whose names differ only in the digits after the last underscore.
+    Scenes of more than a quarter of all pairs are kept for training; if all scenes are that large, the smallest one is
+    set aside. If all pairs are of one scene, single pairs are set aside, which are close to pairs that are trained on.
 
     Args:
         pairs: list of `Pair`.
-        seed: int, decides which.
-        share: float, about how much of the pairs to set aside; at least one pair is, of two or more.
+        seed: int.
+        share: float, about the share of the pairs to set aside; of two or more pairs, at least one.
 
     Returns:
         `(training, validation)`: two lists of `Pair` in the order of `pairs`.
+
+    >>> from deblur_gan.data.pairs import Pair
+    >>> training, validation = set_aside([Pair(f"{scene}_{i}", "", None, None) for scene in "ab" for i in "12"], seed=0)
+    >>> len(training), len(validation), len({scene_of(pair) for pair in validation})
+    (2, 2, 1)
     """
     scenes = {}
     for pair in pairs:
-        scenes.setdefault(_scene(pair), []).append(pair)
-    candidates = [scene for scene in scenes.values() if len(scene) <= len(pairs) / 4] or [[pair] for pair in pairs]
+        scenes.setdefault(scene_of(pair), []).append(pair)
+    candidates = [scene for scene in scenes.values() if len(scene) <= len(pairs) / 4]
+    if not candidates:
+        candidates = [min(scenes.values(), key=len)] if len(scenes) > 1 else [[pair] for pair in pairs]
     wanted = min(max(1, round(share * len(pairs))), len(pairs) - 1)
     validation = set()
     for number in np.random.default_rng(seed).permutation(len(candidates)):
@@ -31,11 +38,21 @@ def set_aside(pairs, seed, share=0.1):
     return [pair for pair in pairs if pair not in validation], [pair for pair in pairs if pair in validation]
 
 
-def _scene(pair):
+def scene_of(pair):
+    """Returns the scene of a `Pair`: its sequence, or its name without the digits after the last underscore.
+
+    >>> from deblur_gan.data.pairs import Pair
+    >>> scene_of(Pair("walk_000012", "", None, None))
+    'walk'
+    """
     stem, underscore, number = pair.name.rpartition("_")
     return pair.sequence or (stem if underscore and number.isdigit() else pair.name)
 
 
 def evenly(items, n):
-    """`n` of the items, evenly spread; all if there are fewer."""
+    """Returns `n` of the items, evenly spread; all if there are fewer.
+
+    >>> evenly("abcdefg", 3)
+    ['a', 'd', 'g']
+    """
     return [items[i] for i in np.linspace(0, len(items) - 1, min(n, len(items))).round().astype(int)]

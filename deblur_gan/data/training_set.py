@@ -1,4 +1,4 @@
-"""What is trained on: crops of pairs and of photographs blurred on the fly, in batches, each a function of the seed."""
+"""Batches of blurred and sharp crops to train on: crops of pairs, and of photographs that are blurred on the fly."""
 
 import functools
 import hashlib
@@ -21,46 +21,54 @@ from deblur_gan.images.pixels import from_uint8
 class TrainingSet:
     """An endless stream of batches of blurred and sharp crops, every sample a function of seed, epoch and index.
 
-    All pairs (and all photographs) are seen once in a new random order before any is seen again, also across epochs.
-    Where there are both, two of three samples are photographs blurred on the fly, as for the best model of the paper.
-    With `shares` the same holds for each source: it gives its share of the samples, evenly among those of the others.
+    Pairs and photographs are two sources; with both, two of three samples are photographs that are blurred on the fly,
+    as for the paper's best model. `shares` defines other sources. Each source gives its share of the samples, evenly
+    spread among those of the other sources. Each item of a source is drawn once, in a new random order, before any is
+    drawn again, also across epochs.
 
-    Images are reduced by `scale` on reading, bicubic with antialiasing, but never below the crop; smaller ones are
-    enlarged until the crop fits. Photographs that are blurred on the fly are not reduced. A crop falls anywhere with
-    equal chance and is mirrored in half of the samples, blurred and sharp alike; with `turn` it is also turned by a
-    random number of quarter turns.
+    A sample is made in this order: the images of a pair are resized by `scale`, bicubic with antialiasing, but never
+    below the crop (a photograph keeps its size, unless it is smaller than the crop); a crop is taken anywhere with
+    equal chance; a photograph is blurred; the crop is resized to `crop_size`; half of the samples are mirrored; with
+    `turn`, each is turned by a random number of quarter turns.
 
     Args:
         pairs: list of `Pair`, may be empty if there are photographs.
         photographs: list of Path of sharp images to blur on the fly.
-        blur: function that takes a photograph, uint8 `(H, W, 3)`, a `numpy.random.Generator` and a window
-            `(rows, columns)`, slices of the photograph, and returns the blurred uint8 of that window; None for
-            `blur.mixed_blur({"handheld": 1})`.
-        shares: list of `(share, n)`, int above 0: the next `n` of `pairs`, then of `photographs`, are a source that
-            gives `share` in the sum of all shares of the samples. None for one source of pairs, one of photographs.
+        blur: function of a photograph, uint8 `(H, W, 3)`, a `numpy.random.Generator` and a window `(rows, columns)`,
+            slices of the photograph. It returns the blurred uint8 of the window. None for
+            `camera.mixed_blur({"handheld": 1})`.
+        shares: list of `(share, n)`, int above 0: the next `n` of `pairs`, then of `photographs`, are a source, and
+            `share` divided by the sum of all shares is its part of the samples.
         batch_size: int, samples in a batch.
         crop_size: int, height and width of a sample in pixels.
         scale: float above 0, factor to both sides of the images of `pairs`.
-        working_scale: `(low, high)`, floats from 0.25 to 4. After the blur, a crop of `crop_size / factor` pixels is
-            resized to `crop_size`, bicubic with antialiasing, blurred and sharp alike. Each sample draws its factor
-            from this range. `restore` enlarges small photographs, and a generator learns so what it is shown there.
-        resize_or_crop: "crop", or "resize" to take the whole image squeezed into the size of the crop.
-        turn: bool, whether samples are turned.
+        working_scale: `(low, high)`, floats from 0.25 to 4. Each sample draws a factor from this range: a crop of
+            `crop_size / factor` pixels is resized to `crop_size`, bicubic with antialiasing, blurred and sharp alike.
+            `restore` enlarges small photographs, and a generator learns the look of enlarged ones.
+        resize_or_crop: "crop", or "resize" to squeeze the whole image into the size of the crop.
+        turn: bool, turn samples by quarter turns.
         seed: int.
-        steps_per_epoch: int, batches that make an epoch; None for each pair once (with the photographs it takes two
-            thirds of the epoch), or, without pairs, each photograph once; with `shares`, as many samples as there
-            are pairs and photographs.
-        cache: None, "memory" or a folder, which is made where it is missing: where decoded, reduced images are kept as
-            uint8. A file in it that is cut off or not an image is made anew.
+        steps_per_epoch: int, batches in an epoch; None for each pair once (with photographs, the pairs are a third of
+            the epoch) or, without pairs, each photograph once; with `shares`, as many samples as pairs and photographs.
+        cache: None, "memory" or a folder, which is made if missing: keeps decoded, resized images as uint8. A damaged
+            file in the folder is replaced.
         n_workers: int, threads that prepare batches ahead.
-        part: `(number, count)`, int: of every batch, `batches` and `batch` prepare the samples of part `number`, from 0
-            on, of `count` equal ones, for one of several processes that share every batch.
+        part: `(number, count)`, int: `batches` and `batch` return part `number`, from 0 on, of `count` equal parts of
+            every batch, for one of several processes that share every batch.
 
     Raises:
-        OSError: if the folder of `cache` cannot be made or written to, here and from whatever reads images. It has the
-            name of the file that cannot be written and the reason as `filename` and `strerror`.
+        OSError: if the folder of `cache` cannot be made or written to, here and in each method that reads images. Its
+            `filename` and `strerror` are the file and the reason.
 
     Reference: https://arxiv.org/abs/1711.07064, section 5
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "night.png")
+    ...     Image.new("RGB", (64, 48)).save(path)
+    ...     blurred, sharp = TrainingSet([], [path], batch_size=2, crop_size=32).batch(0)
+    >>> blurred.shape, sharp.shape
+    ((2, 32, 32, 3), (2, 32, 32, 3))
     """
 
     def __init__(
@@ -82,27 +90,27 @@ class TrainingSet:
         n_workers=4,
         part=(0, 1),
     ):
-        self.pairs = list(pairs)
-        self.photographs = list(photographs)
+        pairs, photographs = list(pairs), list(photographs)
+        n_samples = len(pairs) + len(photographs)
+        if shares is None:
+            n_samples = len(pairs) * (3 if photographs else 1) or len(photographs)
+            shares = [(share, n) for share, n in ((1, len(pairs)), (2, len(photographs))) if n]
+        self.sources, self.turns = _divide(pairs + photographs, shares)
         self.blur = blur or mixed_blur({"handheld": 1})
-        self._sources, self._turns = _sources(self.pairs + self.photographs, shares) if shares else (None, None)
         self.batch_size = batch_size
         self.crop_size = crop_size
         self.scale = scale
-        self.cropped_sides = math.ceil(crop_size / working_scale[1]), math.floor(crop_size / working_scale[0])
+        self.smallest, self.largest = math.ceil(crop_size / working_scale[1]), math.floor(crop_size / working_scale[0])
         self.resize_or_crop = resize_or_crop
         self.turn = turn
         self.seed = seed
+        self.steps_per_epoch = steps_per_epoch or max(1, n_samples // batch_size)
         self.cache = cache if cache in (None, "memory") else Path(cache)
         if isinstance(self.cache, Path):
             self.cache.mkdir(parents=True, exist_ok=True)
         self.n_workers = n_workers
         self.part = part
         self._in_memory = {}
-        n_samples = len(self.pairs) * (3 if self.photographs else 1) or len(self.photographs)
-        if shares:
-            n_samples = len(self.pairs) + len(self.photographs)
-        self.steps_per_epoch = steps_per_epoch or max(1, n_samples // batch_size)
 
     def batches(self, first=0, last=None):
         """Yields the batches `first` to `last - 1` of the run, in order, a few prepared ahead by threads.
@@ -127,44 +135,36 @@ class TrainingSet:
                 while ahead:
                     yield ahead.popleft().result()
             finally:
-                for future in ahead:
-                    future.cancel()
+                pool.shutdown(cancel_futures=True)
 
     def batch(self, step):
-        """Batch number `step` of the run, counted from 0 over all epochs; see `batches`."""
+        """Returns batch number `step` of the run, counted from 0 over all epochs, as `batches` yields it."""
         epoch, step = divmod(step, self.steps_per_epoch)
         number, count = self.part
         size = self.batch_size // count
         first = step * self.batch_size + number * size
-        samples = [self.sample(epoch, index) for index in range(first, first + size)]
-        blurred, sharp = zip(*samples, strict=True)
+        blurred, sharp = zip(*(self.sample(epoch, index) for index in range(first, first + size)), strict=True)
         return from_uint8(np.stack(blurred)), from_uint8(np.stack(sharp))
 
     def sample(self, epoch, index):
-        """One sample, always the same for the same seed, epoch and index.
+        """Returns one sample, always the same for the same seed, epoch and index.
 
         Returns:
             `(blurred, sharp)`: uint8 `(crop_size, crop_size, 3)`.
         """
-        number = epoch * self.steps_per_epoch * self.batch_size + index
         rng = np.random.default_rng((self.seed, epoch, index))
-        if self._sources:
-            cycle, place = divmod(number, len(self._turns))
-            source, turn = self._turns[place]
-            share, items = self._sources[source]
-            item = self._drawn(items, cycle * share + turn, source)
-            blurred, sharp = self._of_photograph(item, rng) if isinstance(item, Path) else self._of_pair(item, rng)
-        elif not self.photographs:
-            blurred, sharp = self._of_pair(self._drawn(self.pairs, number, "pairs"), rng)
-        elif not self.pairs:
-            blurred, sharp = self._of_photograph(self._drawn(self.photographs, number, "photographs"), rng)
-        elif number % 3 == 0:
-            blurred, sharp = self._of_pair(self._drawn(self.pairs, number // 3, "pairs"), rng)
+        item = self._draw_item(epoch * self.steps_per_epoch * self.batch_size + index)
+        if isinstance(item, Path):
+            whole = self._read_cached(item, 1)
+            window = self._random_window(whole.shape, rng)
+            blurred, sharp = self.blur(whole, rng, window), whole[window]
         else:
-            number -= number // 3 + 1
-            blurred, sharp = self._of_photograph(self._drawn(self.photographs, number, "photographs"), rng)
-        if sharp.shape[0] != self.crop_size:
-            blurred, sharp = (self._resized(image, (self.crop_size, self.crop_size)) for image in (blurred, sharp))
+            images = self.whole(item)
+            if images[0].shape != images[1].shape:
+                raise BadImage(f"{item.blurred}: not of the size of {item.sharp}; equal sizes are required")
+            window = self._random_window(images[1].shape, rng)
+            blurred, sharp = (image[window] for image in images)
+        blurred, sharp = (_resize(image, (self.crop_size, self.crop_size)) for image in (blurred, sharp))
         if rng.random() < 0.5:
             blurred, sharp = blurred[:, ::-1], sharp[:, ::-1]
         if self.turn:
@@ -173,102 +173,94 @@ class TrainingSet:
         return blurred, sharp
 
     def whole(self, pair):
-        """A pair as the networks are to see it, without a crop.
+        """Returns a pair without a crop, in the size that is trained on.
 
         Returns:
-            `(blurred, sharp)`: uint8 `(H, W, 3)`, reduced by `scale`, or squeezed for "resize".
+            `(blurred, sharp)`: uint8 `(H, W, 3)`, resized by `scale`, or squeezed for "resize".
         """
-        return self._pixels(pair.blurred, self.scale), self._pixels(pair.sharp, self.scale)
+        return self._read_cached(pair.blurred, self.scale), self._read_cached(pair.sharp, self.scale)
 
     def blurred_whole(self, path, number):
-        """A photograph and a blurred copy, always the same for the same seed and number, without a crop.
+        """Returns a photograph and a blurred copy without a crop, always the same for the same seed and number.
 
         Returns:
             `(blurred, sharp)`: uint8 `(H, W, 3)`.
         """
-        sharp = self._pixels(path, 1)
+        sharp = self._read_cached(path, 1)
         window = slice(0, sharp.shape[0]), slice(0, sharp.shape[1])
         return self.blur(sharp, np.random.default_rng((self.seed, 2, 0, number + 1)), window), sharp
 
-    def _drawn(self, items, number, kind):
-        """Item `number` of an endless list in which every stretch of `len(items)` holds each item once."""
-        stretch, place = divmod(number, len(items))
-        return items[_shuffled(self.seed, kind, stretch, len(items))[place]]
+    def _draw_item(self, number):
+        """Returns the pair or photograph of sample `number` of the run."""
+        cycle, place = divmod(number, len(self.turns))
+        source, turn = self.turns[place]
+        share, items = self.sources[source]
+        # The source is an endless list in which every stretch of `len(items)` contains each item once.
+        stretch, place = divmod(cycle * share + turn, len(items))
+        return items[_shuffled(self.seed, source, stretch, len(items))[place]]
 
-    def _of_pair(self, pair, rng):
-        blurred, sharp = self.whole(pair)
-        if blurred.shape != sharp.shape:
-            raise BadImage(f"{pair.blurred}: not of the size of {pair.sharp}")
-        window = self._window(sharp.shape, rng)
-        return blurred[window], sharp[window]
+    def _random_window(self, shape, rng):
+        side = self.smallest
+        if side != self.largest:
+            side = int(rng.integers(side, min(self.largest, *shape[:2]) + 1))
+        top, left = (int(rng.integers(0, length - side + 1)) for length in shape[:2])
+        return slice(top, top + side), slice(left, left + side)
 
-    def _of_photograph(self, path, rng):
-        sharp = self._pixels(path, 1)
-        window = self._window(sharp.shape, rng)
-        return self.blur(sharp, rng, window), sharp[window]
-
-    def _window(self, shape, rng):
-        smallest, largest = self.cropped_sides
-        cropped = smallest if smallest == largest else int(rng.integers(smallest, min(largest, *shape[:2]) + 1))
-        top, left = (int(rng.integers(0, side - cropped + 1)) for side in shape[:2])
-        return slice(top, top + cropped), slice(left, left + cropped)
-
-    def _pixels(self, path, scale):
-        """The pixels of a file in the size they are cropped from, from the cache where there is one."""
+    def _read_cached(self, path, scale):
+        """Returns the pixels of a file in the size that crops are taken from, from the cache if possible."""
         if self.cache is None:
-            return self._read_reduced(path, scale)
+            return self._read_resized(path, scale)
         if self.cache == "memory":
             key = path, scale
             if key not in self._in_memory:
-                self._in_memory[key] = self._read_reduced(path, scale)
+                self._in_memory[key] = self._read_resized(path, scale)
             return self._in_memory[key]
         try:
             status = path.stat()
         except OSError as error:
             raise BadImage(f"{path}: {error.strerror}") from None
-        size = self.crop_size, scale, self.resize_or_crop
-        key = repr((str(path.resolve()), status.st_size, status.st_mtime_ns, size))
+        # The file, and everything that `_read_resized` depends on.
+        file = str(path.resolve()), status.st_size, status.st_mtime_ns
+        key = repr((file, (scale, self.smallest, self.crop_size, self.resize_or_crop)))
         stored = self.cache / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npy"
-        pixels = self._mapped(stored)
+        pixels = self._read_stored(stored)
         if pixels is None:
-            pixels = self._read_reduced(path, scale)
+            pixels = self._read_resized(path, scale)
             _store(pixels, stored)
         return pixels
 
-    def _mapped(self, stored):
-        """The pixels in a file of the cache, read as they are needed; None where there are none that could be used."""
+    def _read_stored(self, stored):
+        """Maps the pixels in a file of the cache into memory; None if the file is missing or unusable."""
         try:
             pixels = np.lib.format.open_memmap(stored, mode="r")
-        except Exception:  # a damaged header raises whatever its parser does
+        except Exception:  # a damaged header raises whatever its parser raises
             return None
         fits = pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3
-        return pixels if fits and min(pixels.shape[:2]) >= self.cropped_sides[0] else None
+        return pixels if fits and min(pixels.shape[:2]) >= self.smallest else None
 
-    def _read_reduced(self, path, scale):
+    def _read_resized(self, path, scale):
         pixels = read_rgb(path)
         height, width = pixels.shape[:2]
-        if self.resize_or_crop == "resize":
-            size = self.crop_size, self.crop_size
-        else:
-            factor = max(scale, self.cropped_sides[0] / min(height, width))
-            size = round(width * factor), round(height * factor)
-        if size == (width, height):
-            return pixels
-        return self._resized(pixels, size)
-
-    @staticmethod
-    def _resized(pixels, size):
-        return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC))
+        factor = max(scale, self.smallest / min(height, width))
+        size = round(width * factor), round(height * factor)
+        return _resize(pixels, (self.crop_size, self.crop_size) if self.resize_or_crop == "resize" else size)
 
 
-def _sources(items, shares):
-    """Splits items into sources, and says whose turn it is.
+def _resize(pixels, size):
+    """Resizes uint8 `(H, W, 3)` to `(width, height)`, bicubic with antialiasing."""
+    if size == pixels.shape[1::-1]:
+        return pixels
+    return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC))
+
+
+def _divide(items, shares):
+    """Divides items into sources and plans whose turn it is.
 
     Returns:
         `(sources, turns)`: list of `(share, items)`; list of `(source, turn)`, one for each sample of a cycle in which
-        every source comes as often as its share says, evenly spread: its number, and how often it came before.
+        every source is drawn from `share` times, evenly spread: its number, and how often it was drawn from before.
     """
-    if sum(n for _, n in shares) != len(items) or min(min(pair) for pair in shares) < 1:
+    if not shares or sum(n for _, n in shares) != len(items) or min(min(pair) for pair in shares) < 1:
         raise ValueError(f"shares {shares}: numbers above 0 are required, and {len(items)} items in all")
     ends = itertools.accumulate(n for _, n in shares)
     sources = [(share, items[end - n : end]) for (share, n), end in zip(shares, ends, strict=True)]
@@ -288,8 +280,7 @@ def _store(pixels, path):
 
 
 @functools.lru_cache(maxsize=8)
-def _shuffled(seed, kind, stretch, n):
-    # A fourth number above 0 keeps this generator apart from those of the samples, which have three; those of
-    # `blurred_whole` have a 2 in the second place.
-    stream = 3 + kind if isinstance(kind, int) else ("pairs", "photographs").index(kind)
-    return np.random.default_rng((seed, stream, stretch, n)).permutation(n)
+def _shuffled(seed, source, stretch, n):
+    # Four numbers keep this generator apart from those of the samples, which have three; those of `blurred_whole` have
+    # a 2 in the second place.
+    return np.random.default_rng((seed, 3 + source, stretch, n)).permutation(n)

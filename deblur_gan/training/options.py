@@ -7,11 +7,10 @@ import os
 import types
 from dataclasses import dataclass
 
+from deblur_gan.blur.ranges import KINDS
+
 # The data where no other is named, as `deblur-gan samples` and `deblur-gan organize` lay it out.
 DATA_DIR = os.path.join("images", "train")
-
-# The kinds of blur in `blur.KINDS`, which cannot be asked without NumPy.
-KINDS_OF_BLUR = ("handheld", "paper")
 
 
 class BadOption(ValueError):
@@ -230,10 +229,10 @@ class Options:
                 weight = float(text)
             except ValueError:
                 weight = math.nan
-            if kind_of_blur not in KINDS_OF_BLUR or kind_of_blur in mixture or not 0 <= weight < math.inf:
+            if kind_of_blur not in KINDS or kind_of_blur in mixture or not 0 <= weight < math.inf:
                 raise BadOption(
                     f"--blur_mix {self.blur_mix!r}: must be KIND:WEIGHT,..., each kind once of "
-                    f"{', '.join(KINDS_OF_BLUR)}, with weights of at least 0; {part!r} is not"
+                    f"{', '.join(KINDS)}, with weights of at least 0; {part!r} is not"
                 )
             mixture[kind_of_blur] = weight
         if not 0 < sum(mixture.values()) < math.inf:

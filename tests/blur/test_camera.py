@@ -7,18 +7,16 @@ from PIL import Image
 from scipy import ndimage
 from skimage.registration import phase_cross_correlation
 
-from deblur_gan.blur.camera import (
-    HANDHELD,
-    KINDS,
-    blur_image,
-    blur_image_with_roll,
-    mixed_blur,
-    motion_kernel,
-    random_blur,
-)
+from deblur_gan.blur.camera import blur_image, blur_image_with_roll, mixed_blur, motion_kernel, random_blur
 from deblur_gan.blur.exposure import average_frames, blend_moving, blur_light, develop, time_weights, to_light
-from deblur_gan.blur.ranges import draw
-from deblur_gan.blur.trajectories import handheld_path, random_outline, random_roll, random_trajectory, uneven_course
+from deblur_gan.blur.ranges import KINDS, draw
+from deblur_gan.blur.trajectories import (
+    handheld_trajectory,
+    random_outline,
+    random_roll,
+    random_trajectory,
+    uneven_progress,
+)
 from deblur_gan.images.photographs import read_rgb
 
 SEEDS = range(200)
@@ -271,7 +269,7 @@ def test_random_blur_depends_on_the_generator_alone_and_stays_in_its_ranges(phot
 @pytest.mark.parametrize("bend", [0.0, 0.2, 1.0])
 def test_the_path_of_a_hand_ends_where_it_should_and_stays_near_the_straight_line(bend):
     for seed in range(100):
-        path = handheld_path(np.random.default_rng(seed), 12.0, bend) @ [1, 1j]
+        path = handheld_trajectory(np.random.default_rng(seed), 12.0, bend) @ [1, 1j]
         assert path[0] == 0
         assert abs(path[-1]) == pytest.approx(12)
         beside = (path * path[-1].conjugate()).imag / 12
@@ -279,7 +277,7 @@ def test_the_path_of_a_hand_ends_where_it_should_and_stays_near_the_straight_lin
 
 
 def test_a_hand_goes_in_all_directions_and_bends_to_both_sides():
-    paths = [handheld_path(np.random.default_rng(seed), 1.0, 0.5) @ [1, 1j] for seed in range(2000)]
+    paths = [handheld_trajectory(np.random.default_rng(seed), 1.0, 0.5) @ [1, 1j] for seed in range(2000)]
     quadrants = np.bincount([2 * (path[-1].real > 0) + (path[-1].imag > 0) for path in paths], minlength=4)
     assert np.abs(quadrants - 500).max() < 5 * np.sqrt(375)
     sides = np.array([np.mean((path * path[-1].conjugate()).imag) for path in paths])
@@ -288,7 +286,7 @@ def test_a_hand_goes_in_all_directions_and_bends_to_both_sides():
 
 
 def test_a_course_never_goes_back_and_its_mean_over_draws_is_steady():
-    courses = np.array([uneven_course(np.random.default_rng(seed), 50) for seed in range(2000)])
+    courses = np.array([uneven_progress(np.random.default_rng(seed), 50) for seed in range(2000)])
     assert (courses[:, 0] == 0).all() and courses[:, -1] == pytest.approx(np.ones(2000))
     assert np.diff(courses).min() > -1e-12
     error = np.abs(courses.mean(axis=0) - np.linspace(0, 1, 50))
@@ -296,7 +294,7 @@ def test_a_course_never_goes_back_and_its_mean_over_draws_is_steady():
     assert courses[:, 25].std() > 0.1  # uneven
 
 
-def test_a_knob_is_drawn_in_its_share_and_range():
+def test_a_range_is_drawn_in_its_share_and_range():
     rng = np.random.default_rng(0)
     values = [draw(rng, "noise", (2, 4, 0.25)) for _ in range(4000)]
     drawn = [value for value in values if value is not None]
@@ -309,7 +307,7 @@ def test_a_knob_is_drawn_in_its_share_and_range():
 def test_turn_and_zoom_around_any_point_is_the_average_of_moved_pictures(photograph):
     image = to_light(photograph[:96, :128], 1.0)
     rng = np.random.default_rng(2)
-    path, twist = handheld_path(rng, 9.0, steps=120), uneven_course(rng, 120)
+    path, twist = handheld_trajectory(rng, 9.0, steps=120), uneven_progress(rng, 120)
     weights, growth, centre = time_weights(120), complex(0.06, np.radians(5)), (20.5, 110.0)
     blurred = blur_light(image, path, weights, twist, growth, centre)
 
@@ -386,8 +384,8 @@ def test_light_beyond_white_is_clipped_after_the_blur():
 
 def test_exposures_are_points_along_the_path(photograph):
     def kernel(exposures, extent):
-        knobs = {"extent": extent, "bend": None, "exposures": exposures}
-        return random_blur(photograph[:32, :32], np.random.default_rng(4), None, None, None, None, 1.0, **knobs)[1]
+        ranges = {"extent": extent, "bend": None, "exposures": exposures}
+        return random_blur(photograph[:32, :32], np.random.default_rng(4), None, None, None, None, 1.0, **ranges)[1]
 
     assert np.count_nonzero(kernel(5, 12.0)) <= 4 * 5 < np.count_nonzero(kernel(None, 12.0))
     assert np.count_nonzero(kernel(5, 36.0)) > 4 * 5  # more of them, so that none is further than 3 px from the next
@@ -412,13 +410,13 @@ def test_averaged_frames_are_averaged_as_light(photograph):
         assert np.array_equal(average_frames(frames, None, window, gamma), averaged[window])
 
 
-QUIET = {**HANDHELD, "noise_sigma": None, "jpeg": None, "lights": None}
+QUIET = {**KINDS["handheld"], "noise_sigma": None, "jpeg": None, "lights": None}
 
 
 def test_a_hand_moves_nothing_and_keeps_the_brightness(photograph):
     for seed in range(20):
-        knobs = {**QUIET, "moving": None, "gamma": 1.0, "long_extent": None}
-        blurred, kernel = random_blur(photograph, np.random.default_rng(seed), **knobs)
+        ranges = {**QUIET, "moving": None, "gamma": 1.0, "long_extent": None}
+        blurred, kernel = random_blur(photograph, np.random.default_rng(seed), **ranges)
         assert kernel.sum() == pytest.approx(1)
         assert displacement(photograph, blurred) < 1
         np.testing.assert_allclose(blurred.mean(axis=(0, 1)), photograph.mean(axis=(0, 1)), atol=2)
@@ -434,7 +432,8 @@ def test_every_motion_of_a_hand_is_drawn(monkeypatch):
     monkeypatch.setattr("deblur_gan.blur.camera.blur_light", spy)
     image = np.zeros((60, 100, 3), np.uint8)
     for seed in range(300):
-        random_blur(image, np.random.default_rng(seed), **{**HANDHELD, "moving": None, "length": None, "tremor": None})
+        ranges = {**KINDS["handheld"], "moving": None, "length": None, "tremor": None}
+        random_blur(image, np.random.default_rng(seed), **ranges)
     ends, _, growths, centres = map(np.array, zip(*drawn, strict=True))
     extents = np.linalg.norm(ends, axis=1)
     assert abs(np.sum(extents > 20) - 300 * 0.15) < 5 * np.sqrt(300 * 0.15 * 0.85) and 35 < extents.max() <= 40
@@ -447,8 +446,8 @@ def test_every_motion_of_a_hand_is_drawn(monkeypatch):
 
     drawn.clear()
     for tremor in (None, 8):
-        knobs = {"extent": 0, "tremor": tremor, "bend": None}
-        random_blur(image, np.random.default_rng(0), None, None, None, None, 1.0, **knobs)
+        ranges = {"extent": 0, "tremor": tremor, "bend": None}
+        random_blur(image, np.random.default_rng(0), None, None, None, None, 1.0, **ranges)
     (_, at_rest, _, _), (_, trembling, _, _) = drawn
     assert at_rest == 0 < trembling <= 8
 
@@ -456,19 +455,19 @@ def test_every_motion_of_a_hand_is_drawn(monkeypatch):
 def test_a_window_is_that_part_of_the_whole(photograph):
     window = slice(40, 120), slice(100, 180)
     for seed in range(30):
-        for knobs in (QUIET, {**QUIET, "rotation": None, "zoom": None}):
-            whole, _ = random_blur(photograph, np.random.default_rng(seed), **knobs)
-            part, _ = random_blur(photograph, np.random.default_rng(seed), window=window, **knobs)
+        for ranges in (QUIET, {**QUIET, "rotation": None, "zoom": None}):
+            whole, _ = random_blur(photograph, np.random.default_rng(seed), **ranges)
+            part, _ = random_blur(photograph, np.random.default_rng(seed), window=window, **ranges)
             error = np.abs(whole[window].astype(int) - part)
-            assert error.max() <= (1 if knobs["zoom"] is None else 16)
-            assert error.mean() < (0.1 if knobs["zoom"] is None else 0.75)
+            assert error.max() <= (1 if ranges["zoom"] is None else 16)
+            assert error.mean() < (0.1 if ranges["zoom"] is None else 0.75)
 
 
 def test_a_given_mask_is_what_moves(photograph):
     mask = np.zeros(photograph.shape[:2], np.float32)
     mask[60:120, 60:150] = 1
-    knobs = {"extent": 0.0, "bend": None, "moving": 15.0}
-    blurred, _ = random_blur(photograph, np.random.default_rng(1), None, None, None, None, 2.2, mask=mask, **knobs)
+    ranges = {"extent": 0.0, "bend": None, "moving": 15.0}
+    blurred, _ = random_blur(photograph, np.random.default_rng(1), None, None, None, None, 2.2, mask=mask, **ranges)
     changed = np.abs(blurred.astype(int) - photograph).max(axis=-1) > 2
     assert changed[60:120, 60:150].mean() > 0.5
     assert not changed[:44].any() and not changed[136:].any() and not changed[:, :44].any()
@@ -476,13 +475,13 @@ def test_a_given_mask_is_what_moves(photograph):
 
 def test_a_mixture_draws_its_kinds_by_weight(photograph):
     image = photograph[:64, :64]
-    for kind, knobs in KINDS.items():
+    for kind, ranges in KINDS.items():
         only = mixed_blur({kind: 2.0, **{other: 0.0 for other in KINDS if other != kind}})
         first = only(image, np.random.default_rng(5))
         assert first.shape == image.shape and first.dtype == np.uint8
         rng = np.random.default_rng(5)
         rng.random()  # which kind
-        assert np.array_equal(first, random_blur(image, rng, **knobs)[0])
+        assert np.array_equal(first, random_blur(image, rng, **ranges)[0])
     both = mixed_blur({"handheld": 1, "paper": 3})
     window = slice(8, 40), slice(8, 40)
     assert both(image, np.random.default_rng(0), window).shape == (32, 32, 3)
@@ -516,9 +515,9 @@ def test_a_mixture_draws_its_kinds_by_weight(photograph):
         (lambda rng, image: random_blur(image, rng, jpeg=(80, 90, 1.5)), "the share of jpeg is 1.5"),
         (lambda rng, image: random_blur(image, rng, jpeg=101), "jpeg is 101"),
         (lambda rng, image: random_blur(image, rng, lights=0.5), "lights is 0.5"),
-        (lambda rng, image: handheld_path(rng, -1), "extent is -1"),
-        (lambda rng, image: handheld_path(rng, 1, bend=-1), "bend is -1"),
-        (lambda rng, image: uneven_course(rng, 1), "steps is 1"),
+        (lambda rng, image: handheld_trajectory(rng, -1), "extent is -1"),
+        (lambda rng, image: handheld_trajectory(rng, 1, bend=-1), "bend is -1"),
+        (lambda rng, image: uneven_progress(rng, 1), "steps is 1"),
     ],
 )
 def test_an_argument_out_of_range_is_named(call, message):

@@ -12,9 +12,10 @@ from conftest import ROOT, blur, photograph, save
 from PIL import Image
 from test_recordings import write_video
 
-from deblur_gan.blur.camera import KINDS, blur_image
+from deblur_gan.blur.camera import blur_image
 from deblur_gan.blur.make_pairs import blur_folder, blur_recordings
 from deblur_gan.blur.optical_flow import random_flow_blur
+from deblur_gan.blur.ranges import KINDS
 from deblur_gan.blur.recordings import sharpness
 from deblur_gan.data.pairs import find_pairs
 from deblur_gan.data.samples import write_sample_images
@@ -133,14 +134,14 @@ def test_what_cannot_be_done_is_said_before_anything_is_written(sharp_dir, tmp_p
     (sharp_dir / "1.bmp").write_bytes((sharp_dir / "1.png").read_bytes())
     with pytest.raises(ValueError, match="1.png: would be written to the same file as 1.bmp"):
         blur_folder(sharp_dir, output_dir)
-    with pytest.raises(ValueError, match="holds no photographs"):
+    with pytest.raises(ValueError, match="contains no photographs"):
         blur_folder(tmp_path, output_dir)
     assert not output_dir.exists()
 
     before = contents(tmp_path)
     (tmp_path / "B").symlink_to(sharp_dir)
     (sharp_dir / "1.bmp").unlink()
-    with pytest.raises(ValueError, match="B is where the photographs come from"):
+    with pytest.raises(ValueError, match="its folder B is also read from"):
         blur_folder(sharp_dir, tmp_path)
     assert {path for path in contents(tmp_path)} == {path for path in before if path.name != "1.bmp"}
 
@@ -221,14 +222,14 @@ def test_masks_say_what_moves_and_those_that_do_not_match_are_named(sharp_dir, t
     mask[:, 25:] = 255
     for name, pixels in (("0", mask), ("1", mask), ("other", mask)):
         Image.fromarray(pixels).save(masks / f"{name}.png")
-    knobs = {"length": None, "extent": 0, "long_extent": None, "tremor": None, "rotation": None, "zoom": None}
-    knobs |= {"moving": 6, "lights": None, "noise_sigma": None, "jpeg": None, "gamma": 1}
-    n_pairs, failures = blur_folder(sharp_dir, tmp_path / "pairs", mask_dir=masks, **knobs)
+    ranges = {"length": None, "extent": 0, "long_extent": None, "tremor": None, "rotation": None, "zoom": None}
+    ranges |= {"moving": 6, "lights": None, "noise_sigma": None, "jpeg": None, "gamma": 1}
+    n_pairs, failures = blur_folder(sharp_dir, tmp_path / "pairs", mask_dir=masks, **ranges)
     assert n_pairs == 2
     lines = sorted(map(str, failures))
     assert "1.png: is 40x30, but" in lines[0] and "1.png is 33x21; one size is required" in lines[0]
     assert lines[1:] == [f"{masks / 'other.png'}: no photograph has its name"]
-    blur_folder(sharp_dir, tmp_path / "half", mask_dir=masks, scale=0.5, **knobs)
+    blur_folder(sharp_dir, tmp_path / "half", mask_dir=masks, scale=0.5, **ranges)
     assert [read_rgb(path).shape[:2] for path in find_images(tmp_path / "half" / "B")] == [(15, 20), (30, 12)]
     changed = (read_rgb(tmp_path / "pairs" / "A" / "0.png") != read_rgb(sharp_dir / "0.png")).any(axis=-1)
     assert changed[:, 32:].mean() > 0.9 and not changed[:, :18].any()
@@ -346,13 +347,13 @@ def test_no_pair_is_made_across_a_change_of_size(tmp_path, frames, numbers):
 def test_every_pair_of_a_recording_has_a_generator_of_its_own(tmp_path, monkeypatch):
     drawn = []
 
-    def spy(group, rng, window=None, **knobs):
+    def spy(group, rng, window=None, **ranges):
         drawn.append(rng.random())
         return group[0][window or ...]
 
     monkeypatch.setattr("deblur_gan.blur.make_pairs.average_frames", spy)
     blur_recordings([recording(tmp_path / "walk", 12)], tmp_path / "pairs", (3, 3), n_per_frame=5, **OF_FLOW)
-    assert len(set(drawn[2:])) == len(drawn[2:]) == 20  # the first two check the knobs
+    assert len(set(drawn[2:])) == len(drawn[2:]) == 20  # the first two check the ranges
 
 
 def test_a_part_that_is_blurred_already_is_drawn_again(tmp_path):
@@ -410,7 +411,7 @@ def test_what_cannot_be_done_with_recordings_is_said_before_anything_is_written(
     with pytest.raises(FileNotFoundError, match="missing"):
         blur_recordings([tmp_path / "missing"], tmp_path / "pairs", (3, 3))
     recording(tmp_path / "B", 3)
-    with pytest.raises(ValueError, match="its folder B is where the frames come from"):
+    with pytest.raises(ValueError, match="its folder B is also read from"):
         blur_recordings([tmp_path / "B"], tmp_path, (3, 3))
     assert not (tmp_path / "pairs").exists() and not (tmp_path / "A").exists()
     for arguments, named in ((["--frames", "x"], "--frames"), (["--frames", "3", "--bend", "1"], "--bend")):
@@ -449,21 +450,21 @@ def command(script):
     return runpy.run_path(str(SCRIPTS / script))[Path(script).stem]
 
 
-def test_the_script_has_a_flag_for_each_knob_and_its_help_says_the_defaults():
+def test_the_script_has_a_flag_for_each_range_and_its_help_says_the_defaults():
     script = command("blur_images.py")
     flags = {parameter.name: parameter for parameter in script.params}
-    for name in {name for knobs in KINDS.values() for name in knobs}:
+    for name in {name for ranges in KINDS.values() for name in ranges}:
         assert name in flags
     assert "[default: 0.5:20 or none]" in flags["extent"].help
     assert "[default: 5:60@0.2 or 5:60]" in flags["length"].help
     convert = flags["extent"].type
     assert convert("1:2@0.5") == (1, 2, 0.5) and convert("3") == 3 and convert("none") == (0, 0, 0)
     flow_flags = {parameter.name for parameter in command("blur_recordings.py").params}
-    knobs = list(inspect.signature(random_flow_blur).parameters)[4:]
-    assert flow_flags >= set(knobs) and len(knobs) == 7
+    ranges = list(inspect.signature(random_flow_blur).parameters)[4:]
+    assert flow_flags >= set(ranges) and len(ranges) == 7
 
 
-def test_without_any_knob_a_photograph_stays_as_it_is(sharp_dir, tmp_path):
+def test_without_any_range_a_photograph_stays_as_it_is(sharp_dir, tmp_path):
     off = [text for name in KINDS["handheld"] for text in (f"--{name}", "none")]
     done = CliRunner().invoke(
         command("blur_images.py"), ["--input_dir", str(sharp_dir), "--output_dir", str(tmp_path / "same"), *off]

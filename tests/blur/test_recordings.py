@@ -63,7 +63,7 @@ def test_scenes_are_files_and_folders_and_named_after_both(tmp_path):
     assert names == ["trip-clip", "trip-day1", "trip-day2", "walk"]
     assert find_scenes(tmp_path / "walk") == [("walk", tmp_path / "walk")]
     assert find_scenes(tmp_path / "trip" / "clip.MP4") == [("clip", tmp_path / "trip" / "clip.MP4")]
-    with pytest.raises(ValueError, match="empty: holds neither frames nor videos"):
+    with pytest.raises(ValueError, match="empty: contains neither frames nor videos"):
         find_scenes(tmp_path / "empty")
     with pytest.raises(FileNotFoundError, match="missing: no such file"):
         find_scenes(tmp_path / "missing")

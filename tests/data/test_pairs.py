@@ -1,4 +1,4 @@
-"""Pairs on disk: found by name, checked, set aside, laid out; what does not fit is named and nothing else touched."""
+"""Pairs on disk are found by name, checked, set aside and laid out; errors name the file and touch no other."""
 
 import errno
 import os
@@ -49,15 +49,88 @@ def test_two_files_of_one_name_are_nobodys_pair(tmp_path):
 
 
 def test_a_folder_of_something_else_is_named(tmp_path):
-    with pytest.raises(NotADirectoryError, match="holds neither A/ and B/"):
-        find_pairs(tmp_path)
+    for touched in ("photo.jpg", "A/1.png", "train/blur/1.png", "val/A/1.png", "val/B/1.png"):
+        touch(tmp_path, touched)
+        with pytest.raises(
+            NotADirectoryError, match="no pairs found; accepted are A/ and B/, blur/ and sharp/"
+        ) as caught:
+            find_pairs(tmp_path)
+        assert len(str(caught.value)) - len(str(tmp_path)) < 220
     with pytest.raises(NotADirectoryError, match="no such folder"):
         find_pairs(Path("nowhere"))
+
+
+def names_of(pairs):
+    return [(pair.sequence, pair.name, pair.blurred.name, pair.sharp.name) for pair in pairs]
+
+
+def test_common_layouts_are_accepted(tmp_path):
+    """Those of Restormer and NAFNet, RealBlur, REDS, and names in one folder; a file without a counterpart is named."""
+    layouts = {
+        "restormer": ("input/1.png", "target/1.png", "input/2.png"),
+        "realblur": ("scene1/blur/blur_1.png", "scene1/gt/gt_1.png", "scene2/gt/gt_2.png", "scene2/blur/blur_7.png"),
+        "reds": ("train_blur/000/01.png", "train_sharp/000/01.png", "train_sharp/001/01.png"),
+        "reds_jpeg": ("val_blur_jpeg/000/01.jpg", "val_sharp/000/01.png", "val_sharp/000/02.png"),
+        "one_folder": ("1_blur.png", "1_sharp.jpg", "2_blur.png", "readme.txt"),
+        "suffixes": ("blur/1_blur.png", "sharp/1_sharp.png", "blur/2_blur.png"),
+    }
+    for layout, files in layouts.items():
+        touch(tmp_path / layout, *files)
+    found = {layout: find_pairs(tmp_path / layout) for layout in layouts}
+    assert {layout: names_of(pairs) for layout, (pairs, _) in found.items()} == {
+        "restormer": [("", "1", "1.png", "1.png")],
+        "realblur": [("scene1", "1", "blur_1.png", "gt_1.png")],
+        "reds": [("000", "01", "01.png", "01.png")],
+        "reds_jpeg": [("000", "01", "01.jpg", "01.png")],
+        "one_folder": [("", "1", "1_blur.png", "1_sharp.jpg")],
+        "suffixes": [("", "1", "1_blur.png", "1_sharp.png")],
+    }
+    unmatched = {
+        layout: [str(path.relative_to(tmp_path / layout)) for path in paths] for layout, (_, paths) in found.items()
+    }
+    assert unmatched == {
+        "restormer": ["input/2.png"],
+        "realblur": ["scene2/blur/blur_7.png", "scene2/gt/gt_2.png"],
+        "reds": ["train_sharp/001/01.png"],
+        "reds_jpeg": ["val_sharp/000/02.png"],
+        "one_folder": ["2_blur.png"],
+        "suffixes": ["blur/2_blur.png"],
+    }
+
+
+def test_a_side_in_a_name_that_both_files_share_is_a_part_of_the_name(tmp_path):
+    touch(tmp_path, *(f"{side}/{name}.png" for side in "AB" for name in ("1", "1_blur", "gt_2")))
+    pairs, unmatched = find_pairs(tmp_path)
+    assert [pair.name for pair in pairs] == ["1", "1_blur", "gt_2"] and not unmatched
+
+
+def test_a_list_of_pairs_is_read_in_any_order_of_its_columns(tmp_path):
+    lines = {
+        "RealBlur/scene050/gt/gt_1.png RealBlur/scene050/blur/blur_1.png": ("scene050", "1", "blur_1.png", "gt_1.png"),
+        "train/GOPR1/blur/07.png train/GOPR1/sharp/07.png 1": ("GOPR1", "07", "07.png", "07.png"),
+        "": None,
+        "train/train_sharp/000/3.png train/train_blur/000/3.png": ("000", "3", "3.png", "3.png"),
+        "A/my photo.png\tB/my photo.png": ("", "my photo", "my photo.png", "my photo.png"),
+        "night_sharp.png night_blur.png": ("", "night", "night_blur.png", "night_sharp.png"),
+    }
+    file = tmp_path / "list.txt"
+    file.write_text("\n".join(lines), encoding="utf-8")
+    pairs, unmatched = find_pairs(file)
+    assert names_of(pairs) == [expected for expected in lines.values() if expected] and not unmatched
+    assert pairs[0].sharp == tmp_path / "RealBlur/scene050/gt/gt_1.png"
+    assert all("No such file" in problem or "no such" in problem.lower() for problem in check_pairs(pairs))
+    for line in ("1.png 2.png", "blur/1.png", "blur/1.png blur/2.png", "\x00\xff", "sharp/1.png gt/1.png"):
+        file.write_text(f"A/1.png B/1.png\n{line}\n", encoding="utf-8")
+        with pytest.raises(NotADirectoryError, match=r"list\.txt: line 2 is no pair of paths"):
+            find_pairs(file)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a system without pipes in folders")
 def test_pipes_and_links_to_nothing_are_named_and_not_waited_for(tmp_path):
     touch(tmp_path, "A/1.png", "B/2.png", "B/3.png", "B/4\n.png")
+    os.mkfifo(tmp_path / "list.txt")
+    with pytest.raises(NotADirectoryError, match=r"list\.txt: no such folder"):
+        find_pairs(tmp_path / "list.txt")
     os.mkfifo(tmp_path / "B" / "1.png")
     (tmp_path / "A" / "2.png").symlink_to("2.png")
     (tmp_path / "A" / "3.png").symlink_to("nowhere")
@@ -81,6 +154,14 @@ def test_a_gopro_tree_of_links_is_laid_out_as_its_files(tmp_path):
         assert organize_gopro(tmp_path, tmp_path / "images") == {"test": 1}
     copy = tmp_path / "images" / "test" / "B" / "GOPR1_000001.png"
     assert copy.samefile(tmp_path / "storage" / "sharp.png") and not copy.is_symlink()
+    for wrong in ("pipe", "device"):
+        (tmp_path / "storage" / "blur.png").unlink()
+        if wrong == "pipe":
+            os.mkfifo(tmp_path / "storage" / "blur.png")
+        else:
+            (tmp_path / "storage" / "blur.png").symlink_to("/dev/zero")
+        with pytest.raises(OSError, match="is a pipe, a socket or a device"):
+            organize_gopro(tmp_path, tmp_path / "elsewhere")
     (tmp_path / "storage" / "blur.png").unlink()
     with pytest.raises(FileNotFoundError, match="000001.png|blur.png"):
         organize_gopro(tmp_path, tmp_path / "elsewhere")
@@ -112,15 +193,23 @@ def named(*names, sequence=""):
     return [Pair(name, sequence, Path(name), Path(name)) for name in names]
 
 
-def test_whole_scenes_are_set_aside():
-    gopro = [pair for i in range(20) for pair in named("000001", "000002", "000003", sequence=f"GOPR{i}")]
-    flat = named(*(f"scene{i}_{frame:06d}" for i in range(20) for frame in range(3)))
+@pytest.mark.parametrize(("n_scenes", "n_frames", "n_validation"), [(20, 3, 6), (12, 5, 10), (3, 4, 4), (2, 30, 30)])
+def test_whole_scenes_are_set_aside(n_scenes, n_frames, n_validation):
+    """Never a part of one: not if the share wanted ends within a scene, nor if there are two or three scenes only."""
+    frames = [f"{frame:06d}" for frame in range(n_frames)]
+    gopro = [pair for i in range(n_scenes) for pair in named(*frames, sequence=f"GOPR{i}")]
+    flat = named(*(f"scene{i}_{frame}" for i in range(n_scenes) for frame in frames))
     for pairs, scene in ((gopro, lambda p: p.sequence), (flat, lambda p: p.name.split("_")[0])):
         training, validation = set_aside(pairs, seed=3)
-        assert sorted(training + validation) == sorted(pairs) and len(validation) == 6
+        assert sorted(training + validation) == sorted(pairs) and len(validation) == n_validation
         assert not {scene(pair) for pair in training} & {scene(pair) for pair in validation}
         assert set_aside(pairs, seed=3) == (training, validation)
-        assert any(set_aside(pairs, seed)[1] != validation for seed in range(5))
+        assert n_scenes < 4 or any(set_aside(pairs, seed)[1] != validation for seed in range(5))
+
+
+def test_of_large_scenes_the_smallest_is_set_aside():
+    pairs = [pair for i, n in enumerate((30, 20, 25)) for pair in named(*map(str, range(n)), sequence=f"GOPR{i}")]
+    assert {pair.sequence for pair in set_aside(pairs, seed=0)[1]} == {"GOPR1"}
 
 
 @pytest.mark.parametrize("names", [["a", "b"], ["img_1", "img_2", "img_3"], [f"p{i}" for i in range(40)]])
@@ -188,7 +277,7 @@ def test_gopro_mistakes_are_one_line(tmp_path):
 
     mine = save(images / "train" / "A" / "GOPR1_000001.png", noise(0))
     before = mine.read_bytes()
-    with pytest.raises(FileExistsError, match=r"GOPR1_000001\.png: another file"):
+    with pytest.raises(FileExistsError, match=r"GOPR1_000001\.png: is another file"):
         organize_gopro(tree, images)
     assert mine.read_bytes() == before
 

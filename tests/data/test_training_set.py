@@ -61,6 +61,13 @@ def test_crops_fall_everywhere_and_half_are_mirrored(tmp_path):
     assert 160 < sum(mirrored for ((_, _, mirrored),) in found) < 240
 
 
+def test_crops_differ_from_epoch_to_epoch(tmp_path):
+    image = noise(0, 40, 48)
+    training = TrainingSet(negatives(tmp_path, 1), crop_size=16, scale=1)
+    crops = {places(image, training.sample(epoch, 0)[1])[0] for epoch in range(30)}
+    assert len(crops) > 25
+
+
 def test_turned_samples_are_the_same_samples_turned(tmp_path):
     """Blurred and sharp alike, by each number of quarter turns as often; crops and mirroring stay those of the seed."""
     pairs = negatives(tmp_path, 3)
@@ -240,7 +247,28 @@ def test_cached_images_are_not_decoded_again(tmp_path):
         TrainingSet(pairs, crop_size=16, cache=cache).sample(0, 0)
 
 
-def test_a_file_of_the_cache_that_is_no_image_is_made_anew(tmp_path):
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"scale": 0.5},
+        {"working_scale": (2, 2)},
+        {"working_scale": (1, 2)},
+        {"crop_size": 48},
+        {"resize_or_crop": "resize"},
+        {},
+    ],
+)
+def test_a_folder_of_the_cache_serves_runs_with_other_settings(tmp_path, settings):
+    """A file of the cache is found again by whatever its pixels depend on, and by nothing else."""
+    pairs = negatives(tmp_path, 2, height=36, width=44)
+    first = {"crop_size": 40, "scale": 1.5, "cache": tmp_path / "cache"}
+    TrainingSet(pairs, **first).batch(0)
+    for index in range(6):
+        expected = TrainingSet(pairs, **{**first, **settings, "cache": None}).sample(0, index)
+        np.testing.assert_array_equal(TrainingSet(pairs, **{**first, **settings}).sample(0, index), expected)
+
+
+def test_a_file_of_the_cache_that_is_no_image_is_made_again(tmp_path):
     pairs = negatives(tmp_path, 1)
     training = TrainingSet(pairs, crop_size=16, cache=tmp_path / "cache")
     sample = training.sample(0, 0)

@@ -163,7 +163,7 @@ def test_blur_gamma_is_the_other_folder(weights, gopro, tmp_path, quick):
     assert result.rows["full"][0].blurred["psnr"] == pytest.approx(peak_signal_noise_ratio(sharp, gamma))
     for kind in "AB":
         save(tmp_path / "organized" / kind / "one.png", photograph(0))
-    with pytest.raises(NotADirectoryError, match="holds A/ and B/, of one blur; blur_gamma requires"):
+    with pytest.raises(NotADirectoryError, match="no pairs found; blur_gamma requires"):
         evaluate([weights["identity"]], tmp_path / "organized", tmp_path / "results", blur="blur_gamma")
 
 

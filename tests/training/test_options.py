@@ -13,8 +13,7 @@ import pytest
 from click.testing import CliRunner
 from conftest import ROOT
 
-from deblur_gan.blur.camera import KINDS
-from deblur_gan.training.options import KINDS_OF_BLUR, BadOption, Options, is_path, kind
+from deblur_gan.training.options import BadOption, Options, is_path, kind
 from deblur_gan.weights.weight_files import MAX_BLOCKS
 
 FIELDS = dataclasses.fields(Options)
@@ -86,7 +85,6 @@ def test_values_of_another_type_or_choice_are_refused():
 
 
 def test_mixtures_of_blur_and_shares_are_read():
-    assert tuple(KINDS) == KINDS_OF_BLUR
     assert Options().mixture == {"handheld": 1} and Options().share_of_each is None
     options = Options(blur_mix="handheld:4,paper:0.5", data_dir=["a", "b"], synthetic="c", shares="1:10:2")
     assert options.mixture == {"handheld": 4, "paper": 0.5} and options.share_of_each == (1, 10, 2)
