@@ -118,7 +118,7 @@ def shipped_exports(tmp_path_factory):
     folder = tmp_path_factory.mktemp("exports")
 
     def exported(format):
-        from deblur_gan.exporting.engines import FORMATS
+        from deblur_gan.exporting import FORMATS
         from deblur_gan.exporting.export import export_generator
 
         path = folder / f"generator{FORMATS[format].suffix}"

@@ -20,7 +20,7 @@ from deblur_gan.blur.ranges import KINDS
 from deblur_gan.commands import main
 from deblur_gan.commands.range_options import RangeType
 from deblur_gan.data.samples import write_sample_images
-from deblur_gan.exporting.engines import FORMATS
+from deblur_gan.exporting import FORMATS
 from deblur_gan.images.photographs import read_rgb
 from deblur_gan.networks import generator_model
 from deblur_gan.training.options import MAY_CHANGE
@@ -84,7 +84,7 @@ SNIPPETS = [pytest.param(block, id=f"{page}:{line}") for page, line, block in bl
 @pytest.mark.parametrize("block", [snippet for snippet in SNIPPETS if exported_in(*snippet.values)])
 def test_examples_for_other_engines_restore_as_deblur_does(block, clone, shipped_exports, monkeypatch):
     (format,) = exported_in(block)
-    for module in FORMATS[format].modules:
+    for module in FORMATS[format].needs:
         pytest.importorskip(module)
     made = shipped_exports(format)
     monkeypatch.chdir(made.parent)

@@ -6,6 +6,12 @@ from pathlib import Path
 import click
 
 from deblur_gan import shipped_generator
+from deblur_gan.exporting import FORMATS
+
+_WITH = {
+    precision: ", ".join(name for name, known in FORMATS.items() if precision in known.precisions)
+    for precision in ("float16", "int8")
+}
 
 
 @click.command()
@@ -18,58 +24,57 @@ from deblur_gan import shipped_generator
 )
 @click.option(
     "--format",
-    type=click.Choice(["h5", "pth", "onnx", "openvino", "litert", "saved_model"]),
+    type=click.Choice(FORMATS),
     required=True,
-    help="h5: what Keras and this package read. pth: a state_dict for the authors' PyTorch code. The others need "
-    "TensorFlow, and their own engine.",
+    help="h5: for Keras and this package. pth: a state_dict for the authors' PyTorch code. The others need TensorFlow "
+    "and their own engine.",
 )
 @click.option(
     "-o",
     "--output",
     type=click.Path(path_type=Path),
     required=True,
-    help="Name of the file: .h5, .pth, .onnx, .xml (OpenVINO; its .bin is put beside it), .tflite (LiteRT), or of the "
-    "folder (SavedModel). An older one is replaced.",
+    help="Name of the file: .h5, .pth, .onnx, .xml (OpenVINO, with a .bin next to it), .tflite (LiteRT), or of the "
+    "folder (SavedModel). An existing one is replaced.",
 )
 @click.option(
     "--precision",
-    type=click.Choice(["float32", "float16", "int8"]),
+    type=click.Choice(["float32", *_WITH]),
     default="float32",
     show_default=True,
-    help="Of the stored weights. float16: h5, onnx, openvino, litert. int8: onnx, litert.",
+    help=f"Of the stored weights. float16: {_WITH['float16']}. int8: {_WITH['int8']}.",
 )
 @click.option(
     "--data_dir",
     type=click.Path(path_type=Path),
-    help="Folder of pairs, as of test, on which the loss in PSNR is measured and printed.",
+    help="Folder of pairs, as for `deblur-gan test`, on which the loss in PSNR is measured and printed.",
 )
 @click.option(
     "--no_dropout",
     is_flag=True,
-    help="pth: for the authors' code run with --no_dropout, which names the layers otherwise.",
+    help="pth: for the authors' code run with --no_dropout, which gives the layers other names.",
 )
 def export(weight_path, format, output, precision, data_dir, no_dropout):
     """Writes a generator for ONNX Runtime, OpenVINO, LiteRT, TensorFlow or the authors' PyTorch code.
 
-    The file is tried with its own engine before it appears: a float32 file that restores a photograph with more than
-    one grey level of difference is not written. The conversion runs on TensorFlow, whatever KERAS_BACKEND says; h5 and
-    pth run on every backend.
+    The file is compared with `deblur-gan restore` in its own engine before it appears: a float32 file that restores a
+    photograph with more than one grey level of difference is not written. The conversion runs on TensorFlow,
+    whatever KERAS_BACKEND is; h5 and pth are written on every backend.
     """
     from deblur_gan.backend import start_backend, without_notes
 
     selected = os.environ.get("KERAS_BACKEND")
-    if format not in ("h5", "pth"):
+    if FORMATS[format].needs:
         os.environ["KERAS_BACKEND"] = "tensorflow"
     try:
         start_backend()
-    finally:  # what this command needs is not for what comes after it
+    finally:  # other commands of this process choose for themselves
         os.environ.pop("KERAS_BACKEND", None) if selected is None else os.environ.update(KERAS_BACKEND=selected)
     from tqdm import tqdm
 
     from deblur_gan.data.pairs import find_pairs
     from deblur_gan.evaluation.measure import measure, summarize
-    from deblur_gan.exporting.engines import load_exported
-    from deblur_gan.exporting.export import CannotExport, export_generator, require_exportable
+    from deblur_gan.exporting.export import CannotExport, export_generator, load_exported, require_exportable
     from deblur_gan.files import printable
     from deblur_gan.images.photographs import BadImage
     from deblur_gan.weights import BadWeights, load_generator
@@ -79,11 +84,11 @@ def export(weight_path, format, output, precision, data_dir, no_dropout):
     except CannotExport as error:
         raise click.UsageError(printable(error)) from None
     if no_dropout and format != "pth":
-        raise click.UsageError(f"--no_dropout: {format} has no dropout; pth alone takes it")
+        raise click.UsageError(f"--no_dropout: {format} has no dropout; it is for pth")
     try:
         pairs = find_pairs(data_dir)[0] if data_dir else []
         if data_dir and not pairs:
-            raise click.ClickException(printable(f"{data_dir}: holds no pairs"))
+            raise click.ClickException(printable(f"{data_dir}: contains no pairs"))
         click.echo(printable(f"Converting {weight_path} to {format}, {precision}; at full width this takes minutes"))
         with without_notes():
             difference = export_generator(weight_path, output, format, precision, not no_dropout)

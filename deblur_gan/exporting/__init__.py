@@ -1,1 +1,32 @@
-"""Generators in the formats of other engines."""
+"""Generators as files for other engines: a row in the table `FORMATS` and a module of the same name for each format.
+
+Such a module has `write(generator, path, precision, facts)` and `load(path, generator)`; see `export.export_generator`
+and `export.load_exported`.
+"""
+
+from typing import NamedTuple
+
+
+class Format(NamedTuple):
+    """A format of files.
+
+    Attributes:
+        suffix: str, what file names end in; "" for a folder.
+        precisions: tuple of str, what the weights can be stored in, the most precise first.
+        needs: tuple of the modules that write and run it, which pip installs by these names. A format that needs any
+            is converted by Keras on TensorFlow; the others are written on every backend.
+    """
+
+    suffix: str
+    precisions: tuple
+    needs: tuple = ()
+
+
+FORMATS = {
+    "h5": Format(".h5", ("float32", "float16")),
+    "pth": Format(".pth", ("float32",)),
+    "onnx": Format(".onnx", ("float32", "float16", "int8"), ("tensorflow", "onnx", "onnxruntime", "tf2onnx")),
+    "openvino": Format(".xml", ("float32", "float16"), ("tensorflow", "openvino")),
+    "litert": Format(".tflite", ("float32", "float16", "int8"), ("tensorflow", "ai_edge_litert")),
+    "saved_model": Format("", ("float32",), ("tensorflow",)),
+}

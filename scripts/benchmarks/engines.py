@@ -15,8 +15,8 @@ def print_engines(weight_path, n_times):
     start_backend(training=True)
     import skimage
 
-    from deblur_gan.exporting.engines import FORMATS, load_exported
-    from deblur_gan.exporting.export import CannotExport, export_generator
+    from deblur_gan.exporting import FORMATS
+    from deblur_gan.exporting.export import CannotExport, export_generator, load_exported
     from deblur_gan.images.photographs import read_rgb
     from deblur_gan.restoring.deblur import deblur
     from deblur_gan.weights import load_generator

@@ -16,23 +16,23 @@ from test_package import python
 from deblur_gan import deblur, generator_model, load_generator, save_generator, save_pytorch
 from deblur_gan.commands.export import export as export_command
 from deblur_gan.data.samples import write_sample_images
-from deblur_gan.exporting import export
-from deblur_gan.exporting.engines import FORMATS, OURS, Engine, load_exported
-from deblur_gan.exporting.export import CannotExport, export_generator, require_exportable
+from deblur_gan.exporting import FORMATS, pth
+from deblur_gan.exporting.conversion import Engine
+from deblur_gan.exporting.export import CannotExport, export_generator, load_exported, require_exportable
 from deblur_gan.files import UNFINISHED
 from deblur_gan.images.photographs import read_rgb
-from deblur_gan.weights import describe
+from deblur_gan.weights import BadWeights, describe
 
-CONVERTED = {format: known.precisions for format, known in FORMATS.items() if format not in OURS}
+CONVERTED = {format: known.precisions for format, known in FORMATS.items() if known.needs}
 WHOLE = [(format, "float32") for format in CONVERTED]
 LESS_PRECISE = [(format, precision) for format in CONVERTED for precision in CONVERTED[format][1:]]
 
 
 def need(format):
     """Skips where the engine of a format is not installed."""
-    for module in FORMATS[format].modules:
+    for module in FORMATS[format].needs:
         pytest.importorskip(module)
-    if format not in OURS and keras.backend.backend() != "tensorflow":
+    if FORMATS[format].needs and keras.backend.backend() != "tensorflow":
         pytest.skip("converted on TensorFlow")
 
 
@@ -77,7 +77,12 @@ def difference(generator, other, image):
 
 
 @pytest.mark.parametrize(
-    ("architecture", "format"), [("paper", format) for format in FORMATS] + [("meudec", format) for format, _ in WHOLE]
+    ("architecture", "format"),
+    [
+        pytest.param(architecture, format, marks=pytest.mark.slow if format in CONVERTED else ())
+        for architecture, formats in (("paper", FORMATS), ("meudec", CONVERTED))
+        for format in formats
+    ],
 )
 def test_a_file_restores_as_deblur_does_at_any_size(architecture, format, made):
     _, generator, path = made(architecture, format)
@@ -89,6 +94,7 @@ def test_a_file_restores_as_deblur_does_at_any_size(architecture, format, made):
     assert np.abs(changed.astype(int) - photograph(0, 37, 53)).max() > 5, "it changes something"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", CONVERTED)
 def test_the_shipped_file_restores_the_sample_photographs(format, shipped_exports, shipped_restored):
     need(format)
@@ -108,6 +114,7 @@ def shipped_restored(tmp_path_factory):
     return generator, [(image, deblur(generator, image)) for image in blurred]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("format", "precision"), LESS_PRECISE)
 def test_less_precision_takes_less_room_and_restores_nearly_the_same(format, precision, made):
     _, generator, path = made("paper", format, precision)
@@ -160,6 +167,25 @@ def test_a_weight_that_float16_does_not_hold_is_refused(tmp_path):
     assert not (tmp_path / "half.h5").exists()
 
 
+def test_a_saved_model_loads_whatever_its_folder_is_called(made, tmp_path):
+    _, generator, path = made("paper", "saved_model")
+    for name in ("deblur.v2", "deblur.h5", "deblur"):
+        (tmp_path / name).symlink_to(path)
+        assert difference(generator, load_exported(tmp_path / name, generator), photograph(0, 37, 53)) <= 1
+
+
+@pytest.mark.parametrize("name", ["no.onnx", "no", "a.v2", "a", *(f"a{known.suffix}" for known in FORMATS.values())])
+def test_what_is_not_an_exported_generator_is_refused_in_one_line(name, tmp_path):
+    need(next((format for format, known in FORMATS.items() if name == f"a{known.suffix}"), "h5"))
+    if name == "a":
+        (tmp_path / name).mkdir()
+    elif not name.startswith("no"):
+        (tmp_path / name).write_bytes(b"no network " * 100)
+    with pytest.raises(FileNotFoundError if name.startswith("no") else BadWeights) as refusal:
+        load_exported(tmp_path / name, generator_model("paper", 1, 1))
+    assert str(refusal.value).startswith(f"{tmp_path / name}: ") and "\n" not in str(refusal.value)
+
+
 # ---- what it says about itself
 
 
@@ -178,6 +204,7 @@ def said(format, path):
     return (path / "assets.extra" / "deblur_gan.json").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("format", "precision"), WHOLE + LESS_PRECISE)
 def test_a_file_says_how_it_is_used_and_where_it_comes_from(format, precision, made):
     weights, _, path = made("paper", format, precision)
@@ -188,6 +215,7 @@ def test_a_file_says_how_it_is_used_and_where_it_comes_from(format, precision, m
     assert found["training"] == {"epoch": 3} and found["architecture"] == "paper"
 
 
+@pytest.mark.slow
 def test_onnx_names_what_is_free(made):
     path = made("paper", "onnx")[2]
     session = pytest.importorskip("onnxruntime").InferenceSession(path)
@@ -205,7 +233,9 @@ def test_onnx_names_what_is_free(made):
         ("g.xml", "openvino", "int8", "int8: openvino has float32 and float16; OpenVINO reads the int8 file of "),
         ("g", "saved_model", "float16", "--precision float16: saved_model has float32"),
         ("folder.onnx", "onnx", "float32", "folder.onnx: is a folder; the name of a file is required"),
-        ("folder.onnx", "saved_model", "float32", "folder.onnx: exists and is no SavedModel; it is not replaced"),
+        ("g.onnx", "onnx", "float64", "--precision float64: onnx has float32 and float16 and int8"),
+        ("g.pb", "pb", "float32", "format 'pb': must be one of h5, pth, onnx"),
+        ("folder.onnx", "saved_model", "float32", "folder.onnx: exists and is not a SavedModel; it is not replaced"),
     ],
 )
 def test_what_cannot_be_made_is_refused_in_one_line(output, format, precision, line, tmp_path):
@@ -233,15 +263,15 @@ def broken(*arguments, **options):
 @pytest.mark.parametrize(
     ("place", "replacement", "line"),
     [
-        ("load_exported", lambda path, generator: Engine(lambda values: values + 0.05, []), "grey levels"),
-        ("load_exported", lambda path, generator: Engine(lambda values: np.nan * values, []), "not finite"),
+        ("load", lambda path, generator: Engine(lambda values: values + 0.05, []), "grey levels"),
+        ("load", lambda path, generator: Engine(lambda values: np.nan * values, []), "not finite"),
         ("save_pytorch", broken, r"cannot be written as pth, float32 \(no such operation\)"),
     ],
 )
 def test_nothing_is_left_of_a_file_that_fails(place, replacement, line, tmp_path, monkeypatch):
     tiny(tmp_path / "tiny.h5")
     (tmp_path / "exported.pth").write_text("the former one")
-    monkeypatch.setattr(export, place, replacement)
+    monkeypatch.setattr(pth, place, replacement)
     with pytest.raises(CannotExport, match=line):
         export_generator(tmp_path / "tiny.h5", tmp_path / "exported.pth", "pth")
     assert (tmp_path / "exported.pth").read_text() == "the former one"
@@ -251,24 +281,31 @@ def test_nothing_is_left_of_a_file_that_fails(place, replacement, line, tmp_path
 # ---- the command
 
 
-def test_the_command_measures_the_loss_and_leaves_only_its_files(tmp_path):
-    need("openvino")
+@pytest.mark.parametrize(
+    ("format", "precision", "name", "files"),
+    [
+        pytest.param("openvino", "float16", "tiny.xml", ["tiny.bin", "tiny.xml"], marks=pytest.mark.slow),
+        ("saved_model", "float32", "deblur.v2", ["deblur.v2"]),
+    ],
+)
+def test_the_command_measures_the_loss_and_leaves_only_its_files(format, precision, name, files, tmp_path):
+    need(format)
     tiny(tmp_path / "tiny.h5")
     write_pairs(tmp_path / "pairs", ["a", "b"])
-    words = ["--weight_path", tmp_path / "tiny.h5", "--format", "openvino", "-o", tmp_path / "new" / "tiny.xml"]
+    words = ["--weight_path", tmp_path / "tiny.h5", "--format", format, "-o", tmp_path / "new" / name]
     result = CliRunner().invoke(
-        export_command, [*map(str, words), "--precision", "float16", "--data_dir", str(tmp_path / "pairs")]
+        export_command, [*map(str, words), "--precision", precision, "--data_dir", str(tmp_path / "pairs")]
     )
     assert result.exit_code == 0, result.output
     assert "PSNR on 2 pairs" in result.stdout and "loss" in result.stdout
-    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["tiny.bin", "tiny.xml"]
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == files
 
 
 @pytest.mark.parametrize(
     ("words", "code", "line"),
     [
         (["--format", "pth", "-o", "x.onnx"], 2, "x.onnx: the name of a file in the format pth must end in .pth"),
-        (["--format", "onnx", "-o", "x.onnx", "--no_dropout"], 2, "--no_dropout: onnx has no dropout"),
+        (["--format", "onnx", "-o", "x.onnx", "--no_dropout"], 2, "--no_dropout: onnx has no dropout; it is for pth"),
         (["--format", "pth", "-o", "x.pth", "--data_dir", "nowhere"], 1, "nowhere: no such folder"),
         (["--format", "pth", "-o", "x.pth", "--weight_path", "text.h5"], 1, "text.h5"),
         (["--format", "pth", "-o", "x.pth", "--weight_path", "meudec.h5"], 1, "the model is a meudec generator"),
@@ -285,6 +322,7 @@ def test_the_command_refuses_in_one_line(words, code, line, tmp_path, monkeypatc
     assert not [path for path in tmp_path.iterdir() if path.suffix != ".h5"]
 
 
+@pytest.mark.slow
 def test_the_command_converts_on_tensorflow_and_stays_quiet(tmp_path):
     need("litert")
     tiny(tmp_path / "tiny.h5")

@@ -1,0 +1,48 @@
+"""What the formats of other engines share: the network that is converted, and an engine in place of a Keras model."""
+
+from deblur_gan.backend import keras
+
+# The key or file name of the JSON that states how a file is used and where it comes from.
+METADATA_NAME = "deblur_gan"
+
+# What every conversion starts from; the name is that of the input in the file.
+INPUT = [keras.InputSpec(dtype="float32", shape=(None, None, None, 3), name="blurred")]
+
+
+class Engine:
+    """An exported network in place of a `keras.Model`.
+
+    Args:
+        run: function from float32 `(B, H, W, 3)` to the same.
+        layers: list of the generator's `keras.layers.Layer`, on which `deblur` depends.
+    """
+
+    def __init__(self, run, layers):
+        self.predict_on_batch, self.layers = run, layers
+
+
+class _Doubling(keras.layers.UpSampling2D):
+    """Repeats each pixel twice; Keras' own layer loses the number of channels when height and width are free."""
+
+    def call(self, inputs):
+        batch, height, width, channels = keras.ops.shape(inputs)
+        rows = keras.ops.stack([inputs, inputs], axis=3)
+        pixels = keras.ops.stack([rows, rows], axis=2)
+        return keras.ops.reshape(pixels, (batch, 2 * height, 2 * width, channels))
+
+
+def convert(generator, path, format, **options):
+    """Writes a generator with Keras' own converter.
+
+    Args:
+        generator: `keras.Model`.
+        path: Path of the file or folder.
+        format: str, Keras' name of the format.
+        options: more arguments of `keras.Model.export`.
+    """
+
+    def convertible(layer):
+        return _Doubling.from_config(layer.get_config()) if type(layer) is keras.layers.UpSampling2D else layer
+
+    network = keras.models.clone_model(generator, clone_function=convertible)
+    network.export(str(path), format=format, verbose=False, input_signature=INPUT, **options)
