@@ -1,28 +1,29 @@
-"""Keras' backend: chosen where nobody chose it, started quietly, one line where it cannot; in what it restores."""
+"""Chooses and starts a Keras backend, quietly, and the precision in which it restores."""
 
 import contextlib
-import functools
 import importlib.metadata
 import importlib.util
 import json
 import os
 import re
-import subprocess
 import sys
+import tempfile
+import threading
 import types
 from pathlib import Path
 
-# Keras' default is the first of them.
+# The backends that train; the first is Keras' default.
 BACKENDS = ("tensorflow", "jax", "torch")
-# Before, Keras ran neither transposed convolutions nor a second size of photographs on OpenVINO.
+# Older versions run neither transposed convolutions nor a second size of photographs on OpenVINO.
 KERAS_FOR_OPENVINO = (3, 14)
 TITLES = {"tensorflow": "TensorFlow", "jax": "JAX", "torch": "PyTorch", "openvino": "OpenVINO"}
 
-# What one may ask to restore in.
 PRECISIONS = ("auto", "float32", "bfloat16")
 
-# What TensorFlow's libraries say before its log level counts: notes, warnings, and that two of them bring the same
-# CUDA plugins. Other errors pass.
+_importing = threading.RLock()
+
+# Notes that TensorFlow's libraries print before its log level counts: information, warnings, and that two libraries
+# register the same CUDA plugin. Other lines are errors.
 _NOTE = re.compile(
     rb"WARNING: All log messages before absl::InitializeLog|[IW]\d{4} \d\d:\d\d:|.*factory for plugin cu"
     rb"|INFO: Created TensorFlow Lite \w+ delegate"
@@ -32,33 +33,41 @@ _NOTE = re.compile(
 def import_keras(training=False, restoring=False):
     """Imports Keras, and with it a backend.
 
-    The environment variable `KERAS_BACKEND` selects it, or Keras' own `keras.json` where that names another than
-    Keras' default. Where neither does, it is the first that is installed of TensorFlow, JAX, PyTorch and OpenVINO. To
-    restore, OpenVINO comes first: it starts and restores fastest on a processor. It cannot train.
+    The environment variable `KERAS_BACKEND` selects the backend, then Keras' own `keras.json` if it names another
+    than Keras' default. Otherwise the first that is installed of TensorFlow, JAX, PyTorch and OpenVINO is imported. To
+    restore, OpenVINO comes first: it starts and restores fastest on a processor. It cannot train. Once Keras is
+    imported, its backend stays. Calls from several threads are safe.
 
     Args:
-        training: bool, whether the backend has to train.
-        restoring: bool, whether the backend has only to restore.
+        training: bool, the backend has to train.
+        restoring: bool, the backend has only to restore.
 
     Raises:
-        ImportError: if no backend is installed, or this one cannot train. Keras and backends that are damaged raise
-            whatever their import trips over.
+        ImportError: if no backend is installed, or the backend cannot train. A damaged installation raises whatever
+            its import raises.
+
+    Example:
+        >>> import_keras(restoring=True)
     """
+    with _importing:
+        _import_keras(training, restoring)
+    if training and sys.modules["keras"].backend.backend() not in BACKENDS:
+        raise ImportError("it cannot train")
+
+
+def _import_keras(training, restoring):
     if "keras" not in sys.modules:
         selected, chosen = os.environ.get("KERAS_BACKEND"), _choice(training, restoring)
         os.environ["KERAS_BACKEND"] = chosen
         try:
             if chosen == "openvino":
                 import_openvino()
-            # Keras' OpenVINO backend knows it for windows of sound; it would take longer than all the rest.
+            # Keras' OpenVINO backend needs it for windows of sound only, and it takes longer than all other imports.
             with _put_off("scipy.signal") if chosen == "openvino" else contextlib.nullcontext():
                 importlib.import_module("keras")
         finally:
-            # What this process chose is not for those that it starts.
+            # The choice is for this process, not for those that it starts.
             os.environ.pop("KERAS_BACKEND") if selected is None else os.environ.update(KERAS_BACKEND=selected)
-    keras = sys.modules["keras"]
-    if training and keras.backend.backend() not in BACKENDS:
-        raise ImportError("it cannot train")
 
 
 def __getattr__(name):
@@ -70,17 +79,17 @@ def __getattr__(name):
 
 
 def import_openvino():
-    """Imports OpenVINO, and keeps it from reporting that to its makers, with an identifier that it leaves in HOME.
+    """Imports OpenVINO without its telemetry, which would report the import and write an identifier into HOME.
 
     Returns:
         The module.
     """
-    sys.modules.setdefault("openvino_telemetry", None)  # as if it were not installed; OpenVINO provides for that
+    sys.modules.setdefault("openvino_telemetry", None)  # OpenVINO then assumes that it is not installed
     return importlib.import_module("openvino")
 
 
 def _choice(training, restoring):
-    """The name of the backend that Keras is to be imported with."""
+    """Returns the name of the backend to import Keras with."""
     if selected := os.environ.get("KERAS_BACKEND"):
         return selected
     if (configured := _configured()) != BACKENDS[0]:
@@ -97,7 +106,7 @@ def _keras_version():
 
 
 def _configured():
-    """The backend that Keras' configuration file names; Keras makes the file, with its default."""
+    """Returns the backend in Keras' configuration file, which Keras itself writes with its default."""
     folder = Path(os.environ.get("KERAS_HOME") or Path("~", ".keras").expanduser())
     try:
         return json.loads((folder / "keras.json").read_bytes())["backend"]
@@ -107,7 +116,7 @@ def _configured():
 
 @contextlib.contextmanager
 def _put_off(name):
-    """Lets what is imported meanwhile import a module without loading it, unless something of it is used."""
+    """Delays the import of a module until one of its names is used."""
     placeholder = types.ModuleType(name)
 
     def used(attribute):
@@ -126,21 +135,24 @@ def _put_off(name):
 
 
 def dtype_to_restore_in(precision="auto"):
-    """What to build a generator with, so that it restores in a precision; Keras is imported for it.
+    """Returns the dtype policy with which a generator restores in a precision. Imports Keras.
 
-    In bfloat16 weights and output stay float32, but see `compile_as_built`. "auto" is bfloat16 where it is
-    faster, which is not measured but asked: OpenVINO says itself whether the processor has it; TensorFlow and PyTorch
-    gain from it on a processor with the instructions AVX512-BF16 or AMX-BF16. JAX on a processor gains nothing, other
-    processors have to imitate it, and of a GPU nobody is asked: there it is float32.
+    In bfloat16 weights and output stay float32, but see `keep_model_precision`. "auto" is bfloat16 on processors that
+    are faster in it: OpenVINO reports them itself; TensorFlow and PyTorch gain from the instructions AVX512-BF16 and
+    AMX-BF16. JAX on a processor gains nothing, and on a GPU "auto" is float32.
 
     Args:
         precision: str, one of `PRECISIONS`.
 
     Returns:
-        str, "float32" or "mixed_bfloat16", as `load_generator` and `generator_model` take it.
+        str, "float32" or "mixed_bfloat16", for `load_generator` and `generator_model`.
 
     Raises:
-        ValueError: if `precision` is another, or bfloat16 is asked of OpenVINO on a processor without.
+        ValueError: if `precision` is another, or is bfloat16 and OpenVINO does not compute in it on this processor.
+
+    Example:
+        >>> dtype_to_restore_in("float32")
+        'float32'
     """
     import keras
 
@@ -163,7 +175,7 @@ def dtype_to_restore_in(precision="auto"):
 
 
 def _instructions():
-    """Set of str, the extensions of the processor, as Linux calls them; elsewhere it is empty."""
+    """Returns the set of instruction set extensions that Linux lists; on other systems it is empty."""
     with contextlib.suppress(OSError):
         if found := re.search(r"^flags\s*:(.*)", Path("/proc/cpuinfo").read_text(), re.MULTILINE):
             return set(found[1].split())
@@ -171,41 +183,47 @@ def _instructions():
 
 
 def engine_and_precision(dtype):
-    """str, what restores and in what, such as "OpenVINO in bfloat16", of a generator built with `dtype`."""
+    """Returns backend and precision as text, such as "OpenVINO in bfloat16", for a generator built with `dtype`."""
     import keras
 
     name = keras.backend.backend()
     return f"{TITLES.get(name, name)} in {dtype.removeprefix('mixed_')}"
 
 
-def compile_as_built():
-    """Makes OpenVINO compute a Keras model in the precision it was built with.
+@contextlib.contextmanager
+def keep_model_precision():
+    """Makes OpenVINO compute the Keras models that are compiled meanwhile in the precision they were built with.
 
-    By itself it computes all in bfloat16 where the processor can. Keras says nothing to the contrary when it compiles,
-    so `openvino.compile_model` is replaced for this process: where nothing is said, a model that holds float32 alone is
-    computed in float32. One that was built in bfloat16 is computed in it wherever OpenVINO can: that is faster and
-    takes less memory than to change between the two within it.
+    By default OpenVINO computes all models in bfloat16 on a processor that has it, and Keras passes no other wish when
+    it compiles. So `openvino.compile_model` is wrapped until the context ends: without a configuration, a model that
+    holds float32 only is computed in float32. A model that was built in bfloat16 is computed in bfloat16 throughout,
+    which is faster and takes less memory than to change between the two. On other backends nothing happens.
+
+    The caller holds a lock: two threads must not be in this context at once.
     """
-    openvino = import_openvino()
-    if hasattr(openvino.compile_model, "as_built"):
+    openvino = sys.modules.get("openvino")
+    if openvino is None or sys.modules["keras"].backend.backend() != "openvino":
+        yield
         return
     compile_model = openvino.compile_model
 
-    @functools.wraps(compile_model)
-    def compiled(model, device_name="AUTO", config=None):
+    def compile_in_model_precision(model, device_name="AUTO", config=None):
         if config is None and isinstance(model, openvino.Model):
             types = {output.get_element_type() for node in model.get_ops() for output in node.outputs()}
             config = {"INFERENCE_PRECISION_HINT": "bf16" if openvino.Type.bf16 in types else "f32"}
         return compile_model(model, device_name, config)
 
-    compiled.as_built = True
-    openvino.compile_model = compiled
+    openvino.compile_model = compile_in_model_precision
+    try:
+        yield
+    finally:
+        openvino.compile_model = compile_model
 
 
 def start_backend(training=False, restoring=False):
-    """Imports Keras for a command: `import_keras`, but quiet, and with one line where it fails.
+    """Imports Keras for a command: as `import_keras`, but quietly, and with one line if it fails.
 
-    TensorFlow's C++ notes and warnings do not reach the screen unless `TF_CPP_MIN_LOG_LEVEL` is 0.
+    The C++ notes and warnings of TensorFlow do not reach the screen unless `TF_CPP_MIN_LOG_LEVEL` is 0.
 
     Args:
         training: as `import_keras`.
@@ -214,13 +232,13 @@ def start_backend(training=False, restoring=False):
     Raises:
         click.ClickException: if the backend does not exist, is not installed, cannot be imported or cannot train.
     """
-    import click  # here, because the filter below is this file run alone
+    import click
 
     try:
         loud = "keras" not in sys.modules and _choice(training, restoring) != "openvino"
         with without_notes() if loud else contextlib.nullcontext():
             import_keras(training, restoring)
-    # A backend whose parts do not fit each other fails with whatever its import trips over.
+    # A damaged installation raises whatever its import raises.
     except Exception as error:
         selected = os.environ.get("KERAS_BACKEND")
         reason = " ".join(str(error).split()) or type(error).__name__
@@ -233,7 +251,7 @@ def start_backend(training=False, restoring=False):
 
 
 def versions():
-    """The libraries that what is computed may depend on: dict from str to str."""
+    """Returns the versions of the libraries that results may depend on: dict from name to version."""
     import keras
     import numpy as np
 
@@ -243,7 +261,7 @@ def versions():
     return {
         "deblur_gan": __version__,
         "keras": keras.__version__,
-        # The module says it: what is installed may bear another name, such as tensorflow-cpu.
+        # From the module: the installed package may have another name, such as tensorflow-cpu.
         backend: importlib.import_module(backend).__version__,
         "numpy": np.__version__,
     }
@@ -251,30 +269,25 @@ def versions():
 
 @contextlib.contextmanager
 def without_notes():
-    """Sends what is written to stderr through a process that leaves the notes of TensorFlow and LiteRT out.
+    """Holds back stderr, and prints it afterwards without the notes of TensorFlow and LiteRT.
 
-    Whole lines arrive, so that no progress bar may be shown meanwhile. A process and not a thread, because what a
-    library says before it aborts must arrive.
+    It holds the file descriptor, because libraries write there without Python. Progress bars do not show meanwhile.
     """
     if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") == "0":
         yield
         return
     sys.stderr.flush()
     screen = os.dup(2)
-    # In a session of its own it outlives a Ctrl-C; it ends with its input.
-    with subprocess.Popen([sys.executable, "-I", __file__], stdin=subprocess.PIPE, start_new_session=True) as filtering:
-        os.dup2(filtering.stdin.fileno(), 2)
-        filtering.stdin.close()
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
         try:
             yield
         finally:
             sys.stderr.flush()
             os.dup2(screen, 2)
             os.close(screen)
-
-
-if __name__ == "__main__":
-    for line in sys.stdin.buffer:
-        if not _NOTE.match(line):
-            sys.stderr.buffer.write(line)
-            sys.stderr.buffer.flush()
+            held.seek(0)
+            for line in held:
+                if not _NOTE.match(line):
+                    sys.stderr.write(line.decode(errors="replace"))
+            sys.stderr.flush()

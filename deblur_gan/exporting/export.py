@@ -16,7 +16,8 @@ from deblur_gan.backend import keras
 from deblur_gan.exporting import FORMATS
 from deblur_gan.files import put_in_place, reason, workshop
 from deblur_gan.images.photographs import read_rgb
-from deblur_gan.restoring.deblur import FULL_CONTRAST, INSTANCE_TILE_SIZE, SIZE_MULTIPLE, SMALLEST_WHOLE_SIDE, deblur
+from deblur_gan.restoring.deblur import FULL_CONTRAST, INSTANCE_TILE_SIZE, deblur
+from deblur_gan.restoring.tiles import SIZE_MULTIPLE, SMALLEST_WHOLE_SIDE
 from deblur_gan.weights import BadWeights, describe, load_generator
 
 # Grey levels by which a float32 file may differ from `deblur`: one, because two roundings may fall on either side.

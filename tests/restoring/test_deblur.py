@@ -1,3 +1,6 @@
+import functools
+from concurrent.futures import ThreadPoolExecutor
+
 import keras
 import numpy as np
 import pytest
@@ -5,16 +8,20 @@ from conftest import ROOT
 
 from deblur_gan.images.pixels import from_uint8, to_uint8
 from deblur_gan.networks import generator_model
+from deblur_gan.restoring import deblur as restoring
 from deblur_gan.restoring.deblur import (
     ENSEMBLES,
     INSTANCE_TILE_SIZE,
     SIZES_COMPILED,
     TILE_SIZE,
-    _windows,
-    deblur,
     default_tile_size,
 )
+from deblur_gan.restoring.tiles import windows as cut
+from deblur_gan.restoring.working_size import add_differences, default_scale, resize
 from deblur_gan.weights import load_generator
+
+# Below, unless a test is about the working size, photographs are restored at their own size.
+deblur = functools.partial(restoring.deblur, scale=1)
 
 GOLDEN = ROOT / "tests" / "golden" / "keras213_generator.h5"
 
@@ -60,7 +67,8 @@ def test_a_large_photograph_comes_back_and_goes_through_tiles(identity):
 
     np.testing.assert_array_equal(deblur(identity, image, progress=progress), image)
     assert len(seen) == 3 * 4
-    assert all(row.stop - row.start == INSTANCE_TILE_SIZE for (row, _), _ in seen)
+    assert {row.stop - row.start for (row, _), _ in seen} == {232}  # three of 256 pixels would do for 640 rows
+    assert max(column.stop - column.start for _, (column, _) in seen) <= INSTANCE_TILE_SIZE
 
 
 def test_batch_normalization_takes_the_whole_photograph_as_long_as_memory_lets_it(identity, meudec):
@@ -222,10 +230,10 @@ def test_a_small_photograph_is_restored_as_its_reflection(meudec):
 def test_windows_cover_and_add_up_to_one(length, tile_size, overlap):
     length -= length % 4
     total = np.zeros(length)
-    windows = _windows(length, tile_size, overlap)
+    windows = cut(length, tile_size, overlap)
     for window, weights in windows:
         assert window.start >= 0 and window.stop <= length and window.start % 4 == 0
-        assert len(weights) == min(tile_size, length)
+        assert len(weights) == window.stop - window.start <= min(tile_size, length)
         total[window] += weights
     np.testing.assert_allclose(total, 1, atol=1e-6)
     for (left, _), (right, _) in zip(windows, windows[1:], strict=False):
@@ -265,3 +273,67 @@ def test_an_answer_that_is_not_finite_is_no_black_picture():
     head.set_weights([np.full_like(weight, np.nan) for weight in head.get_weights()])
     with pytest.raises(FloatingPointError, match="not finite"):
         deblur(generator, noise(8, 8, 3))
+
+
+def smooth(height, width):
+    """A photograph of round spots, a few pixels wide: uint8 `(height, width, 3)`."""
+    rows, columns = np.mgrid[:height, :width] / 5
+    spots = np.sin(rows)[..., None] * np.sin(columns[..., None] + np.arange(3))
+    return np.rint(127.5 + 100 * spots).astype(np.uint8)
+
+
+@pytest.mark.parametrize(("size", "scale"), [((3000, 4000), 0.24), ((360, 640), 1.5), ((960, 100), 1), ((9, 9), 2)])
+def test_the_long_side_of_a_working_copy_is_960_pixels(size, scale):
+    assert default_scale(*size) == pytest.approx(scale)
+    assert default_scale(*size[::-1]) == pytest.approx(scale)
+
+
+@pytest.mark.parametrize("scale", [0.01, 0.3, 1, 1.5, "auto"])
+@pytest.mark.parametrize("size", [(1, 1), (1, 400), (300, 2), (97, 601)])
+def test_zero_head_returns_every_pixel_at_any_working_size(identity, size, scale):
+    """Detail beyond the resolution of the working copy stays as it was: noise, of which each pixel is another."""
+    image = noise(*size, 3)
+    np.testing.assert_array_equal(restoring.deblur(identity, image, scale=scale), image)
+
+
+def test_a_large_photograph_is_restored_as_its_working_copy(inventive):
+    """The difference of a copy of half the size, enlarged, is what is added."""
+    image = smooth(120, 160)
+    half = resize(image[None], 0.5)[0]
+    change = deblur(inventive, half).astype(float) - half
+    found = restoring.deblur(inventive, image, scale=0.5).astype(float) - image
+    expected = resize((128 + change).round().astype(np.uint8)[None], 2)[0].astype(float) - 128
+    assert np.abs(change).max() > 10
+    assert np.abs(found - expected).mean() < 1
+
+
+def test_strips_of_a_difference_fit_each_other():
+    """A tall photograph is put together in strips; a wave that is added shows no seam, and lies where it should."""
+    phases = np.linspace(0, 9, 200, dtype=np.float32)
+    wave = np.broadcast_to(0.5 * np.sin(phases)[None, :, None, None], (1, 200, 30, 3))
+    restored = add_differences(np.full((1, 1100, 165, 3), 128, np.uint8), [wave]).astype(int)[0, :, 80, 0]
+    assert np.abs(np.diff(restored)).max() <= 2
+    places = (np.arange(1100) + 0.5) * 200 / 1100 - 0.5
+    expected = 128 + 127.5 * 0.5 * np.sin(np.interp(places, np.arange(200), phases))
+    assert np.abs(restored - expected).max() < 1
+
+
+def test_the_mean_of_differences_is_rounded_once():
+    image = np.full((1, 8, 8, 3), 100, np.uint8)
+    up, down = (np.full((1, 8, 8, 3), level / 127.5, np.float32) for level in (1.4, -0.2))
+    assert (add_differences(image, [up, down]) == 101).all()  # 0.6 on average; alone they round to 1 and 0
+    assert (add_differences(image, [up, down], 0.5) == 100).all()
+
+
+@pytest.mark.parametrize("scale", [0, -1, float("nan"), 4.1, "1", None])
+def test_a_scale_out_of_range_is_named(identity, scale):
+    with pytest.raises(ValueError, match="^scale=.*: must be 'auto', or above 0 and at most 4"):
+        restoring.deblur(identity, noise(8, 8, 3), scale=scale)
+
+
+def test_photographs_of_several_threads_are_restored_as_alone(inventive):
+    images = [noise(64 + 16 * number, 80, 3) for number in range(4)]
+    alone = [deblur(inventive, image) for image in images]
+    with ThreadPoolExecutor(3) as threads:
+        for wanted, found in zip(alone, threads.map(functools.partial(deblur, inventive), images), strict=True):
+            np.testing.assert_array_equal(found, wanted)
