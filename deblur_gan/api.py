@@ -17,7 +17,7 @@ _TAKEN = (
 )
 
 
-def restore(photograph, weights=None, strength=1.0, tile_size=None, precision="auto", ensemble=1):
+def restore(photograph, weights=None, strength=1.0, tile_size=None, precision="auto", ensemble=1, scale="auto"):
     """Restores a photograph, or several, at their own size; what comes back is of the kind that was given.
 
     | given | comes back |
@@ -41,21 +41,22 @@ def restore(photograph, weights=None, strength=1.0, tile_size=None, precision="a
         precision: str, "auto", "float32" or "bfloat16", see `backend.dtype_to_restore_in`; a generator computes in
             what it was built with.
         ensemble: int, as `deblur`: 8 restores better, and takes eight times as long.
+        scale: float or "auto", as `deblur`: the factor to the size at which the photograph is restored.
 
     Returns:
         As in the table.
 
     Raises:
         TypeError: if `photograph` is of another kind.
-        ValueError: if an array is of another shape or range, or `strength`, `tile_size`, `precision` or `ensemble` is
-            out of range.
+        ValueError: if an array is of another shape or range, or `strength`, `tile_size`, `precision`, `ensemble` or
+            `scale` is out of range.
         BadImage: if a file or bytes cannot be used as a photograph.
         BadWeights: if `weights` cannot be used.
         ImportError: if no backend of Keras is installed.
     """
     if isinstance(photograph, (list, tuple)):
-        return [restore(one, weights, strength, tile_size, precision, ensemble) for one in photograph]
-    change = functools.partial(_deblur, weights, strength, tile_size, precision, ensemble)
+        return [restore(one, weights, strength, tile_size, precision, ensemble, scale) for one in photograph]
+    change = functools.partial(_deblur, weights, strength, tile_size, precision, ensemble, scale)
     if isinstance(photograph, (str, Path)):
         return as_pillow(restored_copy(change, read_photograph(photograph)))
     if isinstance(photograph, (bytes, bytearray, memoryview)):
@@ -69,7 +70,7 @@ def restore(photograph, weights=None, strength=1.0, tile_size=None, precision="a
     raise TypeError(f"a photograph is {type(photograph).__name__}; taken are {_TAKEN}")
 
 
-def _deblur(weights, strength, tile_size, precision, ensemble, pixels):
+def _deblur(weights, strength, tile_size, precision, ensemble, scale, pixels):
     from deblur_gan.backend import import_keras
 
     import_keras(restoring=True)
@@ -81,7 +82,7 @@ def _deblur(weights, strength, tile_size, precision, ensemble, pixels):
         weights = _generator(os.path.abspath(path), changed, precision)
     elif precision != "auto":
         raise ValueError(f"precision={precision!r}: a generator computes in what it was built with")
-    return deblur(weights, pixels, tile_size, strength=strength, ensemble=ensemble)
+    return deblur(weights, pixels, tile_size, strength=strength, ensemble=ensemble, scale=scale)
 
 
 @functools.lru_cache(maxsize=2)

@@ -43,6 +43,33 @@ ensemble_option = click.option(
 )
 
 
+class _Scale(click.ParamType):
+    """auto, or a number above 0 and at most 4, as `restoring.deblur` accepts it."""
+
+    name = "auto|number"
+
+    def convert(self, value, param, ctx):
+        if value == "auto":
+            return value
+        try:
+            scale = float(value)
+        except ValueError:
+            scale = 0.0
+        if not 0 < scale <= 4:
+            self.fail(f"{value!r}: must be auto, or a number above 0 and at most 4, such as 0.5", param, ctx)
+        return scale
+
+
+scale_option = click.option(
+    "--scale",
+    type=_Scale(),
+    default="auto",
+    show_default=True,
+    help="Factor from the size of a photograph to the size at which it is restored. auto: a long side of 960 pixels, "
+    "at most twice the own size. 1: as it is, as in papers.",
+)
+
+
 @contextlib.contextmanager
 def _signals_as_ctrl_c():
     """Lets SIGTERM and SIGHUP raise KeyboardInterrupt, as Ctrl-C does; one that is ignored stays ignored."""

@@ -12,7 +12,7 @@ import click
 
 from deblur_gan import shipped_generator
 from deblur_gan.backend import PRECISIONS
-from deblur_gan.commands import ensemble_option, home
+from deblur_gan.commands import ensemble_option, home, scale_option
 
 # As people write them, and as Pillow does.
 FORMATS = {
@@ -101,6 +101,7 @@ def part_of_a_name(ctx, param, value):
     "so; for meudec, whole photographs up to 1.5 megapixels, and 1024 above]",
 )
 @ensemble_option
+@scale_option
 @click.option(
     "--precision",
     type=click.Choice(PRECISIONS),
@@ -115,7 +116,7 @@ def part_of_a_name(ctx, param, value):
 @click.option("--dry_run", is_flag=True, help="Say what would be written, and write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print a line of JSON for each photograph instead of words.")
 @click.pass_context
-def restore(context, photographs, input_dir, weight_path, tile_size, strength, ensemble, precision, **options):
+def restore(context, photographs, input_dir, weight_path, tile_size, strength, ensemble, scale, precision, **options):
     """Restores PHOTOGRAPHS, files and folders of them, at their own size, whatever it is.
 
     JPEG, PNG, WebP, TIFF, BMP, AVIF and, with pillow-heif, HEIC are read; with PyAV also videos, where they are named
@@ -143,7 +144,7 @@ def restore(context, photographs, input_dir, weight_path, tile_size, strength, e
         from deblur_gan.weights import load_generator
 
         generator = load_generator(weight_path, dtype)
-        how = {"tile_size": tile_size, "strength": strength, "ensemble": ensemble}
+        how = {"tile_size": tile_size, "strength": strength, "ensemble": ensemble, "scale": scale}
         return functools.partial(deblur, generator, progress=tile_bar, **how), engine_and_precision(dtype)
 
     try:
@@ -233,11 +234,20 @@ def _restore_files(
     def frame_bar(**counted):
         return tqdm(leave=False, **counted)
 
+    def tile_bar(tiles):
+        times = []
+        for tile in tqdm(tiles, unit="tile", leave=False, disable=len(tiles) == 1):
+            times.append(time.perf_counter())
+            # From the second tile on: the first one waits until the network is compiled.
+            if len(times) == 3 and (expected := (times[2] - times[1]) * len(tiles)) > 10:
+                say(f"This photograph takes about {expected:.0f} s")
+            yield tile
+
     def load_generator():
         nonlocal engine
         bar.set_description("loading the network")
         try:
-            restore, engine = load(lambda tiles: tqdm(tiles, unit="tile", leave=False))
+            restore, engine = load(tile_bar)
         except BaseException:  # nothing comes of it, and the line that says so stands alone
             if on_screen:
                 bar.clear()

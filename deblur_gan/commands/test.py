@@ -7,7 +7,7 @@ import click
 
 from deblur_gan import shipped_generator
 from deblur_gan.backend import PRECISIONS
-from deblur_gan.commands import ensemble_option, home
+from deblur_gan.commands import ensemble_option, home, scale_option
 
 
 @click.command(context_settings={"show_default": True})
@@ -56,6 +56,7 @@ from deblur_gan.commands import ensemble_option, home
     help="Restore in tiles of so many pixels, to save memory.  [default: as `deblur-gan restore`]",
 )
 @ensemble_option
+@scale_option
 @click.option(
     "--align",
     type=click.IntRange(0, 16),

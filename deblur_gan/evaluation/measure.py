@@ -18,7 +18,7 @@ from PIL import Image
 from deblur_gan.data.pairs import Pair
 from deblur_gan.evaluation.metrics import METRICS, SMALLEST_SIDE
 from deblur_gan.images.photographs import BadImage, read_rgb
-from deblur_gan.restoring.deblur import deblur, default_tile_size
+from deblur_gan.restoring.deblur import deblur
 
 KINDS = ("blurred", "restored", "gain")
 
@@ -91,6 +91,7 @@ def measure(
     *,
     tile_size=None,
     ensemble=1,
+    scale="auto",
     align=0,
     batch_size=1,
     metrics=tuple(METRICS),
@@ -106,7 +107,7 @@ def measure(
             so that it may be a progress bar around a list.
         protocol: key of `PROTOCOLS`.
         tile_size: int, restore in tiles of so many pixels; None leaves it to `deblur`.
-        ensemble: int, as `deblur`.
+        ensemble, scale: as `deblur`.
         align: int, pixels by which blurred and restored images may be shifted to fit the sharp one, see `aligned`.
         batch_size: int, consecutive images of one size that are restored at once. It does not change what is measured.
         metrics: names of `METRICS` to compute, on the blurred and on the restored image.
@@ -142,7 +143,7 @@ def measure(
         for batch in _batches(pairs, protocol, align, batch_size, problems):
             start = time.perf_counter()
             images = np.stack([blurred for _, blurred, _ in batch])
-            all_restored = _restored_as_alone(generator, images, tile_size, ensemble)
+            all_restored = deblur(generator, images, tile_size, ensemble=ensemble, scale=scale)
             seconds = round((time.perf_counter() - start) / len(batch), 4)
             scores = []
             for (pair_id, blurred, sharp), restored in zip(batch, all_restored, strict=True):
@@ -162,7 +163,7 @@ def measure(
                 yield row
 
 
-def restore_pair(generator, pair, protocol="full", tile_size=None, ensemble=1, align=0):
+def restore_pair(generator, pair, protocol="full", tile_size=None, ensemble=1, scale="auto", align=0):
     """Restores a pair to be looked at, exactly as `measure` does; with `align`, what is scored of it.
 
     Args, Raises: as `measure`.
@@ -171,7 +172,7 @@ def restore_pair(generator, pair, protocol="full", tile_size=None, ensemble=1, a
         `(sharp, blurred, restored)`, uint8 `(h, w, 3)` each.
     """
     blurred, sharp = read_pair(pair, protocol, align)
-    restored = _restored_as_alone(generator, blurred[None], tile_size, ensemble)[0]
+    restored = deblur(generator, blurred, tile_size, ensemble=ensemble, scale=scale)
     (blurred, inside), (restored, _) = (aligned(image, sharp, align) for image in (blurred, restored))
     return inside, blurred, restored
 
@@ -264,13 +265,6 @@ def _batches(pairs, protocol, align, batch_size, problems):
             batch = []
     if batch:
         yield batch
-
-
-def _restored_as_alone(generator, blurred, tile_size, ensemble):
-    if tile_size is None:
-        # `deblur` counts the pixels of the whole batch; here each image is to be treated as it would be alone.
-        tile_size = default_tile_size(generator, *blurred.shape[1:3])
-    return deblur(generator, blurred, tile_size, ensemble=ensemble)
 
 
 def summarize(rows):

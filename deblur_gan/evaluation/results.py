@@ -18,6 +18,7 @@ from deblur_gan.evaluation.metrics import METRICS
 from deblur_gan.evaluation.report import Example, Section, write_page
 from deblur_gan.files import locked, printable, whole_file, write_bytes
 from deblur_gan.images.photographs import BadImage
+from deblur_gan.restoring.working_size import WORKING_SIDE
 from deblur_gan.weights import BadWeights, describe, load_generator
 
 JSON_NAME, PAGE_NAME = "metrics.json", "index.html"
@@ -49,6 +50,7 @@ def evaluate(
     blur="blur",
     tile_size=None,
     ensemble=1,
+    scale="auto",
     align=0,
     save_images=False,
     precision="float32",
@@ -65,8 +67,8 @@ def evaluate(
     where that is taken too, the beginning of the sha256 goes behind.
 
     A run that was interrupted goes on where it stopped. A row of `metrics.csv` is used again only if the weights, the
-    content of both photographs, `tile_size`, `ensemble`, `align`, the precision and the versions of the libraries are
-    those it was measured with; other rows are measured again. Rows that are still valid but not asked for stay in
+    content of both photographs, `tile_size`, `ensemble`, `scale`, `align`, the precision and the versions of the
+    libraries are the same; other rows are measured again. Rows that are still valid but not asked for stay in
     `metrics.csv` alone.
 
     Args:
@@ -75,7 +77,7 @@ def evaluate(
         output_dir: str or Path; made where it does not exist.
         protocols: sequence of keys of `PROTOCOLS`.
         n_images: int, take so many pairs, evenly spread over all; None takes all.
-        batch_size, tile_size, ensemble, align: as `measure`.
+        batch_size, tile_size, ensemble, scale, align: as `measure`.
         blur: "blur" or "blur_gamma", see `find_pairs`.
         save_images: bool, also write the restored images, as PNG under `restored/<protocol>/<sequence>/`.
         precision: str, as `backend.dtype_to_restore_in`.
@@ -101,7 +103,7 @@ def evaluate(
         if value is not None and value < 1:
             raise ValueError(f"{name}={value}: must be at least 1")
     dtype = dtype_to_restore_in(precision)
-    how = {"tile_size": tile_size, "ensemble": ensemble, "align": align}
+    how = {"tile_size": tile_size, "ensemble": ensemble, "scale": scale, "align": align}
     # A weight file that cannot be used is better found out about now than after hours.
     descriptions = [describe(path) for path in weight_paths]
     for path, description in zip(weight_paths, descriptions, strict=True):
@@ -268,6 +270,9 @@ def _write_page(result, about, problems, sections):
         "Network": ", ".join(f"{key} {weights[key]}" for key in ("architecture", "ngf", "n_blocks")),
         "Data": f"{data['folder']}, {data['n_pairs']} of {data['n_pairs_found']} pairs (sha256 {data['sha256']})",
         "Tiles": f"{about['tile_size']} pixels" if about["tile_size"] else "none asked for",
+        "Working size": f"long side of {WORKING_SIDE} pixels"
+        if about["scale"] == "auto"
+        else f"own size times {about['scale']:g}",
         "Ensemble": f"the mean of {about['ensemble']} views" if about["ensemble"] > 1 else "none",
         "Aligned": f"by up to {about['align']} pixels" if about["align"] else "not",
         "Measured": f"{about['created']} on {about['device']} in {about['precision']} with {libraries}",

@@ -103,7 +103,7 @@ def deblur(generator, image, tile_size=None, tile_overlap=None, progress=None, s
 
     working_copy = resize(image, scale)
     if tile_size is None:
-        tile_size = default_tile_size(generator, *working_copy.shape[1:3], len(image))
+        tile_size = default_tile_size(generator, *working_copy.shape[1:3])
     if tile_size < SMALLEST_SIDE:
         raise ValueError(f"tile_size={tile_size}: must be at least {SMALLEST_SIDE}")
     if tile_overlap is None:
@@ -117,21 +117,20 @@ def deblur(generator, image, tile_size=None, tile_overlap=None, progress=None, s
     return add_differences(image, [photograph.difference], strength)
 
 
-def default_tile_size(generator, height, width, n_images=1):
+def default_tile_size(generator, height, width):
     """Returns the size of tiles that `deblur` uses by default.
 
     Args:
         generator: `keras.Model`.
-        height, width: int, of the working copies in pixels.
-        n_images: int, number of photographs that are restored at once.
+        height, width: int, of the working copy in pixels.
 
     Returns:
         int, in pixels: `INSTANCE_TILE_SIZE` for a generator with instance normalization. For others the longer side,
-        which is the whole photograph, up to `WHOLE_IMAGE_PIXELS` pixels altogether, and `TILE_SIZE` above.
+        which is the whole photograph, up to `WHOLE_IMAGE_PIXELS` pixels, and `TILE_SIZE` above.
     """
     if _normalizes_instances(generator):
         return INSTANCE_TILE_SIZE
-    return max(height, width, SMALLEST_SIDE) if n_images * height * width <= WHOLE_IMAGE_PIXELS else TILE_SIZE
+    return max(height, width, SMALLEST_SIDE) if height * width <= WHOLE_IMAGE_PIXELS else TILE_SIZE
 
 
 def _normalizes_instances(generator):

@@ -21,12 +21,15 @@ class TiledPhotograph:
 
     Args:
         image: uint8 `(B, H, W, 3)` at its working size.
-        tile_size: int, largest height and width of a tile in pixels, a multiple of 4.
+        tile_size: int, largest height and width of a tile in pixels, a multiple of 4. A photograph that fits is one
+            tile, padded or not.
         overlap: int, pixels that neighbouring tiles share at least.
     """
 
     def __init__(self, image, tile_size, overlap):
         self.size = image.shape[1:3]
+        if max(self.size) <= tile_size:
+            tile_size = _padded_side(tile_size)
         below, right = (_padded_side(side) - side for side in self.size)
         self._pixels = np.pad(image, ((0, 0), (0, below), (0, right), (0, 0)), mode="reflect")
         self._blended = np.zeros(self._pixels.shape, np.float32)

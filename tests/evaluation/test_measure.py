@@ -36,8 +36,7 @@ def restored_as(monkeypatch):
     """Makes `deblur` a function of pixels, where what a network does is not the point."""
 
     def install(function):
-        monkeypatch.setattr(measuring, "deblur", lambda _, images, tile_size, ensemble: function(images))
-        monkeypatch.setattr(measuring, "default_tile_size", lambda *_: None)
+        monkeypatch.setattr(measuring, "deblur", lambda _, images, tile_size, ensemble, scale: function(images))
 
     return install
 
@@ -144,7 +143,7 @@ def test_aligning_takes_back_a_shift_and_no_more(shift):
 def test_blurred_and_restored_are_aligned_each_on_its_own(restored_as):
     _, sharp = image_pair(0, 40, 60)
     blurred, restored = np.roll(sharp, (1, -2), (0, 1)), np.roll(sharp, (-4, 3), (0, 1))
-    restored_as(lambda _: restored[None])
+    restored_as(lambda images: np.broadcast_to(restored, images.shape))
 
     def psnr(align):
         [row] = measure(None, [("one", blurred, sharp)], metrics=("psnr",), align=align)
@@ -188,8 +187,8 @@ def test_batches_hold_one_size_and_change_nothing(monkeypatch):
         return deblur(generator, image, *rest, **options)
 
     monkeypatch.setattr(measuring, "deblur", recorded)
-    # Two images fit under the limit above which `deblur` would take tiles, three do not.
-    monkeypatch.setattr(deblurring, "WHOLE_IMAGE_PIXELS", 36 * 48 * 2)
+    # One image fits under the limit above which `deblur` would take tiles, two do not.
+    monkeypatch.setattr(deblurring, "WHOLE_IMAGE_PIXELS", 4 * 36 * 48)
     monkeypatch.setattr(deblurring, "TILE_SIZE", 16)
     three = list(
         measure(

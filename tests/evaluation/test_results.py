@@ -101,7 +101,7 @@ def measured(monkeypatch):
 def quick(monkeypatch):
     """Lets a few weights brighten instead of a network restore, where the network is not the point."""
 
-    def brighten(generator, images, tile_size=None, ensemble=1):
+    def brighten(generator, images, tile_size=None, ensemble=1, scale="auto"):
         head = generator.get_layer("head_conv").get_weights()[0]
         step = 0 if not head.any() else 1 + int(abs(head[0, 0, 0, 0]) * 1e4) % 5
         return np.clip(images.astype(int) + step, 0, 255).astype(np.uint8)
@@ -219,7 +219,7 @@ def test_every_row_is_on_disk_before_the_next_image(weights, tmp_path, measured,
     folder, path = write_pairs(tmp_path / "data", "abcd"), tmp_path / "out" / "identity" / "metrics.csv"
     on_disk = []
 
-    def stop_at_the_third(_, images, tile_size, ensemble):
+    def stop_at_the_third(_, images, tile_size, ensemble, scale):
         on_disk.append([line.split(",")[2] for line in path.read_text().splitlines()[1:]])
         if len(on_disk) == 4:
             raise KeyboardInterrupt
@@ -230,7 +230,7 @@ def test_every_row_is_on_disk_before_the_next_image(weights, tmp_path, measured,
         evaluate([weights["identity"]], folder, tmp_path / "out")
     assert on_disk == [[], ["a"], ["a", "b"], ["a", "b", "c"]]
     before = read_csv(path.parent)
-    monkeypatch.setattr(measuring, "deblur", lambda _, images, tile_size, ensemble: images)
+    monkeypatch.setattr(measuring, "deblur", lambda _, images, tile_size, ensemble, scale: images)
     [result], _ = evaluate([weights["identity"]], folder, tmp_path / "out")
     assert read_csv(path.parent)[:3] == before and measured == [("full", name) for name in "abcd"]
     assert result.summaries["full"]["overall"]["n_images"] == 4
@@ -527,7 +527,7 @@ def invoke(*arguments):
 
 def test_weights_that_overflow_are_named_in_one_line(weights, gopro, tmp_path):
     code, err = invoke("--data_dir", gopro, "--weight_path", weights["huge"], "--output_dir", tmp_path)
-    assert code == 1 and f"Error: {weights['huge']}: the generator answered with numbers that are not finite" in err
+    assert code == 1 and f"Error: {weights['huge']}: the output of the generator is not finite" in err
 
 
 @pytest.mark.parametrize("backend", ["tensorflow", "torch"])
