@@ -245,7 +245,7 @@ def _restore_files(
 
     def load_generator():
         nonlocal engine
-        bar.set_description("loading the network")
+        bar.set_description("loading the network", refresh=on_screen)
         try:
             restore, engine = load(tile_bar)
         except BaseException:  # nothing comes of it, and the line that says so stands alone
