@@ -221,7 +221,7 @@ class TrainingSet:
             raise BadImage(f"{path}: {error.strerror}") from None
         # The file, and everything that `_read_resized` depends on.
         file = str(path.resolve()), status.st_size, status.st_mtime_ns
-        key = repr((file, (scale, self.smallest, self.crop_size, self.resize_or_crop)))
+        key = repr((file, (scale, self.smallest, self.resize_or_crop)))
         stored = self.cache / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npy"
         pixels = self._read_stored(stored)
         if pixels is None:
@@ -243,7 +243,7 @@ class TrainingSet:
         height, width = pixels.shape[:2]
         factor = max(scale, self.smallest / min(height, width))
         size = round(width * factor), round(height * factor)
-        return _resize(pixels, (self.crop_size, self.crop_size) if self.resize_or_crop == "resize" else size)
+        return _resize(pixels, (self.smallest, self.smallest) if self.resize_or_crop == "resize" else size)
 
 
 def _resize(pixels, size):

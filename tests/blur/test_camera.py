@@ -268,12 +268,14 @@ def test_random_blur_depends_on_the_generator_alone_and_stays_in_its_ranges(phot
 
 @pytest.mark.parametrize("bend", [0.0, 0.2, 1.0])
 def test_the_path_of_a_hand_ends_where_it_should_and_stays_near_the_straight_line(bend):
-    for seed in range(100):
+    farthest = 0
+    for seed in range(400):
         path = handheld_trajectory(np.random.default_rng(seed), 12.0, bend) @ [1, 1j]
         assert path[0] == 0
         assert abs(path[-1]) == pytest.approx(12)
         beside = (path * path[-1].conjugate()).imag / 12
-        assert np.abs(beside).max() <= 12 * bend + 1e-9
+        farthest = max(farthest, np.abs(beside).max())
+    assert 0.8 * 12 * bend <= farthest <= 12 * bend + 1e-9
 
 
 def test_a_hand_goes_in_all_directions_and_bends_to_both_sides():

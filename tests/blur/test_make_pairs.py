@@ -331,6 +331,13 @@ def test_flow_that_does_not_come_home_is_counted(tmp_path):
     assert (n_pairs, left_out) == (0, {"with unreliable flow": 2})
 
 
+@pytest.mark.parametrize(("share", "n_pairs"), [(0.28, 2), (0.32, 0)])
+def test_flow_may_be_unreliable_in_three_of_ten_pixels(tmp_path, monkeypatch, share, n_pairs):
+    pytest.importorskip("cv2", reason="optical flow requires the extra [video]")
+    monkeypatch.setattr("deblur_gan.blur.make_pairs.unreliable_share", lambda *_: share)
+    assert blur_recordings([recording(tmp_path / "walk", 3)], tmp_path / "pairs", **OF_FLOW)[0] == n_pairs
+
+
 @pytest.mark.parametrize(("frames", "numbers"), [(None, [0, 1, 2, 4, 5, 6]), ((3, 3), [1, 5])])
 def test_no_pair_is_made_across_a_change_of_size(tmp_path, frames, numbers):
     if frames is None:

@@ -9,7 +9,14 @@ pytest.importorskip("cv2", reason="optical flow requires the extra [video]")
 
 from deblur_gan.blur.camera import blur_image, motion_kernel
 from deblur_gan.blur.exposure import to_light
-from deblur_gan.blur.optical_flow import blur_along_flow, optical_flow, random_flow_blur, speed, unreliable_share
+from deblur_gan.blur.optical_flow import (
+    blur_along_flow,
+    one_opencv_thread,
+    optical_flow,
+    random_flow_blur,
+    speed,
+    unreliable_share,
+)
 from deblur_gan.images.photographs import read_rgb
 
 INSIDE = (slice(24, -24), slice(24, -24))
@@ -75,6 +82,27 @@ def test_a_bend_of_the_camera_moves_nothing_in_the_mean():
         assert blurred.sum(axis=0) @ offsets == pytest.approx(0, abs=0.05)
         assert blurred.sum(axis=1) @ offsets == pytest.approx(0, abs=0.05)
     assert np.abs(offsets[bent.sum(axis=1) > 1e-3]).max() >= 2 > np.abs(offsets[straight.sum(axis=1) > 1e-3]).max()
+    # A point leaves a parabola, which is lower by the bend at both ends than in the middle.
+    heights = [float(offsets @ bent[:, x] / bent[:, x].sum()) for x in (24, 30, 36)]
+    assert heights[0] - heights[1] == pytest.approx(6, abs=0.75) == heights[2] - heights[1]
+
+
+def test_what_is_drawn_is_the_bend_and_no_pixel_moves_further_than_45_px(photograph, monkeypatch):
+    drawn = []
+
+    def spy(light, flow, bend, window):
+        drawn.append((flow, np.hypot(*bend)))
+        return light
+
+    monkeypatch.setattr("deblur_gan.blur.optical_flow.blur_along_flow", spy)
+    flow = constant_flow(photograph, 4, 0).copy()
+    flow[100:120, 100:140] = (18, 24)
+    for length, fastest in ((4, 30), (6, 45), (20, 45), (60, 45)):
+        random_flow_blur(photograph, flow, np.random.default_rng(0), length=length, long_length=None, bend=0.5)
+        scaled, bend = drawn.pop()
+        assert bend == pytest.approx(0.5 * length)
+        assert np.linalg.norm(scaled[0, 0]) == pytest.approx(min(length, 45))
+        np.testing.assert_allclose(scaled[110, 120], (0.6 * fastest, 0.8 * fastest), rtol=1e-5)
 
 
 @pytest.mark.parametrize("outside", [0.0, 1.0])
@@ -96,6 +124,28 @@ def test_flow_between_pictures_that_have_nothing_in_common_is_unreliable(photogr
     assert unreliable_share(optical_flow(photograph, following), optical_flow(following, photograph)) < 0.1
     other = read_rgb(Path(skimage.__file__).parent / "data" / "coffee.png")[:240, :320]
     assert unreliable_share(optical_flow(photograph, other), optical_flow(other, photograph)) > 0.8
+
+
+@pytest.mark.parametrize(("length", "tolerance"), [(0, 1), (10, 2), (30, 4)])
+def test_flow_is_unreliable_if_it_is_off_by_more_than_1_px_and_a_tenth(photograph, length, tolerance):
+    forward = constant_flow(photograph, length, 0)
+    for off, share in ((0.95 * tolerance, 0), (1.05 * tolerance, 1)):
+        assert unreliable_share(forward, constant_flow(photograph, -length, off)) == share
+
+
+@pytest.mark.parametrize("n_threads", [1, 2, 3])
+def test_the_number_of_opencvs_threads_is_that_of_before(n_threads):
+    import cv2
+
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(n_threads)
+    try:
+        with pytest.raises(KeyError), one_opencv_thread():
+            assert cv2.getNumThreads() == 1
+            raise KeyError
+        assert cv2.getNumThreads() == n_threads
+    finally:
+        cv2.setNumThreads(before)
 
 
 def test_the_length_is_drawn_anew(photograph):

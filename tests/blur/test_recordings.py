@@ -1,4 +1,5 @@
 import io
+import os
 import struct
 from pathlib import Path
 
@@ -170,7 +171,14 @@ def test_what_is_no_video_of_the_ordinary_kind_is_one_line(tmp_path):
     (tmp_path / "text.mp4").write_bytes(b"nothing " * 100)
     (tmp_path / "empty.mp4").write_bytes(b"")
     write_video(tmp_path / "hdr.mkv", pictures(2), "ffv1", "yuv444p10le", color_trc=16)
-    for name, reason in (("text", "cannot be read as a video"), ("empty", "cannot be read"), ("hdr", "dynamic range")):
+    os.mkfifo(tmp_path / "pipe.mp4")
+    assert len(find_scenes(tmp_path)) == 4 and find_scenes(tmp_path / "pipe.mp4")[0][0] == "pipe"
+    for name, reason in (
+        ("text", "cannot be read as a video"),
+        ("empty", "cannot be read"),
+        ("hdr", "dynamic range"),
+        ("pipe", "is a pipe, a socket or a device"),
+    ):
         path = next(tmp_path.glob(f"{name}.*"))
         with pytest.raises(BadImage, match=f"{path.name}: .*{reason}") as error:
             read(path)
