@@ -179,7 +179,7 @@ def random_blur(
     image = check_image(image)
     height, width, _ = image.shape
 
-    # What is drawn.
+    # Values from the ranges.
     length = draw(rng, "length", length)
     shake = draw(rng, "shake", shake, 0.0)
     rotation = draw(rng, "rotation", rotation, 0.0)

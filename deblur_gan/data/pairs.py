@@ -96,8 +96,8 @@ def find_pairs(data_dir, blur="blur"):
     if blur != "blur":
         raise NotADirectoryError(f"{data_dir}: no pairs found; {blur} requires {blur}/ and sharp/, also in sequences")
     raise NotADirectoryError(
-        f"{data_dir}: no pairs found; accepted are A/ and B/, blur/ and sharp/ or gt/ (also in folders of sequences), "
-        "input/ and target/, X_blur and X_sharp (folders or files), a text file with two paths in each line"
+        f"{data_dir}: no pairs found; use A/ and B/, blur/ and sharp/ or gt/ (also in folders of sequences), input/ "
+        "and target/, X_blur and X_sharp, or a list of paths"
     )
 
 
