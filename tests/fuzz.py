@@ -46,13 +46,13 @@ def weights(folder):
     import keras
 
     from deblur_gan import networks
-    from deblur_gan.weights import weight_files as module
+    from deblur_gan import weights as module
 
     keras.utils.set_random_seed(0)
     paths = [folder / name for name in ("keras213_generator.h5", "keras213_discriminator.h5")]
     for path in paths:
         shutil.copy(GOLDEN / path.name, path)
-    meudec, paper = (networks.generator_model(name, 2, 1) for name in networks.ARCHITECTURES)
+    meudec, paper = (networks.generator_model(name, 2, 1) for name in ("meudec", "paper"))
     module.save_generator(paper, folder / "generator.h5", training={"epoch": 3})
     module.save_critic(networks.critic_model("paper", 2), folder / "critic.h5")
     paper.save(folder / "whole.keras")
@@ -64,14 +64,13 @@ def weights(folder):
 
 
 def _load_weights(path):
-    from deblur_gan import networks
-    from deblur_gan.weights import weight_files as module
+    from deblur_gan import weights as module
+    from deblur_gan.weights import load
 
     # Damage cannot make another network of a file, all of whose shapes would have to change together. To build each
     # network once saves nine tenths of the time.
-    for name in ("generator_model", "critic_model"):
-        if getattr(module, name) is getattr(networks, name):
-            setattr(module, name, _once(getattr(networks, name)))
+    if load.build is module.identify.build:
+        load.build = _once(load.build)
     critic = "critic" in path.name or "discriminator" in path.name
     (module.load_critic if critic else module.load_generator)(path)
 
@@ -79,7 +78,7 @@ def _load_weights(path):
 def pytorch(folder):
     """State_dicts of each format, as torch and as this package wrote them."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    from deblur_gan.weights import weight_files as module
+    from deblur_gan import weights as module
 
     paths = [Path(shutil.copy(path, folder)) for path in sorted(GOLDEN.glob("torch_*.pth"))]
     module.save_pytorch(module.load_generator(paths[1]), folder / "saved_generator.pth")
@@ -136,7 +135,7 @@ def vgg(folder):
                 for array in layer.arrays:
                     array.read()
 
-    return load, (hdf5.BadFile,), [folder / "vgg.h5"]
+    return load, (hdf5.BadWeights,), [folder / "vgg.h5"]
 
 
 def photographs(folder):

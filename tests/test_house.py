@@ -16,7 +16,7 @@ PACKAGE = ROOT / "deblur_gan"
 
 # From the bottom up: a folder imports from itself and from the lines above its own.
 ORDER = [
-    "files",
+    "architectures files",
     "backend images",
     "networks video",
     "blur weights",

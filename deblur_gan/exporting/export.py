@@ -12,6 +12,7 @@ import numpy as np
 import skimage
 
 from deblur_gan import __version__
+from deblur_gan.architectures import GENERATORS
 from deblur_gan.backend import keras
 from deblur_gan.exporting import FORMATS
 from deblur_gan.files import put_in_place, reason, workshop
@@ -174,7 +175,7 @@ def _facts(weight_path, precision):
         "value_range": [-1, 1],
         "size_multiple": SIZE_MULTIPLE,
         "smallest_side": SMALLEST_WHOLE_SIDE,
-        **(of_paper if description["architecture"] == "paper" else {}),
+        **(of_paper if GENERATORS[description["architecture"]].normalization == "instance" else {}),
     }
 
 

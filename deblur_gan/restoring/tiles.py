@@ -4,11 +4,12 @@ import math
 
 import numpy as np
 
+from deblur_gan.architectures import GENERATORS
 from deblur_gan.images.pixels import from_uint8
 
-# Two strided convolutions halve a photograph twice, and the reflection paddings need two pixels after that.
-SIZE_MULTIPLE = 4
-SMALLEST_SIDE = 8
+# Photographs are padded to sizes that every generator takes.
+SIZE_MULTIPLE = math.lcm(*(row.size_multiple for row in GENERATORS.values()))
+SMALLEST_SIDE = max(row.smallest_side for row in GENERATORS.values())
 # Smaller photographs are padded to this size: means and variances over fewer pixels are no photograph's.
 SMALLEST_WHOLE_SIDE = 64
 

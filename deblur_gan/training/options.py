@@ -7,6 +7,7 @@ import os
 import types
 from dataclasses import dataclass
 
+from deblur_gan.architectures import CRITICS, GENERATORS, MAX_BLOCKS
 from deblur_gan.blur.ranges import KINDS
 
 # The data where no other is named, as `deblur-gan samples` and `deblur-gan organize` lay it out.
@@ -23,7 +24,7 @@ def _option(default, text, **rules):
     Args:
         default: the value where none is given.
         text: str, what it does: its help text.
-        **rules: `at_least`, `above`, `at_most`, `below` (bounds), `choices` (tuple of str), `words` (tuple of str that
+        **rules: `at_least`, `above`, `at_most`, `below` (bounds), `choices` (str), `words` (tuple of str that
             stand beside paths), `shown` (str, the default as the help shows it), `may_change` (True if a run may go on
             with another value: it changes how long or how fast it learns, or where things lie, and not what it
             learns from).
@@ -119,10 +120,10 @@ class Options:
         may_change=True,
     )
     n_workers: int = _option(4, "Threads that prepare batches.", at_least=1, may_change=True)
-    generator: str = _option("meudec", "Architecture of the generator.", choices=("meudec", "paper"))
-    critic: str = _option("paper", "Architecture of the critic.", choices=("paper", "meudec"))
+    generator: str = _option("meudec", "Architecture of the generator.", choices=GENERATORS)
+    critic: str = _option("paper", "Architecture of the critic.", choices=CRITICS)
     ngf: int = _option(64, "Channels after the generator's first convolution.", at_least=1)
-    n_blocks: int = _option(9, "Residual blocks of the generator.", at_least=1, at_most=64)
+    n_blocks: int = _option(9, "Residual blocks of the generator.", at_least=1, at_most=MAX_BLOCKS)
     ndf: int = _option(64, "Channels after the critic's first convolution.", at_least=1)
     dropout: float = _option(
         0.5, "Share of activations dropped in each residual block while training.", at_least=0, below=1
@@ -207,12 +208,12 @@ class Options:
             raise BadOption(
                 f"--shares {self.shares}: must be {n_sources} numbers, one for each --data_dir then for --synthetic"
             )
-        multiple = 16 if self.critic == "meudec" else 4
+        multiple = math.lcm(GENERATORS[self.generator].size_multiple, CRITICS[self.critic].size_multiple)
         if self.crop_size % multiple:
             raise BadOption(f"--crop_size {self.crop_size}: must be a multiple of {multiple}")
         if self.working_scale_range != (1, 1) and self.resize_or_crop == "resize":
             raise BadOption(f"--working_scale {self.working_scale}: is for crops; --resize_or_crop resize has none")
-        if self.freeze_normalization and self.generator != "meudec":
+        if self.freeze_normalization and GENERATORS[self.generator].normalization != "batch":
             raise BadOption(f"--freeze_normalization: a {self.generator} generator has no batch normalization")
         if not (self.perceptual_weight or self.pixel_weight or self.critic_updates):
             raise BadOption(

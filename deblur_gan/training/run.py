@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from deblur_gan.architectures import GENERATORS
 from deblur_gan.backend import keras
 from deblur_gan.blur.camera import mixed_blur
 from deblur_gan.data.training_set import TrainingSet
@@ -261,10 +262,10 @@ def build_gan(options):
         )
         if options.init_from:
             generator.set_weights(_initial_weights(options.init_from, generator, options))
-        elif options.generator == "paper":
-            # The identity is a better start than a random picture added to the blurred one.
-            head = generator.get_layer("head_conv")
-            head.set_weights([np.zeros(weight.shape, np.float32) for weight in head.weights])
+        else:
+            for name in GENERATORS[options.generator].zero_layers:
+                layer = generator.get_layer(name)
+                layer.set_weights([np.zeros(weight.shape, np.float32) for weight in layer.weights])
         if options.freeze_normalization:
             for layer in generator.layers:
                 # Keras lets it compute as in inference, too.

@@ -20,6 +20,8 @@ from typing import NamedTuple
 import h5py
 import numpy as np
 
+from deblur_gan.files import printable, shortened
+
 # The largest network that is read: six times the full-size generator.
 MAX_NUMBERS = 2**26
 MAX_LAYERS = 2000
@@ -40,8 +42,11 @@ _GZIP, _SHUFFLE = 1, 2
 _UNDEFINED = 2**64 - 1
 
 
-class BadFile(ValueError):
-    """A file that cannot be read; the message is one line that names it and says why."""
+class BadWeights(ValueError):
+    """A file that cannot be used as weights; the message is one line that names it and says why."""
+
+    def __init__(self, message):
+        super().__init__(shortened(printable(message)))
 
 
 class Layer(NamedTuple):
@@ -65,22 +70,22 @@ def opened(path):
         `Group`, the root.
 
     Raises:
-        BadFile: also from within the `with` block: if the file is missing, damaged or hostile.
+        BadWeights: also from within the `with` block: if the file is missing, damaged or hostile.
     """
     path = Path(path)
     try:
         if path.is_dir():
-            raise BadFile(f"{path}: is a folder; a file of weights is required")
+            raise BadWeights(f"{path}: is a folder; a file of weights is required")
         if not path.is_file():
-            raise BadFile(f"{path}: {'not a regular file' if path.exists() else 'no such file'}")
+            raise BadWeights(f"{path}: {'not a regular file' if path.exists() else 'no such file'}")
         with path.open("rb") as file:
             if file.read(4) == b"PK\3\4":
                 file = _member_of_archive(path)
             yield _File(path, file).root()
     except OSError as error:
-        raise BadFile(f"{path}: cannot be read ({error.strerror or error})") from None
+        raise BadWeights(f"{path}: cannot be read ({error.strerror or error})") from None
     except (struct.error, IndexError, UnicodeDecodeError) as error:
-        raise BadFile(f"{path}: damaged or not readable ({error})") from None
+        raise BadWeights(f"{path}: damaged or not readable ({error})") from None
 
 
 def layers(root):
@@ -93,7 +98,7 @@ def layers(root):
         list of `Layer`, of those that hold weights, the arrays not read yet; None if the file has another layout.
 
     Raises:
-        BadFile: if something is missing or damaged.
+        BadWeights: if something is missing or damaged.
     """
     if root.strings("layer_names") is None and "model_weights" in root:
         root = root.group("model_weights")
@@ -150,14 +155,14 @@ class Group:
         return len(self._members())
 
     def group(self, path):
-        """Returns the group at `path` below this one; raises `BadFile` if there is none."""
+        """Returns the group at `path` below this one; raises `BadWeights` if there is none."""
         group = self
         for part in _parts(path):
             group = Group(self._file, group._address(part, path))
         return group
 
     def array(self, path):
-        """Returns the `Array` at `path` below this group; raises `BadFile` if there is none that can be used."""
+        """Returns the `Array` at `path` below this group; raises `BadWeights` if there is none that can be used."""
         *groups, name = _parts(path) or self._file.refuse(f"nothing at {path!r} where weights are required")
         group = self.group("/".join(groups))
         return self._file.array(path, group._address(name, path))
@@ -262,7 +267,7 @@ class Array:
             float32 array, all finite.
 
         Raises:
-            BadFile: if there are more than `MAX_NUMBERS`, or one is damaged or not finite.
+            BadWeights: if there are more than `MAX_NUMBERS`, or one is damaged or not finite.
         """
         if self.size > MAX_NUMBERS:
             self._file.refuse(f"{self._name!r} declares {self.size} numbers; at most {MAX_NUMBERS} are read")
@@ -349,7 +354,7 @@ class _File:
         return Group(self, address)
 
     def refuse(self, reason):
-        raise BadFile(f"{self._path}: {reason}")
+        raise BadWeights(f"{self._path}: {reason}")
 
     def damaged(self, what):
         self.refuse(f"damaged or not readable ({what})")
@@ -456,22 +461,22 @@ def _member_of_archive(path):
             try:
                 entry = archive.getinfo("model.weights.h5")
             except KeyError:
-                raise BadFile(f"{path}: an archive without model.weights.h5; a .keras file is required") from None
+                raise BadWeights(f"{path}: an archive without model.weights.h5; a .keras file is required") from None
             # Keras stores the file as it is; a packed one may grow a thousandfold.
             if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                raise BadFile(f"{path}: packed in a way that Keras does not use")
+                raise BadWeights(f"{path}: packed in a way that Keras does not use")
             with archive.open(entry) as file:
                 content = io.BytesIO()
                 while block := file.read(2**20):
                     content.write(block)
                     if content.tell() > limit:
-                        raise BadFile(f"{path}: unpacks to more than the {limit >> 20} MiB that are read at most")
+                        raise BadWeights(f"{path}: unpacks to more than the {limit >> 20} MiB that are read at most")
                 return content
-    except BadFile:
+    except BadWeights:
         raise
     # zipfile meets damage with whichever error it trips over.
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError, NotImplementedError, OSError) as error:
-        raise BadFile(f"{path}: damaged or not readable ({' '.join(str(error).split())})") from None
+        raise BadWeights(f"{path}: damaged or not readable ({' '.join(str(error).split())})") from None
 
 
 def _parts(path):

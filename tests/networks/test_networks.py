@@ -4,9 +4,9 @@ import pytest
 
 from deblur_gan.networks import (
     Clip,
-    Conv2DTranspose,
     InstanceNormalization,
     ReflectionPadding2D,
+    TransposedConv3x3Stride2,
     critic_model,
     generator_model,
     widened_weights,
@@ -97,7 +97,7 @@ def test_any_multiple_of_four_keeps_its_size(architecture, shape):
 def test_paper_upsampling_places_pixels_like_the_authors_code():
     """PyTorch's ConvTranspose2d(3, stride=2, padding=1, output_padding=1): tap k of pixel i lands on 2 i + k - 1."""
     generator = generator_model("paper", 1, 1)
-    transpose, crop = generator.get_layer("up1_conv"), generator.get_layer("up1_crop")
+    transpose = generator.get_layer("up1_conv")
     x = images(1, 5, 7, 4)
     for row in range(3):
         for column in range(3):
@@ -106,36 +106,38 @@ def test_paper_upsampling_places_pixels_like_the_authors_code():
             transpose.set_weights([kernel, np.zeros(2, np.float32)])
             expected = np.zeros((1, 11, 15, 2), np.float32)
             expected[:, row : row + 10 : 2, column : column + 14 : 2] = x.sum(-1, keepdims=True)
-            found = keras.ops.convert_to_numpy(crop(transpose(x)))
+            found = keras.ops.convert_to_numpy(transpose(x))
             np.testing.assert_allclose(found, expected[:, 1:, 1:], atol=1e-5)
 
 
+@pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("shape", [(2, 6, 9, 3), (1, 1, 1, 3)])
-def test_transposed_convolution_is_that_of_keras(shape):
-    reference = keras.layers.Conv2DTranspose(5, 3, strides=2, bias_initializer="normal")
+def test_transposed_convolution_is_that_of_keras_without_its_first_row_and_column(shape, training):
+    reference = keras.layers.Conv2DTranspose(5, 3, strides=2, bias_initializer="normal", data_format="channels_last")
     x = images(*shape)
-    wanted = output(reference, x)
-    ours = Conv2DTranspose(5, 3, strides=2)
-    assert tuple(ours.compute_output_shape(shape)) == wanted.shape
+    expected = output(reference, x)[:, 1:, 1:]
+    ours = TransposedConv3x3Stride2(5)
+    assert tuple(ours.compute_output_shape(shape)) == expected.shape
     ours.build(shape)
     ours.set_weights(reference.get_weights())
-    np.testing.assert_allclose(output(ours, x), wanted, atol=1e-6)
-    np.testing.assert_allclose(keras.ops.convert_to_numpy(ours(x, training=True)), wanted, atol=1e-6)
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(ours(x, training=training)), expected, atol=1e-6)
+
+
+def test_transposed_convolution_takes_only_what_it_honours():
+    for option in ({"padding": "same"}, {"strides": 1}, {"activation": "relu"}, {"kernel_size": 5}):
+        with pytest.raises((TypeError, ValueError), match="Unrecognized keyword"):
+            TransposedConv3x3Stride2(5, **option)
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the operation is TensorFlow's")
-def test_only_training_has_an_operation_that_keeps_a_buffer_for_every_size():
+def test_no_operation_keeps_a_buffer_for_every_size():
     # Conv2DBackpropInput is TensorFlow's transposed convolution; on oneDNN it grows by 33 MB with each new size.
     import tensorflow as tf
 
     generator = generator_model("paper", ngf=4, n_blocks=1)
-
-    def kinds(**options):
-        traced = tf.function(lambda x: generator(x, **options)).get_concrete_function(tf.TensorSpec((None,) * 3 + (3,)))
-        return {operation.type for operation in traced.graph.get_operations()}
-
-    assert "Conv2D" in kinds() and "Conv2DBackpropInput" not in kinds()
-    assert "Conv2DBackpropInput" in kinds(training=True)
+    traced = tf.function(generator).get_concrete_function(tf.TensorSpec((None, None, None, 3)))
+    kinds = {operation.type for operation in traced.graph.get_operations()}
+    assert "Conv2D" in kinds and "Conv2DBackpropInput" not in kinds
 
 
 def test_dropout_only_while_training():
@@ -204,7 +206,7 @@ def test_mixed_precision_adds_the_difference_in_float32():
         (lambda: generator_model(n_blocks=1.5), "n_blocks=1.5"),
         (lambda: generator_model(image_shape=(30, 32, 3)), "multiples of 4"),
         (lambda: generator_model(image_shape=(32, 32, 1)), r"must be \(height, width, 3\)"),
-        (lambda: critic_model("meudec", image_shape=(None, None, 3)), "needs a height and a width"),
+        (lambda: critic_model("meudec", image_shape=(None, None, 3)), "of meudec must be multiples of 16"),
     ],
 )
 def test_bad_arguments_are_named(build, message):

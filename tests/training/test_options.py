@@ -13,8 +13,8 @@ import pytest
 from click.testing import CliRunner
 from conftest import ROOT
 
+from deblur_gan.architectures import MAX_BLOCKS
 from deblur_gan.training.options import BadOption, Options, is_path, kind
-from deblur_gan.weights.weight_files import MAX_BLOCKS
 
 FIELDS = dataclasses.fields(Options)
 

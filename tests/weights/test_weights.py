@@ -13,16 +13,17 @@ import pytest
 from conftest import ROOT
 
 import deblur_gan
+from deblur_gan.architectures import GENERATORS
 from deblur_gan.networks import critic_model, generator_model
 from deblur_gan.weights import (
     BadWeights,
     describe,
     hdf5,
+    load,
     load_critic,
     load_generator,
     save_critic,
     save_generator,
-    weight_files,
 )
 
 tf_keras = pytest.importorskip("tf_keras")  # Keras 2
@@ -274,11 +275,17 @@ def replace(path, name, make):
         make(group, name)
 
 
+def record(path, **changes):
+    """Changes what a file records about itself."""
+    with h5py.File(path, "r+") as file:
+        file.attrs["deblur_gan"] = json.dumps(json.loads(file.attrs["deblur_gan"]) | changes)
+
+
 def refused(path, message):
     with pytest.raises(BadWeights, match=re.escape(str(path))) as caught:
         load_generator(path)
     assert re.search(message, str(caught.value))
-    assert "\n" not in str(caught.value)
+    assert str(caught.value).isprintable() and len(str(caught.value)) <= 300
 
 
 def test_missing_file(tmp_path):
@@ -310,14 +317,17 @@ def test_another_network(tmp_path):
     refused(tmp_path / "x.h5", r"first kernel has shape \(3, 3, 3, 5\)")
 
 
-def test_the_layer_and_the_shapes_that_do_not_fit_are_named(path):
+@pytest.mark.parametrize(("recorded", "said"), [(True, "says that it holds a"), (False, "looks like a")])
+def test_the_layer_and_the_shapes_that_do_not_fit_are_named(path, recorded, said):
     with h5py.File(path, "r+") as file:
+        if not recorded:
+            del file.attrs["deblur_gan"]
         group = file["model_weights/block1_conv2"]
         del group["block1_conv2/kernel"]
         group["block1_conv2/kernel"] = np.zeros((3, 3, 16, 15), np.float32)
     refused(
         path,
-        r"looks like a paper generator with ngf=4, n_blocks=1, but layer 'block1_conv2' has an array of shape "
+        rf"{said} paper generator with ngf=4, n_blocks=1, but layer 'block1_conv2' has an array of shape "
         r"\(3, 3, 16, 15\) where \(3, 3, 16, 16\) is required",
     )
 
@@ -326,7 +336,7 @@ def test_missing_batch_normalization(tmp_path):
     generator_model("meudec", 4, 1).save(tmp_path / "g.h5")
     with h5py.File(tmp_path / "g.h5", "r+") as file:
         file["model_weights/stem_norm"].attrs["weight_names"] = np.array([], "S1")
-    refused(tmp_path / "g.h5", "has 6 batch normalizations where 7 are required")
+    refused(tmp_path / "g.h5", "looks like a meudec generator .*, but has 6 batch normalizations; 7 are required")
 
 
 def test_numbers_that_are_not_finite(path):
@@ -347,7 +357,11 @@ def test_absurd_width_is_refused_before_it_is_built(path, monkeypatch):
         group[name] = np.zeros((7, 7, 3, 100_000), np.float32)
 
     replace(path, "stem_conv/kernel", make)
-    monkeypatch.setattr(weight_files, "generator_model", lambda *args, **kwargs: pytest.fail("was built"))
+    record(path, ngf=100_000)
+    monkeypatch.setattr(load, "build", lambda *args: pytest.fail("was built"))
+    refused(path, r"holds \d+ numbers; networks of at most 67108864 are read")
+    with h5py.File(path, "r+") as file:
+        del file.attrs["deblur_gan"]
     refused(path, r"holds \d+ numbers; networks of at most 67108864 are read")
 
 
@@ -364,10 +378,8 @@ def written(path, *kernels):
 def test_a_critic_of_another_shape_is_refused_before_it_is_built(tmp_path, monkeypatch, dense):
     channels = zip([3, 1, 1, 2, 4, 8], [1, 1, 2, 4, 8, 1], strict=True)
     written(tmp_path / "c.h5", *((4, 4, *pair) for pair in channels), dense, (1024, 1))
-    monkeypatch.setattr(weight_files, "critic_model", lambda *args, **kwargs: pytest.fail("was built"))
-    with pytest.raises(
-        BadWeights, match=r"batch normalizations where 4 are required|not a square image|holds \d+ numbers;"
-    ):
+    monkeypatch.setattr(load, "build", lambda *args: pytest.fail("was built"))
+    with pytest.raises(BadWeights, match=r"batch normalizations; 4 are required|no square image|holds \d+ numbers;"):
         load_critic(tmp_path / "c.h5")
 
 
@@ -400,11 +412,11 @@ def test_a_negative_variance_is_refused(tmp_path):
 
 @pytest.mark.parametrize("hostile", sorted((ROOT / "tests" / "hostile").glob("*.[hk]*")), ids=lambda p: p.name)
 def test_hostile_files_are_refused_in_one_line_at_once(hostile):
-    for load in (load_generator, load_critic, describe):
+    for function in (load_generator, load_critic, describe):
         start = time.process_time()
         with contextlib.suppress(BadWeights):
-            load(hostile)
-            assert hostile.name == "stream_6GiB_twice.h5" and load is describe, "shapes alone are as they should be"
+            function(hostile)
+            assert hostile.name == "stream_6GiB_twice.h5" and function is describe, "shapes alone are as they should be"
         assert time.process_time() - start < 10
     refused(hostile, ".")
 
@@ -502,14 +514,56 @@ def test_metadata_never_decides_what_is_built_or_said_of_a_file(path, metadata, 
 
 
 @pytest.mark.parametrize(
-    "shape", [[32, 64, 3], [True, 64, 3], [-32, -64, 3], [32, "64", 3], [32], [1e3, 2, 3], [32, 80, 3]]
+    ("shape", "message"),
+    [([32, 64, 3], None), ([32, 80, 3], r"'dense' has an array of shape \(8, 1024\) where \(10, 1024\) is required")]
+    + [(shape, "no square image") for shape in ([True, 64, 3], [-32, -64, 3], [32, "64", 3], [32], [1e3, 2, 3])],
 )
-def test_a_recorded_image_size_must_fit_the_dense_layer(tmp_path, shape):
+def test_a_recorded_image_size_must_fit_the_dense_layer(tmp_path, shape, message):
     save_critic(critic_model("meudec", 2, (64, 32, 3)), tmp_path / "c.h5")
-    with h5py.File(tmp_path / "c.h5", "r+") as file:
-        file.attrs["deblur_gan"] = json.dumps({"image_shape": shape})
-    if shape == [32, 64, 3]:
+    record(tmp_path / "c.h5", image_shape=shape)
+    if message is None:
         assert describe(tmp_path / "c.h5")["image_shape"] == shape
     else:
-        with pytest.raises(BadWeights, match="takes 8 numbers, not a square image"):
+        with pytest.raises(BadWeights, match=message):
             describe(tmp_path / "c.h5")
+
+
+# ---- the recorded architecture
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"ngf": 5}, r"says that it holds a paper generator with ngf=5, n_blocks=1, but layer 'stem_conv' has"),
+        ({"n_blocks": 2}, "ngf=4, n_blocks=2, but has 8 convolutions; 10 are required"),
+        ({"n_blocks": 10**9}, "has 1000000000 residual blocks; at most 64 are read"),
+        ({"architecture": "meudec"}, "a meudec generator with ngf=4, n_blocks=1, but"),
+        ({"architecture": "unet"}, "a generator of the architecture unet; this version has meudec, paper"),
+        ({"architecture": "\x1b[31m" * 1000}, "a generator of the architecture of another name; this version has"),
+        ({"network": "critic", "ndf": 4}, "a paper critic with ndf=4, but has 8 convolutions; 5 are required"),
+    ],
+)
+def test_shapes_are_held_to_the_recorded_architecture(path, changes, message):
+    record(path, **changes)
+    refused(path, message)
+
+
+def test_the_record_tells_apart_what_shapes_cannot(path, monkeypatch):
+    monkeypatch.setitem(GENERATORS, "twin", GENERATORS["paper"])
+    save_generator(generator_model("twin", 4, 1), path)
+    assert describe(path)["architecture"] == "twin"
+    save_generator(load_generator(path), path)
+    assert describe(path)["architecture"] == "twin"
+
+
+def test_a_weight_too_large_for_float16_is_refused_and_nothing_is_written(tmp_path):
+    generator = generator_model("paper", 4, 1)
+    bias = generator.get_layer("stem_conv").bias
+    bias.assign([65504, 0, 0, 0])
+    save_generator(generator, tmp_path / "g.h5", dtype="float16")
+    assert load_generator(tmp_path / "g.h5").get_layer("stem_conv").bias[0] == 65504
+    before = (tmp_path / "g.h5").read_bytes()
+    bias.assign([0, 0, -65600, 0])
+    with pytest.raises(ValueError, match=r"g\.h5: a weight of 6\.56e\+04 is too large for float16"):
+        save_generator(generator, tmp_path / "g.h5", dtype="float16")
+    assert (tmp_path / "g.h5").read_bytes() == before and len(list(tmp_path.iterdir())) == 1
