@@ -59,12 +59,12 @@ def export(weight_path, format, output, precision, data_dir, no_dropout):
 
     The file is compared with `deblur-gan restore` in its own engine before it appears: a float32 file that restores a
     photograph with more than one grey level of difference is not written. The conversion runs on TensorFlow,
-    whatever KERAS_BACKEND is; h5 and pth are written on every backend.
+    whatever KERAS_BACKEND is; h5 and pth (with PyTorch installed) are written on every backend.
     """
     from deblur_gan.backend import start_backend, without_notes
 
     selected = os.environ.get("KERAS_BACKEND")
-    if FORMATS[format].needs:
+    if "tensorflow" in FORMATS[format].needs:
         os.environ["KERAS_BACKEND"] = "tensorflow"
     try:
         start_backend()

@@ -13,8 +13,8 @@ class Format(NamedTuple):
     Attributes:
         suffix: str, what file names end in; "" for a folder.
         precisions: tuple of str, what the weights can be stored in, the most precise first.
-        needs: tuple of the modules that write and run it, which pip installs by these names. A format that needs any
-            is converted by Keras on TensorFlow; the others are written on every backend.
+        needs: tuple of the modules that write and run it, which pip installs by these names. A format that needs
+            TensorFlow is converted by Keras on TensorFlow; the others are written on every backend.
     """
 
     suffix: str
@@ -24,7 +24,7 @@ class Format(NamedTuple):
 
 FORMATS = {
     "h5": Format(".h5", ("float32", "float16")),
-    "pth": Format(".pth", ("float32",)),
+    "pth": Format(".pth", ("float32",), ("torch",)),
     "onnx": Format(".onnx", ("float32", "float16", "int8"), ("tensorflow", "onnx", "onnxruntime", "tf2onnx")),
     "openvino": Format(".xml", ("float32", "float16"), ("tensorflow", "openvino")),
     "litert": Format(".tflite", ("float32", "float16", "int8"), ("tensorflow", "ai_edge_litert")),

@@ -155,7 +155,7 @@ def require_exportable(output, format, precision="float32"):
     missing = " ".join(module for module in needs if importlib.util.find_spec(module) is None)
     if missing:
         raise CannotExport(f"--format {format}: {missing} is not installed; pip install {missing}")
-    if needs and keras.backend.backend() != "tensorflow":
+    if "tensorflow" in needs and keras.backend.backend() != "tensorflow":
         raise CannotExport(f"--format {format}: needs KERAS_BACKEND=tensorflow, not {keras.backend.backend()}")
 
 
