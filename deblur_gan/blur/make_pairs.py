@@ -16,9 +16,10 @@ from deblur_gan.blur.camera import random_blur
 from deblur_gan.blur.exposure import average_frames
 from deblur_gan.blur.optical_flow import one_opencv_thread, optical_flow, random_flow_blur, speed, unreliable_share
 from deblur_gan.blur.ranges import KINDS, draw, require
-from deblur_gan.blur.recordings import find_scenes, is_cut, is_still, read_frames, reduce, sharpness
+from deblur_gan.blur.recordings import find_scenes, is_cut, is_still, read_frames, reduce
 from deblur_gan.files import write_bytes
 from deblur_gan.images.photographs import BadImage, Photograph, find_images, read_photograph, write_photograph
+from deblur_gan.images.sharpness import sharpness
 
 
 def blur_folder(
@@ -142,8 +143,8 @@ def blur_recordings(
         every: int, at least 1: use one of that many frames, or groups of frames.
         crop: int, px, height and width of the part to keep, anywhere in the frame; None keeps all of it.
         scale: float in (0, 1], factor to both sides of the frames, applied first.
-        min_sharpness: float, lowest `recordings.sharpness` of a frame, and of the part to keep if one of four draws
-            reaches it.
+        min_sharpness: float, lowest `images.sharpness.sharpness` of a frame, and of the part to keep if one of four
+            draws reaches it.
         seed: int, at least 0.
         n_workers: int, threads; by default one for each processor core.
         **ranges: of `optical_flow.random_flow_blur`, or, with `frames`, of `exposure.average_frames`.

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from scipy import ndimage
 
 from deblur_gan.images.photographs import BadImage, find_images, read_rgb
 from deblur_gan.video import VIDEO_EXTENSIONS
@@ -141,33 +140,6 @@ def _read_video(path, fault):
         raise BadImage(f"{path}: cannot be read as a video {at}({ffmpeg_reason(error)})") from None
     if number < 0:
         raise BadImage(f"{path}: holds no frame that can be decoded")
-
-
-def sharpness(image):
-    """Returns the share of the finest contrast that a blur of 9 px would remove: 0.75 is sharp, 0.5 blurred.
-
-    Args:
-        image: uint8 `(H, W, 3)`.
-
-    Returns:
-        float in [0, 1], the smaller of the shares across and down; 0 for a flat picture.
-
-    Reference:
-        Crete et al., The Blur Effect: Perception and Estimation with a New No-Reference Perceptual Blur Metric,
-        Human Vision and Electronic Imaging XII, 2007: this is 1 minus their measure.
-
-    >>> noise = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
-    >>> sharpness(noise) > 0.75, sharpness(np.zeros((32, 32, 3), np.uint8))
-    (True, 0.0)
-    """
-
-    grey = image @ np.float32([0.299, 0.587, 0.114])
-    shares = []
-    for axis in (0, 1):
-        steps = np.abs(np.diff(grey, axis=axis))
-        after = np.abs(np.diff(ndimage.uniform_filter1d(grey, 9, axis=axis), axis=axis))
-        shares.append(float(np.maximum(steps - after, 0).sum() / max(steps.sum(), 1e-6)))
-    return min(shares)
 
 
 def is_cut(first, second):

@@ -11,7 +11,7 @@ import numpy as np
 from deblur_gan.backend import keep_model_precision, keras
 from deblur_gan.networks import InstanceNormalization
 from deblur_gan.restoring.tiles import SIZE_MULTIPLE, SMALLEST_SIDE, TiledPhotograph
-from deblur_gan.restoring.working_size import LARGEST_SCALE, add_differences, default_scale, resize
+from deblur_gan.restoring.working_size import LARGEST_SCALE, add_differences, choose_scale, resize
 
 # Standard deviation of the grey levels below which the change that instance normalization brings is scaled down.
 FULL_CONTRAST = 32.0
@@ -28,6 +28,8 @@ LARGEST_DEFAULT_OVERLAP = 48
 # Views of a tile: transposed or not, and the steps through its rows and columns, -1 for a mirror.
 _VIEWS = [(transposed, down, across) for transposed in (False, True) for down in (1, -1) for across in (1, -1)]
 ENSEMBLES = (1, 2, 4, 8)
+# With a working size that is chosen, half of the views have this larger size: docs/restoring.md has what it gains.
+_SECOND_SIZE = 4 / 3
 
 # JAX compiles a generator for each size of tile and keeps the code, some 7 MB. After this number of sizes it is freed.
 SIZES_COMPILED = 16
@@ -52,10 +54,11 @@ def deblur(generator, image, tile_size=None, tile_overlap=None, progress=None, s
     of the tile, the standard deviation of its grey levels, over `FULL_CONTRAST`, if that is below 1. A picture of one
     colour comes back as it is.
 
-    An ensemble is the mean of the differences of several views of each tile: the tile and its left to right mirror
-    image (2), all its mirror images (4), and those transposed (8). Inventions of the generator differ from view to
-    view; what it recognizes does not. It is the geometric self-ensemble of Lim et al. 2017
-    (https://arxiv.org/abs/1707.02921). An ensemble takes as many times as long.
+    An ensemble is the mean of the differences of several views. Inventions of the generator differ from view to view;
+    what it recognizes does not. With `scale="auto"` half of the views are restored at 4/3 of the working size. The
+    others are mirror images: at each size the tile itself, then also its left to right mirror image, all its mirror
+    images, and those transposed. It is the geometric self-ensemble of Lim et al. 2017
+    (https://arxiv.org/abs/1707.02921), extended to sizes.
 
     Calls from several threads are safe; their tiles are computed one after the other.
 
@@ -71,7 +74,7 @@ def deblur(generator, image, tile_size=None, tile_overlap=None, progress=None, s
         strength: float, factor to the difference: 0 returns the photograph, 1 the restored one.
         ensemble: int, number of views, one of `ENSEMBLES`.
         scale: float above 0, at most 4: factor to both sides of the working copy; 1 is the own size. "auto" is the
-            result of `working_size.default_scale`.
+            result of `working_size.choose_scale`, for each photograph.
 
     Returns:
         uint8 array of the shape of `image`.
@@ -96,25 +99,32 @@ def deblur(generator, image, tile_size=None, tile_overlap=None, progress=None, s
         raise ValueError(f"strength={strength}: must be from 0 to 1")
     if ensemble not in ENSEMBLES:
         raise ValueError(f"ensemble={ensemble}: must be one of {', '.join(map(str, ENSEMBLES))}")
-    if scale == "auto":
-        scale = default_scale(*image.shape[1:3])
+    chosen = isinstance(scale, str) and scale == "auto"
+    if chosen:
+        if len(image) > 1:
+            options = tile_size, tile_overlap, progress, strength, ensemble
+            return np.stack([deblur(generator, one, *options) for one in image])
+        scale = choose_scale(image[0])
     elif not isinstance(scale, int | float | np.number) or not 0 < scale <= LARGEST_SCALE:
         raise ValueError(f"scale={scale!r}: must be 'auto', or above 0 and at most {LARGEST_SCALE:g}")
 
-    working_copy = resize(image, scale)
-    if tile_size is None:
-        tile_size = default_tile_size(generator, *working_copy.shape[1:3])
-    if tile_size < SMALLEST_SIDE:
-        raise ValueError(f"tile_size={tile_size}: must be at least {SMALLEST_SIDE}")
-    if tile_overlap is None:
-        tile_overlap = min(tile_size // 4, LARGEST_DEFAULT_OVERLAP)
-    if not 0 <= tile_overlap < tile_size:
-        raise ValueError(f"tile_overlap={tile_overlap}: must be at least 0 and less than tile_size={tile_size}")
-
-    photograph = TiledPhotograph(working_copy, math.ceil(tile_size / SIZE_MULTIPLE) * SIZE_MULTIPLE, tile_overlap)
-    for tile in (progress or iter)(photograph.tiles):
-        photograph.restore(tile, lambda values: _difference(generator, values, ensemble))
-    return add_differences(image, [photograph.difference], strength)
+    scales = [scale] if ensemble == 1 or not chosen else [scale, _SECOND_SIZE * scale]
+    photographs = []
+    for factor in scales:
+        working_copy = resize(image, factor)
+        size = default_tile_size(generator, *working_copy.shape[1:3]) if tile_size is None else tile_size
+        if size < SMALLEST_SIDE:
+            raise ValueError(f"tile_size={size}: must be at least {SMALLEST_SIDE}")
+        overlap = min(size // 4, LARGEST_DEFAULT_OVERLAP) if tile_overlap is None else tile_overlap
+        if not 0 <= overlap < size:
+            raise ValueError(f"tile_overlap={overlap}: must be at least 0 and less than tile_size={size}")
+        size = math.ceil(size / SIZE_MULTIPLE) * SIZE_MULTIPLE
+        photographs.append(TiledPhotograph(working_copy, size, overlap))
+    views = _VIEWS[: ensemble // len(scales)]
+    tiles = [(photograph, tile) for photograph in photographs for tile in photograph.tiles]
+    for photograph, tile in (progress or iter)(tiles):
+        photograph.restore(tile, lambda values: _difference(generator, values, views))
+    return add_differences(image, [photograph.difference for photograph in photographs], strength)
 
 
 def default_tile_size(generator, height, width):
@@ -137,10 +147,9 @@ def _normalizes_instances(generator):
     return any(isinstance(layer, InstanceNormalization) for layer in generator.layers)
 
 
-def _difference(generator, values, ensemble):
-    """Restored minus given values, the mean over views: float32 `(B, H, W, 3)`."""
-    views = [_predict_view(generator, values, *view) for view in _VIEWS[:ensemble]]
-    difference = sum(views) / np.float32(ensemble) - values
+def _difference(generator, values, views):
+    """Returns the mean of restored minus given values over views: float32 `(B, H, W, 3)`."""
+    difference = sum(_predict_view(generator, values, *view) for view in views) / np.float32(len(views)) - values
     if not np.isfinite(difference).all():
         raise FloatingPointError("the output of the generator is not finite; its weights are unfit")
     if _normalizes_instances(generator):

@@ -4,10 +4,15 @@ import numpy as np
 from PIL import Image
 
 from deblur_gan.images.pixels import from_uint8, to_uint8
+from deblur_gan.images.sharpness import sharpness
 
-# The long side of a working copy, in pixels, and the most that a small photograph is enlarged to reach it.
+# The long side of a working copy, in pixels. The blur of a phone or a film frame is then as long as in training.
 WORKING_SIDE = 960
+# The most that a small photograph is enlarged to reach it.
 LARGEST_ENLARGEMENT = 2.0
+# If a large photograph still looks sharp in its working copy, its blur is short, and a larger copy shows it better.
+_LARGER_SIDES = (1440, 1920)
+_LOOKS_SHARP = 0.58
 # The largest factor that `deblur` accepts.
 LARGEST_SCALE = 4.0
 
@@ -15,21 +20,29 @@ LARGEST_SCALE = 4.0
 _STRIP = 256
 
 
-def default_scale(height, width):
-    """Returns the factor from the own size of a photograph to its working size.
+def choose_scale(image):
+    """Chooses the factor from the own size of a photograph to its working size.
+
+    The long side becomes `WORKING_SIDE` pixels; a small photograph is at most enlarged by `LARGEST_ENLARGEMENT`. A
+    large photograph gets a working copy of 1440 or 1920 pixels if the smaller copy still looks sharp.
 
     Args:
-        height, width: int, in pixels.
+        image: uint8 `(H, W, 3)`.
 
     Returns:
-        float: the long side becomes `WORKING_SIDE` pixels. A small photograph is at most enlarged by
-        `LARGEST_ENLARGEMENT`.
+        float.
 
     Example:
-        >>> default_scale(3000, 4000), default_scale(360, 640), default_scale(90, 160)
-        (0.24, 1.5, 2.0)
+        >>> choose_scale(np.zeros((3000, 4000, 3), np.uint8)), choose_scale(np.zeros((90, 160, 3), np.uint8))
+        (0.24, 2.0)
     """
-    return min(WORKING_SIDE / max(height, width), LARGEST_ENLARGEMENT)
+    long_side = max(image.shape[:2])
+    scale = min(WORKING_SIDE / long_side, LARGEST_ENLARGEMENT)
+    for side in _LARGER_SIDES:
+        if side > long_side or sharpness(resize(image[None], scale)[0]) < _LOOKS_SHARP:
+            break
+        scale = side / long_side
+    return scale
 
 
 def resize(image, scale):

@@ -16,11 +16,11 @@ from deblur_gan.blur.camera import blur_image
 from deblur_gan.blur.make_pairs import blur_folder, blur_recordings
 from deblur_gan.blur.optical_flow import random_flow_blur
 from deblur_gan.blur.ranges import KINDS
-from deblur_gan.blur.recordings import sharpness
 from deblur_gan.data.pairs import find_pairs
 from deblur_gan.data.samples import write_sample_images
 from deblur_gan.data.split import set_aside
 from deblur_gan.images.photographs import BadImage, find_images, read_photograph, read_rgb
+from deblur_gan.images.sharpness import sharpness
 
 SCRIPTS = ROOT / "scripts"
 

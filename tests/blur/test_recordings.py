@@ -9,8 +9,9 @@ import skimage
 from PIL import Image
 from scipy import ndimage
 
-from deblur_gan.blur.recordings import find_scenes, is_cut, is_still, read_frames, sharpness
+from deblur_gan.blur.recordings import find_scenes, is_cut, is_still, read_frames
 from deblur_gan.images.photographs import BadImage, read_rgb
+from deblur_gan.images.sharpness import sharpness
 
 
 @pytest.fixture(scope="module")

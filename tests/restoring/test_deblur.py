@@ -5,6 +5,7 @@ import keras
 import numpy as np
 import pytest
 from conftest import ROOT
+from scipy import ndimage
 
 from deblur_gan.images.pixels import from_uint8, to_uint8
 from deblur_gan.networks import generator_model
@@ -17,7 +18,7 @@ from deblur_gan.restoring.deblur import (
     default_tile_size,
 )
 from deblur_gan.restoring.tiles import windows as cut
-from deblur_gan.restoring.working_size import add_differences, default_scale, resize
+from deblur_gan.restoring.working_size import add_differences, choose_scale, resize
 from deblur_gan.weights import load_generator
 
 # Below, unless a test is about the working size, photographs are restored at their own size.
@@ -67,8 +68,8 @@ def test_a_large_photograph_comes_back_and_goes_through_tiles(identity):
 
     np.testing.assert_array_equal(deblur(identity, image, progress=progress), image)
     assert len(seen) == 3 * 4
-    assert {row.stop - row.start for (row, _), _ in seen} == {232}  # three of 256 pixels would do for 640 rows
-    assert max(column.stop - column.start for _, (column, _) in seen) <= INSTANCE_TILE_SIZE
+    assert {row.stop - row.start for _, ((row, _), _) in seen} == {232}  # three of 256 pixels would do for 640 rows
+    assert max(column.stop - column.start for _, (_, (column, _)) in seen) <= INSTANCE_TILE_SIZE
 
 
 def test_batch_normalization_takes_the_whole_photograph_as_long_as_memory_lets_it(identity, meudec):
@@ -284,8 +285,28 @@ def smooth(height, width):
 
 @pytest.mark.parametrize(("size", "scale"), [((3000, 4000), 0.24), ((360, 640), 1.5), ((960, 100), 1), ((9, 9), 2)])
 def test_the_long_side_of_a_working_copy_is_960_pixels(size, scale):
-    assert default_scale(*size) == pytest.approx(scale)
-    assert default_scale(*size[::-1]) == pytest.approx(scale)
+    image = np.zeros((*size, 3), np.uint8)
+    assert choose_scale(image) == pytest.approx(scale)
+    assert choose_scale(image.swapaxes(0, 1)) == pytest.approx(scale)
+
+
+@pytest.mark.parametrize(("width", "side"), [(0, 1920), (2, 1440), (12, 960)])
+def test_a_large_photograph_with_short_blur_gets_a_larger_working_copy(width, side):
+    """Edges every 20 pixels of 3000: sharp, blurred by a little more than a pixel of the smallest copy, and by much."""
+    edges = np.kron(np.random.default_rng(0).integers(0, 2, (20, 150)), np.full((20, 20), 255))
+    blurred = ndimage.gaussian_filter(edges.astype(float), width)
+    image = np.repeat(blurred.astype(np.uint8)[..., None], 3, axis=2)
+    assert choose_scale(image) == pytest.approx(side / 3000)
+    assert choose_scale(np.ascontiguousarray(image.swapaxes(0, 1))) == pytest.approx(side / 3000)
+
+
+def test_photographs_of_one_size_each_get_their_own_working_size(inventive, monkeypatch):
+    images = noise(2, 30, 40, 3)
+    images[1] //= 2
+    monkeypatch.setattr(restoring, "choose_scale", lambda image: 1 if image.max() > 128 else 2)
+    together = restoring.deblur(inventive, images)
+    for image, found, scale in zip(images, together, (1, 2), strict=True):
+        np.testing.assert_array_equal(found, deblur(inventive, image, scale=scale))
 
 
 @pytest.mark.parametrize("scale", [0.01, 0.3, 1, 1.5, "auto"])
@@ -323,6 +344,14 @@ def test_the_mean_of_differences_is_rounded_once():
     up, down = (np.full((1, 8, 8, 3), level / 127.5, np.float32) for level in (1.4, -0.2))
     assert (add_differences(image, [up, down]) == 101).all()  # 0.6 on average; alone they round to 1 and 0
     assert (add_differences(image, [up, down], 0.5) == 100).all()
+
+
+@pytest.mark.parametrize("ensemble", [2, 4, 8])
+def test_with_several_views_half_of_them_are_larger(inventive, ensemble):
+    image = smooth(60, 90)
+    of_each_size = [restoring.deblur(inventive, image, scale=scale, ensemble=ensemble // 2) for scale in (2, 8 / 3)]
+    found = restoring.deblur(inventive, image, ensemble=ensemble)
+    assert np.abs(found - np.mean(of_each_size, axis=0)).max() <= 1 + 1e-3
 
 
 @pytest.mark.parametrize("scale", [0, -1, float("nan"), 4.1, "1", None])
