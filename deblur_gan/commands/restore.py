@@ -239,7 +239,7 @@ def _restore_files(
         for tile in tqdm(tiles, unit="tile", leave=False, disable=len(tiles) == 1):
             times.append(time.perf_counter())
             # From the second tile on: the first one waits until the network is compiled.
-            if len(times) == 3 and (expected := (times[2] - times[1]) * len(tiles)) > 10:
+            if len(times) == 3 and not with_video and (expected := (times[2] - times[1]) * len(tiles)) > 10:
                 say(f"This photograph takes about {expected:.0f} s")
             yield tile
 

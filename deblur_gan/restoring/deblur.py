@@ -38,7 +38,17 @@ SIZES_COMPILED = 16
 _predicting = threading.Lock()
 
 
-def deblur(generator, image, tile_size=None, tile_overlap=None, progress=None, strength=1.0, ensemble=1, scale="auto"):
+def deblur(
+    generator,
+    image,
+    tile_size=None,
+    tile_overlap=None,
+    progress=None,
+    strength=1.0,
+    ensemble=1,
+    scale="auto",
+    scale_of=None,
+):
     """Restores a photograph; the result has the size of the photograph.
 
     A network restores blur of the lengths it was trained on, in pixels. So a working copy of the photograph is resized
@@ -75,6 +85,7 @@ def deblur(generator, image, tile_size=None, tile_overlap=None, progress=None, s
         ensemble: int, number of views, one of `ENSEMBLES`.
         scale: float above 0, at most 4: factor to both sides of the working copy; 1 is the own size. "auto" is the
             result of `working_size.choose_scale`, for each photograph.
+        scale_of: uint8 `(H, W, 3)`, chooses the scale instead of `image`: the first frame for all frames of a video.
 
     Returns:
         uint8 array of the shape of `image`.
@@ -94,7 +105,7 @@ def deblur(generator, image, tile_size=None, tile_overlap=None, progress=None, s
     if image.dtype != np.uint8 or image.ndim not in (3, 4) or image.shape[-1] != 3 or 0 in image.shape:
         raise ValueError(f"image is {image.dtype} {image.shape}; uint8 (H, W, 3) or (B, H, W, 3) is required")
     if image.ndim == 3:
-        return deblur(generator, image[None], tile_size, tile_overlap, progress, strength, ensemble, scale)[0]
+        return deblur(generator, image[None], tile_size, tile_overlap, progress, strength, ensemble, scale, scale_of)[0]
     if not 0 <= strength <= 1:
         raise ValueError(f"strength={strength}: must be from 0 to 1")
     if ensemble not in ENSEMBLES:
@@ -102,9 +113,9 @@ def deblur(generator, image, tile_size=None, tile_overlap=None, progress=None, s
     chosen = isinstance(scale, str) and scale == "auto"
     if chosen:
         if len(image) > 1:
-            options = tile_size, tile_overlap, progress, strength, ensemble
+            options = tile_size, tile_overlap, progress, strength, ensemble, scale, scale_of
             return np.stack([deblur(generator, one, *options) for one in image])
-        scale = choose_scale(image[0])
+        scale = choose_scale(image[0] if scale_of is None else scale_of)
     elif not isinstance(scale, int | float | np.number) or not 0 < scale <= LARGEST_SCALE:
         raise ValueError(f"scale={scale!r}: must be 'auto', or above 0 and at most {LARGEST_SCALE:g}")
 

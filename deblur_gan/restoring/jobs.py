@@ -200,8 +200,9 @@ def restore_files(
 
     Args:
         load: function without arguments that returns another: from the uint8 `(H, W, 3)` pixels of a photograph to
-            those of the restored one. It is called once, after a first file has turned out to be readable. Both run in
-            the caller's thread, and so does all that concerns videos.
+            those of the restored one. Each frame of a video comes with the first one as `scale_of`, see `deblur`. It is
+            called once, after a first file has turned out to be readable. Both run in the caller's thread, and so does
+            all that concerns videos.
         jobs: iterable of `Job`.
         file_format: as `photographs.converted`.
         quality: as `photographs.converted`.
@@ -223,14 +224,14 @@ def restore_files(
     """
     loaded, failed = [], []
 
-    def restore(pixels):
+    def restore(pixels, **options):
         if not loaded:
             try:
                 loaded.append(load())
             except Exception as error:
                 failed.append(error)
                 raise
-        return loaded[0](pixels)
+        return loaded[0](pixels, **options)
 
     def read(outcome):
         job, photograph = outcome.job, None
@@ -254,7 +255,14 @@ def restore_files(
                 if job.is_video:
                     from deblur_gan.video.restore import restore_video
 
-                    video = restore_video(restore, job.source, job.target, start, duration, frame_bar)
+                    first = []
+
+                    def restore_frame(pixels):
+                        if not first:
+                            first.append(pixels)
+                        return restore(pixels, scale_of=first[0])
+
+                    video = restore_video(restore_frame, job.source, job.target, start, duration, frame_bar)
                     outcome.size, outcome.n_frames, outcome.notes = video.size, video.n_frames, video.notes
                 else:
                     result = restored_copy(restore, photograph, side_by_side)

@@ -366,3 +366,12 @@ def test_photographs_of_several_threads_are_restored_as_alone(inventive):
     with ThreadPoolExecutor(3) as threads:
         for wanted, found in zip(alone, threads.map(functools.partial(deblur, inventive), images), strict=True):
             np.testing.assert_array_equal(found, wanted)
+
+
+def test_all_frames_of_a_video_get_the_working_size_of_the_first(inventive, monkeypatch):
+    first, frame = noise(30, 40, 3), np.zeros((30, 40, 3), np.uint8)
+    frame[:, 20:] = 90
+    monkeypatch.setattr(restoring, "choose_scale", lambda image: 2 if image.max() > 128 else 1)
+    np.testing.assert_array_equal(
+        restoring.deblur(inventive, frame, scale_of=first), restoring.deblur(inventive, frame, scale=2)
+    )
