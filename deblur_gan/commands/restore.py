@@ -223,7 +223,7 @@ def _restore_files(
     for folder in {job.target.parent for job in waiting}:
         clear_unfinished(folder)
 
-    done, engine = [], None
+    done, engine, working_sizes = [], None, set()
     # A bar for one photograph too; on a screen from the beginning on, for a backend may take seconds to start.
     on_screen = sys.stderr.isatty()
     bar = tqdm(total=len(waiting), unit="photo", delay=0 if on_screen else 1e-9)
@@ -236,6 +236,7 @@ def _restore_files(
 
     def tile_bar(tiles):
         times = []
+        working_sizes.add(tiles[0][0].size)
         for tile in tqdm(tiles, unit="tile", leave=False, disable=len(tiles) == 1):
             times.append(time.perf_counter())
             # From the second tile on: the first one waits until the network is compiled.
@@ -285,13 +286,24 @@ def _restore_files(
         kind = "files" if with_video else "photographs"
         click.echo(
             printable(f"Restored {len(restored)} of {len(done)} {kind} into {output_dir}/")
-            + f" ({megapixels:.1f} megapixels in {time.perf_counter() - began:.1f} s"
+            + f" ({megapixels:.1f} megapixels{_at(working_sizes)} in {time.perf_counter() - began:.1f} s"
             + (f", {engine})" if engine else ")")
         )
         _say_skipped(len(jobs) - len(waiting))
         if sharp:
             click.echo(printable(f"Their sharp originals are in {sharp}/"))
     return len(restored) == len(done)
+
+
+def _at(working_sizes):
+    """Returns the words that name the working size of one photograph, or the range of several."""
+    if len(working_sizes) == 1:
+        [(height, width)] = working_sizes
+        return f", worked on at {width}x{height},"
+    sides = sorted({max(size) for size in working_sizes})
+    if not sides:
+        return ""
+    return f", worked on at {' to '.join(map(str, dict.fromkeys((sides[0], sides[-1]))))} pixels,"
 
 
 def _say_skipped(number):
