@@ -39,7 +39,7 @@ def whole_file(path, like=None):
 
     Example:
         >>> with whole_file("scores.csv") as temporary:
-        ...     temporary.write_text("image,psnr")
+        ...     n_characters = temporary.write_text("image,psnr")
     """
     path = Path(os.path.realpath(path) if os.path.islink(path) else path)
     replaced = path.exists()

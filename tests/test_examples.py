@@ -1,12 +1,17 @@
-"""The examples in docstrings run and print what they show."""
+"""The examples in docstrings run and print what they show, with the public names, `keras`, `np` and `Path` imported."""
 
 import doctest
 import importlib
+from pathlib import Path
 
+import keras
+import numpy as np
 import pytest
 from conftest import ROOT
 
-NEEDS = {"blur.optical_flow": "cv2"}
+import deblur_gan
+
+NEEDS = {"blur.optical_flow": "cv2", "weights.save": "torch"}
 SLOW = {"data.samples"}
 MODULES = [
     path.relative_to(ROOT / "deblur_gan").with_suffix("").as_posix().replace("/", ".")
@@ -18,8 +23,11 @@ MODULES = [
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in MODULES]
 )
-def test_the_examples_of_a_module_run(name):
+def test_the_examples_of_a_module_run(name, tmp_path, monkeypatch):
     if name in NEEDS:
         pytest.importorskip(NEEDS[name], reason=f"an example needs {NEEDS[name]}")
+    (tmp_path / "weights").symlink_to(ROOT / "weights")
+    monkeypatch.chdir(tmp_path)
     module = importlib.import_module(f"deblur_gan.{name}".removesuffix(".__init__"))
-    assert doctest.testmod(module).failed == 0
+    names = {name: getattr(deblur_gan, name) for name in deblur_gan.__all__}
+    assert doctest.testmod(module, extraglobs={**names, "keras": keras, "np": np, "Path": Path}).failed == 0

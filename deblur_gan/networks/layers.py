@@ -23,7 +23,7 @@ class ReflectionPadding2D(layers.Layer):
     Call: `(B, H, W, C)` to `(B, H + 2 * padding, W + 2 * padding, C)`.
 
     Example:
-        >>> ReflectionPadding2D(3)(keras.ops.zeros((1, 8, 8, 3))).shape
+        >>> tuple(ReflectionPadding2D(3)(keras.ops.zeros((1, 8, 8, 3))).shape)
         (1, 14, 14, 3)
     """
 
@@ -64,7 +64,7 @@ class InstanceNormalization(layers.Layer):
     Reference: Ulyanov et al., "Instance Normalization", https://arxiv.org/abs/1607.08022
 
     Example:
-        >>> InstanceNormalization()(keras.random.normal((1, 8, 8, 3))).shape
+        >>> tuple(InstanceNormalization()(keras.random.normal((1, 8, 8, 3))).shape)
         (1, 8, 8, 3)
     """
 
@@ -118,7 +118,7 @@ class TransposedConv3x3Stride2(layers.Layer):
     Call: `(B, H, W, C)` to `(B, 2 * H, 2 * W, filters)`. Weights: kernel `(3, 3, filters, C)`, bias `(filters,)`.
 
     Example:
-        >>> TransposedConv3x3Stride2(16)(keras.ops.zeros((1, 8, 8, 32))).shape
+        >>> tuple(TransposedConv3x3Stride2(16)(keras.ops.zeros((1, 8, 8, 32))).shape)
         (1, 16, 16, 16)
     """
 

@@ -218,9 +218,11 @@ def restore_files(
         Exception: whatever `load` raises.
 
     Example:
-        >>> jobs, _ = find_jobs(["holiday"], "restored")
-        >>> for outcome in restore_files(lambda: restore, jobs):
-        ...     print(outcome.job.target, outcome.error)
+        >>> from PIL import Image
+        >>> Image.new("RGB", (64, 48)).save("night.png")
+        >>> jobs, _ = find_jobs(["night.png"], "restored")
+        >>> [outcome.error for outcome in restore_files(lambda: lambda pixels: pixels, jobs)]
+        [None]
     """
     loaded, failed = [], []
 

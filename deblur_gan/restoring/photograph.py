@@ -19,7 +19,8 @@ def restored_copy(restore, photograph, side_by_side=False):
         `Photograph`.
 
     Example:
-        >>> restored_copy(lambda pixels: 255 - pixels, Photograph(np.zeros((2, 2, 3), np.uint8))).pixels.min()
+        >>> from deblur_gan.images.photographs import Photograph
+        >>> int(restored_copy(lambda pixels: 255 - pixels, Photograph(np.zeros((2, 2, 3), np.uint8))).pixels.min())
         255
     """
     pixels, alpha = restore(photograph.pixels), photograph.alpha
