@@ -32,7 +32,7 @@ LEVELS = {name: level for level, names in enumerate(ORDER) for name in names.spl
 ONLY_IN = {
     "tensorflow": ("training/gradients", "exporting/"),
     "jax": ("training/gradients", "training/distributed"),
-    "torch": ("training/gradients", "weights/pytorch"),
+    "torch": ("training/gradients", "training/torch_compile", "weights/pytorch"),
     "h5py": ("weights/hdf5",),
     "skimage.metrics": ("evaluation/metrics",),
     "click": ("commands/", "backend"),

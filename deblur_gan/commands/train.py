@@ -12,7 +12,7 @@ LAST = "the last run"
 
 
 def flag(field):
-    """The flag of one option."""
+    """Makes the flag of an option."""
     rules = field.metadata
     settings = {"default": field.default, "show_default": rules.get("shown", True), "help": rules["help"]}
     if kind(field) is bool:
@@ -46,27 +46,26 @@ def flags_of_options(command):
     type=click.Path(),
     is_flag=False,
     flag_value=LAST,
-    help="Go on with the run in this folder (without a folder: the last one in --log_dir) from its last checkpoint, "
-    f"with its options. Only {', '.join(f'--{name}' for name in MAY_CHANGE)} may be given anew.",
+    help="Resume the run in this folder (without a folder: the last one in --log_dir) from its last checkpoint, with "
+    f"its options. Only {', '.join(f'--{name}' for name in MAY_CHANGE)} may be changed.",
 )
 @click.pass_context
 def train(context, resume, **flags):
     """Trains a generator against a critic on pairs of blurred and sharp photographs.
 
-    What a run leaves behind is in a folder of its own below --log_dir: generator_best.h5 (by PSNR on the validation
-    images), generator_{epoch}_{loss}.h5 and critic_{epoch}.h5, log.csv, curves.png, a picture of blurred | restored |
-    sharp for every epoch, TensorBoard events, options.json, and state.npz, which --resume needs. A run that was
-    killed at any moment goes on with --resume as if nothing had happened (bit for bit on the TensorFlow CPU backend
-    with TF_DETERMINISTIC_OPS=1). Ctrl-C and SIGTERM save a checkpoint first; a second Ctrl-C leaves at once.
+    Each run writes into its own folder below --log_dir: generator_best.h5 (by PSNR on the validation images),
+    generator_{epoch}_{loss}.h5 and critic_{epoch}.h5, log.csv, curves.png, a picture of blurred | restored | sharp for
+    every epoch, TensorBoard events, options.json, and state.npz, which --resume needs. --resume continues a run that
+    was killed at any moment as if it had not been interrupted (bit for bit on the TensorFlow CPU backend with
+    TF_DETERMINISTIC_OPS=1). Ctrl-C and SIGTERM save a checkpoint first; a second Ctrl-C ends at once.
 
-    The backend is Keras': KERAS_BACKEND=tensorflow, jax or torch. On JAX, several machines train together where the
-    variables of keras.distribution.initialize are set; docs/machines.md has job files. The exit code is 0 if all epochs
-    were done, 1 if the run could not begin or had to stop, 2 if the command line makes no sense, 130 after Ctrl-C, 143
-    after SIGTERM.
+    KERAS_BACKEND selects the backend: tensorflow, jax or torch. On JAX several machines can train together;
+    docs/machines.md has job files. The exit code is 0 if all epochs were done, 1 if the run could not start or had to
+    stop, 2 if the command line is wrong, 130 after Ctrl-C, 143 after SIGTERM.
     """
     default = click.core.ParameterSource.DEFAULT
     given = {name: value for name, value in flags.items() if context.get_parameter_source(name) != default}
-    # Where nothing else is said, the data and the runs are those of the clone, wherever it is called from.
+    # The default folders are those of the clone, whatever the working directory.
     log_dir = given.pop("log_dir", home() / Options.log_dir)
     if not resume and not flags["data_dir"] and not flags["synthetic"]:
         given["data_dir"] = home() / DATA_DIR
@@ -94,11 +93,11 @@ def train(context, resume, **flags):
     except run.Stopped as error:
         click.echo(printable(f"Error: {error}"), err=True)
         context.exit(128 + error.signal_number if error.signal_number else 1)
-    except KeyboardInterrupt:  # while the data was checked or the networks were built
+    except KeyboardInterrupt:  # during the check of the data or the building of the networks
         click.echo("Error: interrupted before the first step", err=True)
         context.exit(130)
-    # BadRun, BadImage, BadWeights, OSError: each is one line.
+    # BadRun, BadImage, BadWeights and OSError have one line each.
     except (OSError, ValueError) as error:
         raise click.ClickException(printable(" ".join(str(error).split()))) from None
-    if distributed.join().first:
+    if distributed.is_main():
         click.echo(f"Done: {run_dir}")

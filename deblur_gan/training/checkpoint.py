@@ -1,4 +1,4 @@
-"""`state.npz`: all that a run needs to go on as if it had not been interrupted."""
+"""`state.npz`: the state of a run, with which it is resumed as if it had not been interrupted."""
 
 import contextlib
 import dataclasses
@@ -10,26 +10,30 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from deblur_gan.files import whole_file
+from deblur_gan.files import reason, whole_file
 
 
 class BadRun(ValueError):
-    """A run that cannot begin or go on as asked; the message is one line."""
+    """A run that cannot start or be resumed; the message is one line."""
 
 
 @dataclass
 class Progress:
-    """How far a run has come.
+    """The place in a run up to which it is done.
 
     Attributes:
         epoch: int, epochs done.
         step: int, batches done of the next epoch.
         seconds: float, time spent on those batches.
-        best_psnr: float, of `generator_best.h5`; None where there is none.
-        lengths: dict, bytes of every file that grows line by line, to be cut back to.
+        best_psnr: float, of `generator_best.h5`; None if there is none.
+        lengths: dict, the bytes of every file that grows line by line, to cut it back to.
 
     Raises:
-        ValueError: if a value is not of that kind. An infinite `best_psnr` becomes None.
+        ValueError: if a value is of another type or range.
+
+    Example:
+        >>> str(Progress(epoch=0, step=3)), str(Progress(epoch=2))
+        ('epoch 1, step 3', 'the end of epoch 2')
     """
 
     epoch: int = 0
@@ -40,17 +44,21 @@ class Progress:
 
     def __post_init__(self):
         counts = [self.epoch, self.step, *self.lengths.values()]
-        if any(type(count) is not int or count < 0 for count in counts) or not 0 <= self.seconds < math.inf:
+        if any(type(count) is not int or count < 0 for count in counts):
             raise ValueError("its progress is not counted in whole epochs, steps and bytes")
-        if self.best_psnr is not None and not math.isfinite(self.best_psnr):
-            self.best_psnr = None
+        self.seconds = float(self.seconds)
+        if not 0 <= self.seconds < math.inf or not math.isfinite(self.best_psnr or 0):
+            raise ValueError("its progress has a number out of range")
 
     def __str__(self):
-        return f"epoch {self.epoch}, step {self.step}"
+        """Returns the place in the words of the progress bar, which counts epochs from 1."""
+        if self.step:
+            return f"epoch {self.epoch + 1}, step {self.step}"
+        return f"the end of epoch {self.epoch}" if self.epoch else "the start"
 
 
 def variables_of(gan):
-    """All that changes while a `DeblurGAN` is trained: dict of variables by the names they have in `state.npz`."""
+    """Returns all variables that training a `DeblurGAN` changes: a dict by their names in `state.npz`."""
     groups = {
         "generator": gan.generator.weights,
         "moving_average": gan.moving_average.weights if gan.moving_average else [],
@@ -63,7 +71,7 @@ def variables_of(gan):
 
 
 def save_state(path, gan, progress):
-    """Writes a state, whole and through to the disk, or not at all.
+    """Writes a state, whole and synced to the disk, or not at all.
 
     Args:
         path: Path that ends in .npz.
@@ -71,17 +79,19 @@ def save_state(path, gan, progress):
         progress: `Progress`.
 
     Raises:
-        OSError: if it cannot be written; what stood at `path` is still there.
+        OSError: if it cannot be written; the former state is kept.
     """
     values = {name: np.asarray(variable) for name, variable in variables_of(gan).items()}
     with whole_file(path) as temporary:
         np.savez(temporary, progress=json.dumps(dataclasses.asdict(progress)), **values)
-        _to_disk(temporary)
-    _to_disk(path.parent)
+        _sync(temporary)
+    # Some shared file systems refuse to sync a folder (EINVAL); the file itself is synced.
+    with contextlib.suppress(OSError):
+        _sync(path.parent)
 
 
 def read_progress(path):
-    """The `Progress` of a state; that of the beginning where there is no file.
+    """Reads the `Progress` of a state; without a file it is that of the start.
 
     Raises:
         BadRun: if the file is damaged.
@@ -93,20 +103,20 @@ def read_progress(path):
 
 
 def load_state(path, gan, reading=contextlib.nullcontext):
-    """Puts a state into all variables of a `DeblurGAN`.
+    """Assigns a state to all variables of a `DeblurGAN`.
 
     Args:
         path: Path of the state.
         gan: compiled `DeblurGAN`.
-        reading: function that gives a context manager, in which all is read before anything is assigned.
+        reading: function that returns a context manager for the reading, which ends before anything is assigned.
 
     Raises:
-        BadRun: if the file is damaged or was written by other networks; nothing has been assigned then.
+        BadRun: if the file is damaged or of other networks; nothing has been assigned then.
     """
     variables = variables_of(gan)
     with reading(), _archive(path) as archive:
         if {name.removesuffix(".npy") for name in archive.namelist()} != {"progress", *variables}:
-            raise BadRun(f"{path}: was not written by the networks that options.json describes")
+            raise BadRun(f"{path}: not of the networks that options.json describes")
         values = {name: _array(archive, name, np.asarray(variable)) for name, variable in variables.items()}
     for name, variable in variables.items():
         variable.assign(values[name])
@@ -115,18 +125,19 @@ def load_state(path, gan, reading=contextlib.nullcontext):
 @contextlib.contextmanager
 def _archive(path):
     try:
+        if not path.is_file():  # opening a FIFO would wait for ever
+            raise ValueError("not a file")
         with zipfile.ZipFile(path) as archive:
             yield archive
     except BadRun:
         raise
-    # What zipfile, NumPy's reader of headers and json raise on damaged files is written down nowhere.
+    # No document lists the errors of zipfile, NumPy's reader of headers and json on damaged files.
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise BadRun(f"{path}: damaged ({reason})") from None
+        raise BadRun(f"{path}: damaged ({reason(error)})") from None
 
 
 def _array(archive, name, like=None):
-    """An array of a state, or, without `like`, its text. Nothing is read before its size is known to be right."""
+    """Reads an array of a state after checking its size: that of `like`, or, without it, a short text."""
     entry = archive.getinfo(f"{name}.npy")
     if entry.compress_type != zipfile.ZIP_STORED:
         raise ValueError(f"{name} is compressed")
@@ -137,19 +148,19 @@ def _array(archive, name, like=None):
         if shape != () or dtype.kind != "U" or dtype.itemsize > 2**20:
             raise ValueError(f"{name} is not a short text")
     elif (shape, dtype) != (like.shape, like.dtype):
-        raise BadRun(f"{archive.filename}: was not written by the networks that options.json describes ({name})")
+        raise BadRun(f"{archive.filename}: not of the networks that options.json describes ({name})")
     with archive.open(entry) as file:
         value = np.lib.format.read_array(file, allow_pickle=False)
-        if file.read(1):  # which also makes zipfile compare its checksum
-            raise ValueError(f"{name} is longer than it says")
+        if file.read(1):  # at the end of the entry zipfile compares the checksum
+            raise ValueError(f"{name} is longer than its header states")
     if like is not None and not np.isfinite(value).all():
         raise ValueError(f"{name} is not finite")
     return value
 
 
-def _to_disk(path):
-    """Returns when what was written to a file, or the names in a folder, outlast a loss of power."""
-    if not hasattr(os, "O_DIRECTORY"):  # Windows opens no folder
+def _sync(path):
+    """Writes a file, or the names in a folder, through to the disk."""
+    if not hasattr(os, "O_DIRECTORY"):  # Windows cannot open a folder
         return
     descriptor = os.open(path, os.O_RDONLY)
     try:

@@ -8,47 +8,53 @@ from deblur_gan.training import gradients
 from deblur_gan.training.losses import gradient_penalty, mean_score, psnr
 from deblur_gan.training.moving_average import MovingAverage
 
-# What of a pixel's difference is averaged.
-PIXEL_LOSSES = {"l1": keras.ops.abs, "l2": keras.ops.square}
+# The losses that are logged, in the order of log.csv and of the curves.
+LOSSES = ("critic_loss", "gradient_penalty", "generator_loss", "adversarial_loss", "perceptual_loss", "pixel_loss")
 
-_LOGS = (
-    "critic_loss",
-    "gradient_penalty",
-    "generator_loss",
-    "adversarial_loss",
-    "perceptual_loss",
-    "pixel_loss",
-    "psnr",
-)
+# The function of a pixel's difference that is averaged.
+PIXEL_LOSSES = {"l1": keras.ops.abs, "l2": keras.ops.square}
 
 
 class DeblurGAN(keras.Model):
-    """Trains a generator to restore photographs, and a critic to tell what it restored from what was sharp.
+    """Trains a generator to restore photographs, and a critic to tell restored from sharp ones.
 
-    One step, on one batch of blurred and sharp images: the critic is updated `critic_updates` times, then the
-    generator once. The generator is called once for both, as it does not change while the critic does. `fit` and
-    `evaluate` take batches `(blurred, sharp)`, both float32 `(B, H, W, 3)` in [-1, 1]. Both log the same losses,
-    `evaluate` those of the generator in inference mode and the `psnr` as well.
+    A step uses one batch of blurred and sharp images: the critic is updated `critic_updates` times, then the generator
+    once. All updates of the critic use this same batch, as in the authors' code, and differ only in the points of the
+    penalty; Gulrajani et al. draw a new batch for each. The generator does not change while the critic does, so one
+    call of it serves the whole step.
 
-    The critic is always called in inference mode: the penalty is a property of one image, which batch statistics
-    would tie to the others. A `meudec` critic keeps the statistics that its file brought along.
+    `fit` and `evaluate` take batches `(blurred, sharp)`, both float32 `(B, H, W, 3)` in [-1, 1]. Both log the same
+    losses; `evaluate` calls the generator in inference mode and logs the `psnr`, too.
+
+    The critic is always called in inference mode: the penalty is a property of one image, and batch statistics would
+    mix the images. A `meudec` critic keeps the statistics of its file.
 
     Args:
-        generator: `keras.Model`, blurred images to restored ones.
-        critic: `keras.Model`, images to scores `(B, ...)`.
+        generator: `keras.Model`, from blurred images to restored ones.
+        critic: `keras.Model`, from images to scores `(B, ...)`.
         perceptual_loss: callable `(sharp, restored) -> scalar`, such as `losses.PerceptualLoss()`.
-        critic_updates: int, updates of the critic for each update of the generator. With 0 the generator learns alone:
-            there is no adversarial loss either.
+        critic_updates: int, updates of the critic for each update of the generator. With 0 only the generator is
+            trained, without adversarial loss.
         penalty_weight: float, weight of the gradient penalty in the critic's loss.
         perceptual_weight: float, weight of the perceptual loss in the generator's loss.
         pixel_weight: float, weight of the pixel loss in the generator's loss.
         pixel_loss: "l1" or "l2", the mean absolute or the mean squared difference of the pixels.
         ema: float in [0, 1), momentum of the moving average of the generator, see `averaged_generator`; 0 for none.
-        seed: int for the points where the penalty is taken; the dropout layers of the generator have seeds of their
-            own, which `keras.utils.set_random_seed` decides when the generator is built.
+        seed: int for the points of the penalty. The dropout layers of the generator have seeds of their own, which
+            `keras.utils.set_random_seed` determines when the generator is built.
 
     Raises:
-        ValueError: if `critic_updates` or a weight is below 0, `ema` is outside [0, 1), or `pixel_loss` is another one.
+        ValueError: if `critic_updates` or a weight is below 0, `ema` is outside [0, 1), or `pixel_loss` is unknown.
+
+    Example:
+        >>> from deblur_gan import critic_model, generator_model
+        >>> critic = critic_model("paper", ndf=2, image_shape=(16, 16, 3))
+        >>> loss = lambda sharp, restored: keras.ops.mean(keras.ops.square(sharp - restored))
+        >>> gan = DeblurGAN(generator_model("paper", ngf=2, n_blocks=1), critic, loss, critic_updates=1)
+        >>> gan.compile(keras.optimizers.Adam(1e-4), keras.optimizers.Adam(1e-4))
+        >>> images = keras.ops.zeros((2, 16, 16, 3))
+        >>> sorted(gan.fit(images, images, verbose=0).history)[:2]
+        ['adversarial_loss', 'critic_loss']
 
     Reference: https://arxiv.org/abs/1711.07064, section 3; Gulrajani et al., https://arxiv.org/abs/1704.00028,
         algorithm 1
@@ -93,7 +99,7 @@ class DeblurGAN(keras.Model):
         self.pixel_loss = PIXEL_LOSSES[pixel_loss]
         self.moving_average = MovingAverage(generator, ema) if ema else None
         self.seed_generator = keras.random.SeedGenerator(seed)
-        self.trackers = {name: keras.metrics.Mean(name=name) for name in _LOGS}
+        self.trackers = {name: keras.metrics.Mean(name=name) for name in (*LOSSES, "psnr")}
         self.built = True
 
     def compile(self, generator_optimizer, critic_optimizer, **kwargs):
@@ -110,10 +116,12 @@ class DeblurGAN(keras.Model):
         Raises:
             ValueError: if PyTorch is to compile a generator with dropout, or has no C++ compiler.
         """
-        # Keras would hand PyTorch the whole step, which takes longer compiled than not.
+        # On PyTorch Keras would compile the whole step, which then takes longer.
         self.compiles_generator = keras.backend.backend() == "torch" and kwargs.pop("jit_compile", None) is True
         if self.compiles_generator:
-            gradients.require_compilable(self.generator)
+            from deblur_gan.training import torch_compile
+
+            torch_compile.require_compilable(self.generator)
         super().compile(optimizer=None, **kwargs)
         self.generator_optimizer = _built(generator_optimizer, self.generator)
         self.critic_optimizer = _built(critic_optimizer, self.critic)
@@ -123,40 +131,39 @@ class DeblurGAN(keras.Model):
         return self.generator(blurred, training=training)
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
-        """Keeps Keras from drawing a batch to build what has been built: on several devices it would not be trained on.
+        """Does nothing, as the model is built.
 
-        Keras draws it from a second iterator, which takes what it reads ahead from the batches of a generator as well.
+        On several devices Keras would read a batch from a second iterator and never train on it.
         """
 
     @property
     def averaged_generator(self):
-        """`keras.Model`, what to restore with and to save: the moving average of the generator where there is one.
+        """`keras.Model`, the generator to restore with and to save: with `ema` its moving average, else the generator.
 
-        Without `ema` it is the generator itself. It is another model than the one that is trained, so that it can be
-        called and saved while training goes on.
+        The average is a model of its own, so it can be called and saved during training.
         """
         return self.moving_average.model if self.moving_average else self.generator
 
     @property
     def random_state(self):
-        """The variables that hold the state of all random numbers: the penalty's, then each dropout layer's.
+        """List of variables, the state of all random numbers: the penalty's, then each dropout layer's.
 
-        They are not in `save_weights`. `[v.numpy() for v in gan.random_state]` saves them, `v.assign(value)` for each
-        restores them.
+        `save_weights` does not save them. `[v.numpy() for v in gan.random_state]` reads them, `v.assign(value)` for
+        each restores them.
         """
         weights = {id(weight) for weight in self.weights}
         variables = [self.seed_generator.state, *self.generator.variables, *self.critic.variables]
         return [variable for variable in variables if id(variable) not in weights]
 
     def draw_epsilon(self, images, seed):
-        """Draws, for each image, how near to the sharp one the penalty is taken: `(B, 1, 1, 1)`, uniform in [0, 1).
+        """Draws the share of the sharp image in each point of the penalty: `(B, 1, 1, 1)`, uniform in [0, 1).
 
         `seed` is a `keras.random.SeedGenerator`, or an int that gives the same numbers each time.
         """
         return gradients.uniform(keras.ops.shape(images)[0], seed)
 
     def critic_losses(self, sharp, restored, epsilon, scale=1.0):
-        """Computes what the critic minimizes, `critic_loss`, and the `gradient_penalty` in it.
+        """Computes the critic's loss, `critic_loss`, and the `gradient_penalty` in it.
 
         Args:
             sharp: float32 tensor `(B, H, W, 3)` in [-1, 1].
@@ -174,7 +181,7 @@ class DeblurGAN(keras.Model):
         return {"critic_loss": loss, "gradient_penalty": penalty}
 
     def generator_losses(self, sharp, restored):
-        """Computes what the generator minimizes, `generator_loss`, and its terms before they are weighted.
+        """Computes the generator's loss, `generator_loss`, and its terms before they are weighted.
 
         Args:
             sharp: float32 tensor `(B, H, W, 3)` in [-1, 1].
@@ -197,14 +204,14 @@ class DeblurGAN(keras.Model):
     @gradients.step
     def train_step(self, data):
         blurred, sharp = (keras.ops.convert_to_tensor(images, "float32") for images in data[:2])
-        restored, pull_back = gradients.forward(self.generator, blurred, self.compiles_generator)
+        restored, vjp = gradients.forward(self.generator, blurred, self.compiles_generator)
         losses = {name: keras.ops.zeros(()) for name in ("critic_loss", "gradient_penalty")}
         for _ in range(self.critic_updates):
             losses = self.update_critic(sharp, restored)
-        return self._logs(sharp, losses | self.update_generator(sharp, restored, pull_back))
+        return self._logs(sharp, losses | self.update_generator(sharp, restored, vjp))
 
     def update_critic(self, sharp, restored):
-        """Lets the critic take one step.
+        """Updates the critic once.
 
         Args:
             sharp: float32 tensor `(B, H, W, 3)` in [-1, 1].
@@ -224,14 +231,14 @@ class DeblurGAN(keras.Model):
         gradients.apply(self.critic_optimizer, weight_gradients, self.critic.trainable_variables)
         return losses
 
-    def update_generator(self, sharp, restored, pull_back):
-        """Lets the generator, and its moving average where there is one, take one step.
+    def update_generator(self, sharp, restored, vjp):
+        """Updates the generator once, and its moving average if it has one.
 
         Args:
             sharp: float32 tensor `(B, H, W, 3)` in [-1, 1].
-            restored: tensor of the same shape and range, what the generator made of the blurred images.
-            pull_back: function that takes a gradient with respect to `restored` to those with respect to the weights,
-                see `gradients.forward`.
+            restored: tensor of the same shape and range, the generator's output for the blurred images.
+            vjp: function, the vector-Jacobian product of that call: from the gradient with respect to `restored` to
+                those with respect to the weights, see `gradients.forward`.
 
         Returns:
             dict, the `generator_losses` before the step.
@@ -242,7 +249,7 @@ class DeblurGAN(keras.Model):
             return self.generator_optimizer.scale_loss(losses["generator_loss"]), losses
 
         _, losses, gradient = gradients.of_inputs(scaled_loss, restored)
-        gradients.apply(self.generator_optimizer, pull_back(gradient), self.generator.trainable_variables)
+        gradients.apply(self.generator_optimizer, vjp(gradient), self.generator.trainable_variables)
         if self.moving_average:
             self.moving_average.update(self.generator)
         return losses
@@ -253,7 +260,7 @@ class DeblurGAN(keras.Model):
         restored = self.generator(blurred, training=False)
         losses = {name: keras.ops.zeros(()) for name in ("critic_loss", "gradient_penalty")}
         if self.critic_updates:
-            # A seed of its own: what training draws does not depend on how often it is evaluated.
+            # A seed of its own, so that evaluation does not change the numbers that training draws.
             losses = self.critic_losses(sharp, restored, self.draw_epsilon(sharp, 0))
         losses |= self.generator_losses(sharp, restored)
         return self._logs(sharp, {**losses, "psnr": keras.ops.mean(psnr(sharp, restored))})
@@ -267,7 +274,7 @@ class DeblurGAN(keras.Model):
 
 
 def _built(optimizer, network):
-    """Gives an optimizer its variables at once: a checkpoint is restored only into what exists."""
+    """Builds an optimizer at once, as a checkpoint is restored only into existing variables."""
     in_float16 = any(layer.compute_dtype == "float16" for layer in network.layers)
     if in_float16 and not isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
@@ -276,7 +283,7 @@ def _built(optimizer, network):
 
 
 class _BothOptimizers:
-    """What Keras asks of `model.optimizer`: the variables of both, and one learning rate for its callbacks to set."""
+    """Stands for both optimizers as `model.optimizer`: the variables of both, and one learning rate to set."""
 
     built = True
 

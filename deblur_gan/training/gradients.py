@@ -1,7 +1,7 @@
-"""Gradients on TensorFlow, JAX and PyTorch: what the training step asks of a backend itself.
+"""Gradients on TensorFlow, JAX and PyTorch, the only part of a training step that differs between the backends.
 
-The training step is written once, in terms of Keras variables that are read and assigned. What the three backends do
-not share is here: how a gradient is taken, and where the variables live while a compiled step runs.
+The training step is written once, and reads and assigns Keras variables. This file takes its gradients, and decides
+where the variables live while a compiled step runs.
 """
 
 import contextlib
@@ -16,12 +16,10 @@ elif _BACKEND == "jax":
     import jax
 elif _BACKEND == "torch":
     import torch
-    from torch._inductor import cpp_builder
-    from torch.fx.experimental import proxy_tensor
 
 
 def require_backend():
-    """Raises ImportError if the backend of Keras cannot train: the module itself is imported on every backend."""
+    """Raises `ImportError` if Keras' backend cannot train; the module itself can be imported on every backend."""
     if _BACKEND not in ("tensorflow", "jax", "torch"):
         raise ImportError(f"KERAS_BACKEND={_BACKEND!r}: training needs tensorflow, jax or torch")
 
@@ -29,14 +27,14 @@ def require_backend():
 def step(function):
     """Makes the `train_step` or `test_step` that `fit` and `evaluate` of this backend call.
 
-    JAX hands the step all variables as arrays and wants the new ones back; the others let it assign in place.
+    On JAX a step receives all variables as arrays and returns the new ones; on the others it assigns in place.
 
     Args:
         function: `function(model, data) -> logs`, which reads and assigns the variables of `model`, of its metrics
             and of `model.optimizer`.
 
     Returns:
-        The method to put into a `keras.Model`.
+        The method of a `keras.Model`.
     """
     if _BACKEND == "jax":
 
@@ -59,26 +57,26 @@ def step(function):
         return stateless
 
     if _BACKEND == "torch":
-        # The graph is recorded where a gradient is asked for and nowhere else.
+        # A graph is recorded only inside the functions below.
         return torch.no_grad()(function)
 
     return function
 
 
 def forward(model, inputs, compiled=False):
-    """Calls a model in training mode once, and keeps what is needed to differentiate that call later.
+    """Calls a model in training mode once, and returns the vector-Jacobian product of that call.
 
-    Batch statistics and dropout seeds move on by one step.
+    Batch statistics and dropout seeds advance by one step.
 
     Args:
         model: `keras.Model` of one input and one output.
         inputs: tensor.
-        compiled: bool, whether PyTorch compiles call and gradient, once for each shape of `inputs`; the model must be
-            one of `require_compilable`. The other backends compile whole steps.
+        compiled: bool, whether PyTorch compiles call and gradient, once for each shape of `inputs`; the model must pass
+            `torch_compile.require_compilable`. The other backends compile whole steps.
 
     Returns:
-        `(outputs, pull_back)`. `pull_back(gradient)` takes the gradient of a loss with respect to `outputs` to its
-        gradients with respect to `model.trainable_variables`; it can be called once.
+        `(outputs, vjp)`. `vjp(gradient)` maps the gradient of a loss with respect to `outputs` to a list of gradients
+        with respect to `model.trainable_variables`; it can be called once.
     """
     if _BACKEND == "tensorflow":
         with tf.GradientTape() as tape:
@@ -100,9 +98,12 @@ def forward(model, inputs, compiled=False):
     weights = [variable.value for variable in model.trainable_variables]
     with torch.enable_grad():
         if compiled:
-            # Copies: the variables are assigned before the gradient reads what it was called with.
+            from deblur_gan.training import torch_compile
+
+            # Copies, because the variables are assigned before the gradient reads their former values.
             state = [variable.value.clone() for variable in model.non_trainable_variables]
-            outputs, *new_state = _compiled(model, weights, state, inputs)(weights, state, inputs)
+            call = torch_compile.compiled_call(model, weights, state, inputs)
+            outputs, *new_state = call(weights, state, inputs)
             for variable, value in zip(model.non_trainable_variables, new_state, strict=True):
                 variable.assign(value.detach())
         else:
@@ -110,53 +111,13 @@ def forward(model, inputs, compiled=False):
     return outputs.detach(), lambda gradient: torch.autograd.grad(outputs, weights, gradient)
 
 
-def require_compilable(model):
-    """Raises `ValueError` if PyTorch cannot compile the training call of a `keras.Model`."""
-    if any(getattr(layer, "rate", 0) for layer in model.layers):
-        raise ValueError("--jit_compile: PyTorch compiles generators without dropout only; give --dropout 0 with it")
-    try:
-        cpp_builder.get_cpp_compiler()
-    except Exception as error:
-        raise ValueError(
-            f"--jit_compile: PyTorch finds no C++ compiler, such as g++ ({type(error).__name__})"
-        ) from None
-
-
-def _compiled(model, weights, state, inputs):
-    """Compiles a model's call in training mode with Inductor; the model itself remembers it, for each shape of inputs.
-
-    Keras' layers are run once, to record the operations they come down to: `torch.compile` given the layers
-    themselves breaks off at each and compiles next to nothing.
-
-    Returns:
-        `function(weights, state, inputs) -> [outputs, *new_state]`.
-    """
-    of_shapes = vars(model).setdefault("_compiled_calls", {})
-    if inputs.shape not in of_shapes:
-
-        def call(weights, state, inputs):
-            outputs, new_state = model.stateless_call(weights, state, inputs, training=True)
-            return [outputs, *new_state]
-
-        with torch.no_grad():
-            recorded = proxy_tensor.make_fx(call)([weight.detach() for weight in weights], state, inputs)
-        for node in reversed(recorded.graph.find_nodes(op="call_function", target=torch.ops.aten.clone.default)):
-            # Keras copies what a convolution reads, twice; Inductor brings it into the order of axes that it wants.
-            if all(user.target is torch.ops.aten.convolution.default for user in node.users):
-                node.replace_all_uses_with(node.args[0])
-                recorded.graph.erase_node(node)
-        recorded.recompile()
-        of_shapes[inputs.shape] = torch.compile(recorded)
-    return of_shapes[inputs.shape]
-
-
 def of_inputs(function, inputs):
     """Differentiates a function with respect to its input tensor.
 
-    The gradient can itself be differentiated by `of_weights`, as the gradient penalty needs.
+    `of_weights` can differentiate the gradient again, as the gradient penalty needs.
 
     Args:
-        function: takes `inputs` and returns `(value, extra)`: a scalar to differentiate, and anything.
+        function: from `inputs` to `(value, extra)`, a scalar to differentiate and any other value.
         inputs: float tensor.
 
     Returns:
@@ -184,13 +145,13 @@ def of_weights(function, model):
     """Differentiates a function with respect to the weights of a model that it calls.
 
     Args:
-        function: takes nothing and returns `(value, extra)`: a scalar to differentiate, and a tensor or a structure
-            of tensors. It may assign no variable, and read none but those of `model`.
+        function: without arguments; returns `(value, extra)`, a scalar to differentiate and a tensor or a structure of
+            tensors. It may not assign variables, nor read others than those of `model`.
         model: `keras.Model`.
 
     Returns:
-        `(value, extra, gradients)`, one gradient for each of `model.trainable_variables`, zero for
-        those that the function does not depend on.
+        `(value, extra, gradients)`, one gradient for each of `model.trainable_variables`, zero if the function does not
+        depend on the variable.
     """
     if _BACKEND == "tensorflow":
         with tf.GradientTape() as tape:
@@ -223,16 +184,16 @@ def of_weights(function, model):
 
 
 def apply(optimizer, gradients, variables):
-    """Lets an optimizer take one step.
+    """Applies gradients to variables: one step of an optimizer.
 
     Args:
         optimizer: built `keras.optimizers.Optimizer`.
-        gradients: list of tensors, one for each variable, of the mean loss over the images of this device. Several
-            devices with as many images each take the step that one device takes with all the images.
+        gradients: list of tensors, one for each variable, of the mean loss over the images of this device. If several
+            devices have equally many images each, their step is that of one device with all images.
         variables: list of the Keras variables that `optimizer` was built for.
     """
     if _BACKEND == "jax":
-        # Loss scaling decides inside `lax.cond` whether to step, which allows no assignment.
+        # Loss scaling steps inside `lax.cond`, in which variables cannot be assigned.
         new_values, new_state = optimizer.stateless_apply(
             [variable.value for variable in optimizer.variables],
             gradients,
@@ -243,7 +204,7 @@ def apply(optimizer, gradients, variables):
         return
 
     if _BACKEND == "tensorflow":
-        # Keras' optimizers add up what the devices hand them.
+        # Keras' optimizers add the gradients of all devices.
         devices = tf.distribute.get_strategy().num_replicas_in_sync
         if devices > 1:
             gradients = [gradient / devices for gradient in gradients]
@@ -251,7 +212,7 @@ def apply(optimizer, gradients, variables):
 
 
 def uniform(n_images, seed):
-    """Draws one number for each image, the same whether one device holds all the images or several a part each.
+    """Draws one number for each image, the same on one device with all images and on several with a part each.
 
     Args:
         n_images: int or scalar integer tensor, the images on this device.
@@ -270,24 +231,24 @@ def uniform(n_images, seed):
 
 @contextlib.contextmanager
 def devices(shared, building=False):
-    """Decides, while it lasts, whether models live and train on all devices of this machine or on one.
+    """Places models and training on all devices of this machine or on one, inside its `with` block.
 
     Args:
-        shared: bool, whether every batch is shared among all GPUs (among all CPU devices where there are none).
-        building: bool, whether models and optimizers are built in it; `fit` runs in one that does not build.
+        shared: bool, whether all GPUs share every batch (all CPU devices if there is no GPU).
+        building: bool, True to build models and optimizers in the block, False to run `fit` in it.
 
     Yields:
-        int, the devices that share a batch.
+        int, the number of devices that share a batch.
 
     Raises:
-        ValueError: if `shared` is asked of PyTorch.
+        ValueError: if `shared` is True on PyTorch.
     """
     if shared and _BACKEND == "torch":
         raise ValueError("--multi_gpu: several GPUs need KERAS_BACKEND=tensorflow or jax")
     n_devices = len(keras.distribution.list_devices()) if shared else 1
     if _BACKEND == "jax":
         before = keras.distribution.distribution()
-        # Several processes each read their own share of a batch, as `TrainingSet` gives it.
+        # Each of several processes reads only its own share of a batch from `TrainingSet`.
         sharing = keras.distribution.DataParallel(auto_shard_dataset=False) if shared else None
         keras.distribution.set_distribution(sharing)
         try:

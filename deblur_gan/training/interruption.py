@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM while a run is on: noted at once, obeyed where the run says so."""
+"""Ctrl-C and SIGTERM during a run: noted at once, obeyed after the current step."""
 
 import os
 import signal
@@ -8,14 +8,19 @@ import threading
 
 
 class Interruption:
-    """Notes SIGINT and SIGTERM for as long as it is entered; a second one ends the process at once.
+    """Notes SIGINT and SIGTERM inside its `with` block; a second one ends the process at once.
 
-    A step of training can keep Python's own handlers waiting for minutes. So a thread listens to what the
-    interpreter's C handler writes, and answers while the step is still going on. Outside the main thread, where
-    Python allows no handlers, nothing is noted. A signal that is ignored stays ignored.
+    Python's own handlers wait until a training step ends, which can take minutes. So a thread reads the file
+    descriptor to which the interpreter's C handler writes, and answers during the step. Python allows handlers in the
+    main thread only; in another thread nothing is noted. A signal that is ignored stays ignored.
 
     Attributes:
-        signal_number: int, the signal that came; None as long as none has.
+        signal_number: int, the first signal; None before.
+
+    Example:
+        >>> with Interruption() as interruption:
+        ...     interruption.signal_number is None
+        True
     """
 
     def __init__(self):
@@ -26,7 +31,7 @@ class Interruption:
         if threading.current_thread() is not threading.main_thread():
             return self
         for number in (signal.SIGINT, signal.SIGTERM):
-            # None: a handler that was not installed from Python, and could not be put back.
+            # None is a handler that was not installed from Python and could not be restored.
             if signal.getsignal(number) not in (signal.SIG_IGN, None):
                 self._before[number] = signal.signal(number, lambda *_: None)
         self._received, self._sent = socket.socketpair()
@@ -44,8 +49,7 @@ class Interruption:
                 os._exit(128 + number)
             self.signal_number = number
             print(
-                f"\n{signal.Signals(number).name}: the state is saved when this step is done; "
-                "the same again leaves at once",
+                f"\n{signal.Signals(number).name}: the state is saved after this step; a second signal ends at once",
                 file=sys.stderr,
                 flush=True,
             )
@@ -56,7 +60,7 @@ class Interruption:
         signal.set_wakeup_fd(self._wakeup_before)
         for number, handler in self._before.items():
             signal.signal(number, handler)
-        self._sent.send(b"\0")  # no signal has this number: the thread ends
+        self._sent.send(b"\0")  # no signal has this number; it ends the thread
         self._listener.join()
         self._sent.close()
         self._received.close()

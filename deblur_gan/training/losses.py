@@ -11,10 +11,10 @@ layers = keras.layers
 
 PERCEPTUAL_NETWORKS = ("vgg16", "vgg19")
 
-# What Keras' VGG weights were trained with the images minus, in 0..255.
+# The mean of ImageNet in 0..255, which was subtracted from the images that Keras' VGG weights were trained on.
 IMAGENET_MEAN_BGR = (103.939, 116.779, 123.68)
 
-# Both networks are the same up to here; they part at the next convolution.
+# Both networks are the same up to here, and differ from the next convolution on.
 _CONVOLUTIONS = (
     ("block1_conv1", 64),
     ("block1_conv2", 64),
@@ -27,31 +27,41 @@ _CONVOLUTIONS = (
 
 
 def mean_score(scores):
-    """Averages the scores of a batch, over patches where the critic scores patches.
+    """Averages the scores of a batch over images and patches.
 
     Args:
         scores: tensor `(B, ...)`.
 
     Returns:
         float32 scalar.
+
+    Example:
+        >>> float(mean_score(keras.ops.ones((2, 35, 35, 1))))
+        1.0
     """
     return keras.ops.mean(keras.ops.cast(scores, "float32"))
 
 
 def gradient_penalty(critic, images, scale=1.0):
-    """Measures how far the critic is from changing its score by 1 for each unit that an image moves.
+    """Computes the gradient penalty, which is zero if the score's gradient with respect to each image has norm 1.
 
     `mean((|gradient of an image's mean score with respect to the image| - 1)^2)`, the norm taken over all pixels and
     channels of one image. For a linear critic `<w, x>` it is `(|w| - 1)^2`.
 
     Args:
-        critic: callable, images to scores `(B, ...)`; the score of one image depends on that image alone.
+        critic: callable, from images to scores `(B, ...)`; the score of an image must not depend on the others.
         images: tensor `(B, H, W, 3)`, for Wasserstein GANs points between sharp and restored images.
-        scale: float or scalar tensor. The gradient is taken of scores multiplied by it and divided again in float32,
-            which keeps it from vanishing where the critic computes in float16.
+        scale: float or scalar tensor. Scores are multiplied by it and the gradient is divided by it in float32, so that
+            the gradient of a critic that computes in float16 does not vanish.
 
     Returns:
-        float32 scalar. Its gradient is finite even where the critic is constant.
+        float32 scalar. Its gradient is finite even if the critic is constant.
+
+    Example:
+        >>> images = keras.ops.zeros((1, 2, 2, 3))
+        >>> critic = lambda images: 2.0 * keras.ops.sum(images, axis=(1, 2, 3))
+        >>> round(float(gradient_penalty(critic, images)), 3)  # the norm is 2 times the root of 12
+        35.144
 
     Reference: Gulrajani et al., "Improved Training of Wasserstein GANs", https://arxiv.org/abs/1704.00028
     """
@@ -76,7 +86,12 @@ def psnr(sharp, restored):
         restored: tensor of the same shape, of any range.
 
     Returns:
-        float32 `(B,)`, decibels; 148 where the images are equal.
+        float32 `(B,)`, decibels; 148 for equal images.
+
+    Example:
+        >>> images = keras.ops.zeros((1, 8, 8, 3))
+        >>> round(float(psnr(images, images + 2 / 255)[0]), 2)  # one level
+        48.13
     """
 
     def levels(images):
@@ -87,23 +102,31 @@ def psnr(sharp, restored):
 
 
 class PerceptualLoss:
-    """Mean squared difference of what a network trained on ImageNet sees in two images, at its `block3_conv3`.
+    """Computes the mean squared difference of two images in the features of a network trained on ImageNet.
 
-    Preprocessing belongs to the network, so that a weight of 100 means what it means in the source of each:
+    The features are those of `block3_conv3`. Each network has its own preprocessing, so that a weight of 100 has the
+    same effect as in its source:
 
-    * "vgg16" is fed RGB in [-1, 1] as it is, which is what Meudec's code does.
-    * "vgg19", the paper's choice, is fed what its weights were trained for, BGR in 0..255 minus the mean of ImageNet,
-      and its features are divided by 127.5. The authors feed [-1, 1] to a VGG19 whose weights were trained for
-      inputs of about that size; the division brings the features, which grow with the input, to that size.
+    * "vgg16" gets RGB in [-1, 1], as in Meudec's code.
+    * "vgg19", the paper's choice, gets the input its weights were trained on, BGR in 0..255 minus the mean of ImageNet,
+      and its features are divided by 127.5. The weights of the authors' VGG19 were trained on inputs of about the size
+      of [-1, 1]; features grow with the input, and the division restores that size.
 
     Args:
         network: "vgg16" or "vgg19".
         weights: "imagenet" (downloaded by Keras once), or the path of a Keras `.h5` file of that network, with or
             without its top, or cut off anywhere after `block3_conv3`; or None for random weights, for tests.
+        dtype: Keras dtype policy of the network.
 
     Raises:
-        ValueError: if `network` is neither, if the weights cannot be downloaded, or if the file cannot be read or
-            holds something else. The message is one line and says what to do.
+        ValueError: if `network` is unknown, the weights cannot be downloaded, or the file cannot be read or is not of
+            this network. The message is one line.
+
+    Example:
+        >>> loss = PerceptualLoss(weights=None)
+        >>> images = keras.ops.zeros((1, 16, 16, 3))
+        >>> float(loss(images, images))
+        0.0
 
     Reference: Johnson et al., https://arxiv.org/abs/1603.08155; Simonyan and Zisserman,
         https://arxiv.org/abs/1409.1556; https://arxiv.org/abs/1711.07064, equation 4
@@ -175,7 +198,7 @@ def _weights_in(network, path):
                 raise ValueError(f"{path}: not {network} up to block3_conv3: {name} needs {expected}, found {shapes}")
             values += [array.read() for array in found[number].arrays]
             channels = filters
-    # What follows tells the two apart: VGG19 has a fourth convolution in its third block.
+    # The next layer distinguishes the two: VGG19 has a fourth convolution in its third block.
     following = found[len(_CONVOLUTIONS)].arrays[0].shape if len(found) > len(_CONVOLUTIONS) else ()
     if len(following) == 4:
         other = "vgg19" if following[-1] == 256 else "vgg16"

@@ -1,30 +1,37 @@
-"""A copy of a model whose variables follow those of the model, averaged over the last steps of training."""
+"""The moving average of a model's variables over the last steps of training."""
 
 from deblur_gan.backend import keras
 
 
 class MovingAverage(keras.layers.Layer):
-    """The exponential moving average of everything that a model computes with, batch statistics included.
+    """Keeps an exponential moving average of all weights of a model, batch statistics included.
 
     After `n` updates the next one sets each `average = m * average + (1 - m) * variable`, with
-    `m = min(momentum, n / (n + 9))`. So the first update copies the variables, what the model began with is
-    forgotten, and the average reaches back over a tenth of the training until `momentum` is reached.
+    `m = min(momentum, n / (n + 9))`. So the first update copies the variables and forgets the initial ones, and the
+    average covers the last tenth of the training until `m` reaches `momentum`.
 
-    The statistics of batch normalization belong to the weights they were gathered with: averaged weights with the
-    statistics of the last step compute something else. So all of `model.weights` are averaged, trainable or not.
+    The statistics of batch normalization are averaged as well, because those of the last step would not fit the
+    averaged weights.
 
-    All its variables are weights of the layer: what saves, restores or hands on the variables of a model that holds
-    it, as a JAX training step does, takes the average with it.
+    All its variables are weights of the layer. So a model that contains it saves and restores the average, and a
+    training step on JAX carries it along.
 
     Args:
-        model: functional or sequential `keras.Model`, the one to follow. It is copied, not kept.
+        model: functional or sequential `keras.Model` to follow. It is copied, not kept.
         momentum: float in (0, 1), the largest share of the old average that an update keeps.
 
     Attributes:
-        model: `keras.Model`, the copy; it holds the average, and before the first update what `model` began with.
+        model: `keras.Model`, a copy with the averaged weights; before the first update, those of `model`.
 
     Raises:
         ValueError: if `momentum` is outside (0, 1).
+
+    Example:
+        >>> model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
+        >>> average = MovingAverage(model, 0.999)
+        >>> average.update(model)
+        >>> bool(keras.ops.all(average.model.weights[0] == model.weights[0]))
+        True
 
     Reference: Polyak and Juditsky, https://doi.org/10.1137/0330046; the slow beginning is that of
         `tf.train.ExponentialMovingAverage` with `num_updates`.
@@ -44,7 +51,7 @@ class MovingAverage(keras.layers.Layer):
         self.built = True
 
     def update(self, model):
-        """Moves the average towards the variables that `model` has now; part of a training step.
+        """Moves the average towards the current weights of `model`; part of a training step.
 
         Args:
             model: the `keras.Model` that was copied.

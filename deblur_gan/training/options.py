@@ -10,40 +10,49 @@ from dataclasses import dataclass
 from deblur_gan.architectures import CRITICS, GENERATORS, MAX_BLOCKS
 from deblur_gan.blur.ranges import KINDS
 
-# The data where no other is named, as `deblur-gan samples` and `deblur-gan organize` lay it out.
+# The default data, in the layout of `deblur-gan samples` and `deblur-gan organize`.
 DATA_DIR = os.path.join("images", "train")
+
+# Every whole number must be below this, so that products and arrays of it do not overflow.
+_LARGEST_INT = 2**31 - 1
 
 
 class BadOption(ValueError):
-    """An option that is not what it must be; the message is one line that begins with its flag."""
+    """An option out of its type or bounds; the message is one line that begins with its flag."""
 
 
 def _option(default, text, **rules):
-    """A field of `Options`.
+    """Makes a field of `Options`.
 
     Args:
-        default: the value where none is given.
-        text: str, what it does: its help text.
-        **rules: `at_least`, `above`, `at_most`, `below` (bounds), `choices` (str), `words` (tuple of str that
-            stand beside paths), `shown` (str, the default as the help shows it), `may_change` (True if a run may go on
-            with another value: it changes how long or how fast it learns, or where things lie, and not what it
-            learns from).
+        default: the default value.
+        text: str, its help text.
+        **rules: `at_least`, `above`, `at_most`, `below` (bounds), `choices` (of str), `words` (tuple of str that
+            are allowed in addition to paths), `shown` (str, the default in the help), `may_change` (True if a resumed
+            run may have another value, which then changes the length or speed of training, or paths, but not the data).
     """
     return dataclasses.field(default=default, metadata={"help": text, **rules})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What makes a training run.
+    """Holds all options of a training run, checked.
 
-    Relative paths are taken from the working directory and become absolute. Numbers of NumPy become Python's.
+    Paths become absolute, from the working directory. Numbers of NumPy become Python's.
 
     Raises:
-        BadOption: if a value is not of its type, out of its bounds or none of its choices, or if values do not go
-            together.
+        BadOption: if a value is not of its type, out of its bounds or none of its choices, or if values do not fit
+            each other.
+
+    Example:
+        >>> Options(ngf=32).ngf
+        32
+        >>> Options(ngf=0)
+        Traceback (most recent call last):
+        deblur_gan.training.options.BadOption: --ngf 0: must be at least 1
     """
 
-    n_epochs: int = _option(200, "Epochs to train for, those before --resume counted.", at_least=1, may_change=True)
+    n_epochs: int = _option(200, "Epochs to train for, including those before --resume.", at_least=1, may_change=True)
     data_dir: tuple = _option(
         (),
         "Folder with pairs: A/ (blurred) and B/ (sharp), or blur/ and sharp/, or the sequences of GOPRO_Large/train. "
@@ -70,8 +79,8 @@ class Options:
     val_dir: tuple = _option(
         (),
         "Folder with pairs to validate with after every epoch; the best generator is chosen by them. Not the test "
-        "set: a file must not be chosen on its exam. May be given several times.",
-        shown="val/ beside a train/; without one, a tenth of the training scenes is set aside",
+        "set: the best file must not be chosen by the images it is tested on. May be given several times.",
+        shown="val/ next to train/; without one, a tenth of the training scenes is set aside",
         may_change=True,
     )
     blur: str = _option(
@@ -80,7 +89,7 @@ class Options:
         choices=("blur", "blur_gamma"),
     )
     n_images: int | None = _option(
-        None, "Train on so many pairs (and photographs) only, drawn by --seed.", at_least=1, shown="all"
+        None, "Train on only N pairs (and N photographs), drawn by --seed.", at_least=1, shown="all"
     )
     n_val_images: int = _option(32, "Validate with at most this many, evenly spread. 0: do not validate.", at_least=0)
     crop_size: int = _option(256, "Height and width of a sample, in pixels.", at_least=16)
@@ -103,13 +112,12 @@ class Options:
     )
     turn: bool = _option(
         False,
-        "Turn samples by a random number of quarter turns: what is filmed upright then also teaches of blur that runs "
-        "the other way.",
+        "Turn samples by a random number of quarter turns, so that blur runs in all directions.",
     )
     batch_size: int = _option(
         4,
-        "Samples in a batch (the paper: 1, Meudec: 16). At full size a sample of 256x256 takes 0.6 to 0.8 GiB beside "
-        "1 GiB for the networks (measured with TensorFlow on a CPU, float32); 4 leave a GPU of 12 GB some room.",
+        "Samples in a batch (the paper: 1, Meudec: 16). At full size a sample of 256x256 takes 0.6 to 0.8 GiB, in "
+        "addition to 1 GiB for the networks (TensorFlow on a CPU, float32); 4 samples fit a GPU of 12 GB.",
         at_least=1,
     )
     steps_per_epoch: int | None = _option(None, "Batches in an epoch.", at_least=1, shown="each pair once")
@@ -119,9 +127,9 @@ class Options:
         words=("memory",),
         may_change=True,
     )
-    n_workers: int = _option(4, "Threads that prepare batches.", at_least=1, may_change=True)
-    generator: str = _option("meudec", "Architecture of the generator.", choices=GENERATORS)
-    critic: str = _option("paper", "Architecture of the critic.", choices=CRITICS)
+    n_workers: int = _option(4, "Threads that prepare batches.", at_least=1, at_most=256, may_change=True)
+    generator: str = _option("meudec", "Architecture of the generator.", choices=("meudec", "paper"))
+    critic: str = _option("paper", "Architecture of the critic.", choices=("paper", "meudec"))
     ngf: int = _option(64, "Channels after the generator's first convolution.", at_least=1)
     n_blocks: int = _option(9, "Residual blocks of the generator.", at_least=1, at_most=MAX_BLOCKS)
     ndf: int = _option(64, "Channels after the critic's first convolution.", at_least=1)
@@ -145,7 +153,7 @@ class Options:
     )
     critic_updates: int = _option(
         5,
-        "Steps of the critic for each of the generator. 0: the generator learns alone, without adversarial loss.",
+        "Steps of the critic for each of the generator. 0: only the generator learns, without adversarial loss.",
         at_least=0,
     )
     penalty_weight: float = _option(10.0, "Weight of the gradient penalty.", at_least=0)
@@ -153,8 +161,8 @@ class Options:
     pixel_weight: float = _option(0.0, "Weight of the pixel loss.", at_least=0)
     pixel_loss: str = _option(
         "l1",
-        "Error of the pixels, in [-1, 1]: l1, the mean absolute one, which changes little where it is unsure, or l2, "
-        "the mean squared one, which PSNR measures.",
+        "Error of the pixels, in [-1, 1]: l1, the mean absolute error, or l2, the mean squared error, which PSNR "
+        "measures.",
         choices=("l1", "l2"),
     )
     learning_rate: float = _option(1e-4, "Of Adam, for both networks.", above=0, may_change=True)
@@ -173,7 +181,7 @@ class Options:
     )
     mixed_precision: str | None = _option(
         None,
-        "Compute in half precision where it is safe; weights stay float32.",
+        "Compute in half precision; weights and losses stay float32.",
         choices=("bfloat16", "float16"),
     )
     jit_compile: bool = _option(
@@ -190,7 +198,7 @@ class Options:
     save_every: int = _option(10, "Epochs between two saved generators and critics.", at_least=1, may_change=True)
     checkpoint_minutes: float = _option(
         10.0,
-        "Save the state to go on from after this many minutes, beside every end of an epoch.",
+        "Save the state for --resume after this many minutes, in addition to the end of every epoch.",
         at_least=0,
         may_change=True,
     )
@@ -222,7 +230,7 @@ class Options:
 
     @property
     def mixture(self):
-        """dict of kinds of blur and their weights, as `blur.mixed_blur` takes it."""
+        """dict from kinds of blur to weights, for `blur.mixed_blur`."""
         mixture = {}
         for part in self.blur_mix.split(","):
             kind_of_blur, _, text = part.partition(":")
@@ -242,7 +250,7 @@ class Options:
 
     @property
     def working_scale_range(self):
-        """`(low, high)`, the floats of `working_scale`, as `TrainingSet` takes them."""
+        """`(low, high)`, the floats of `working_scale`, for `TrainingSet`."""
         parts = self.working_scale.split(":")
         try:
             low, high = float(parts[0]), float(parts[-1])
@@ -256,7 +264,7 @@ class Options:
 
     @property
     def share_of_each(self):
-        """tuple of int, the shares of the folders of pairs, then that of all photographs; None without `shares`."""
+        """tuple of int, the shares of the folders of pairs, then of all photographs; None without `shares`."""
         if self.shares is None:
             return None
         parts = self.shares.split(":")
@@ -269,18 +277,20 @@ MAY_CHANGE = tuple(field.name for field in dataclasses.fields(Options) if "may_c
 
 
 def kind(field):
-    """The type of one value of an option: int, float, bool or str, tuple for a list of paths."""
+    """Returns the type of an option: int, float, bool or str; tuple for a list of paths."""
     return field.type.__args__[0] if isinstance(field.type, types.UnionType) else field.type
 
 
 def is_path(field):
-    """Whether an option is a path, or a list of them."""
+    """Returns True if an option is a path or a list of paths."""
     return kind(field) is tuple or "words" in field.metadata
 
 
 def _checked(field, value):
-    """The value of an option as it is stored, or `BadOption`."""
+    """Returns the value of an option as it is stored; raises `BadOption`."""
     rules, wanted = field.metadata, kind(field)
+    if wanted is int:
+        rules = {"at_most": _LARGEST_INT, **rules}
     if value is None and isinstance(field.type, types.UnionType):
         return None
     if wanted is tuple:
@@ -290,10 +300,13 @@ def _checked(field, value):
         return value if isinstance(value, str) and value in rules["words"] else _path(field.name, value)
     of_kind = {int: numbers.Integral, float: numbers.Real, bool: bool, str: str}[wanted]
     if not isinstance(value, of_kind) or (wanted is not bool and isinstance(value, bool)):
-        raise BadOption(f"--{field.name} {value!r}: must be of type {wanted.__name__}")
-    value = wanted(value)
+        raise BadOption(f"--{field.name} {_shortened(repr(value))}: must be of type {wanted.__name__}")
+    try:
+        value = wanted(value)
+    except OverflowError:  # an int that no float can hold
+        raise BadOption(f"--{field.name} {_shortened(str(value))}: must be finite") from None
     if "choices" in rules and value not in rules["choices"]:
-        raise BadOption(f"--{field.name} {value}: must be one of {', '.join(rules['choices'])}")
+        raise BadOption(f"--{field.name} {_shortened(value)}: must be one of {', '.join(rules['choices'])}")
     if wanted is float and not math.isfinite(value):
         raise BadOption(f"--{field.name} {value}: must be finite")
     bounds = {
@@ -304,12 +317,16 @@ def _checked(field, value):
     }
     for rule, (holds, words) in bounds.items():
         if rule in rules and not holds(rules[rule]):
-            raise BadOption(f"--{field.name} {value}: must be {words} {rules[rule]}")
+            raise BadOption(f"--{field.name} {_shortened(str(value))}: must be {words} {rules[rule]}")
     return value
 
 
+def _shortened(text):
+    return text if len(text) <= 80 else f"{text[:40]}...{text[-20:]}"
+
+
 def _require_different(name, folders):
-    """Raises `BadOption` where a folder is given twice, by whichever name: its pictures would count twice."""
+    """Raises `BadOption` if a folder is given twice, under the same name or two: its images would count twice."""
     known = {}
     for folder in folders:
         place = os.path.realpath(folder)

@@ -1,50 +1,45 @@
-"""One training run, in order of time: data, networks, epochs, and going on after an interruption."""
+"""One training run, in order of time: data, networks, epochs; and the same after an interruption."""
 
 import contextlib
 import dataclasses
-import functools
 import itertools
 import json
+import os
 import random
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from deblur_gan.architectures import GENERATORS
 from deblur_gan.backend import keras
 from deblur_gan.blur.camera import mixed_blur
+from deblur_gan.data.split import evenly
 from deblur_gan.data.training_set import TrainingSet
+from deblur_gan.evaluation.measure import measure, summarize
 from deblur_gan.files import locked
 from deblur_gan.images.photographs import BadImage
 from deblur_gan.networks import critic_model, generator_model, widened_weights
+from deblur_gan.restoring.deblur import deblur
 from deblur_gan.training import checkpoint, distributed, gradients
-from deblur_gan.training.callback import Recorder
+from deblur_gan.training.callback import RunCallback, Stopped
 from deblur_gan.training.checkpoint import BadRun, Progress
-from deblur_gan.training.gan import DeblurGAN
+from deblur_gan.training.gan import LOSSES, DeblurGAN
 from deblur_gan.training.interruption import Interruption
 from deblur_gan.training.losses import PerceptualLoss
 from deblur_gan.training.options import MAY_CHANGE, BadOption, Options, is_path
 from deblur_gan.training.run_data import find_data
-from deblur_gan.training.run_folder import RunFolder
+from deblur_gan.training.run_folder import OF_BLURRED, SCORES, RunFolder
 from deblur_gan.weights import BadWeights, describe, load_generator, require_bounded
 
-
-class Stopped(RuntimeError):
-    """A run that ended before its last epoch; the message is one line that says why and how to go on.
-
-    Attributes:
-        signal_number: int, the signal that ended it; None if none did.
-    """
-
-    def __init__(self, message, signal_number=None):
-        super().__init__(message)
-        self.signal_number = signal_number
+# Height and width of the images in `pictures/`.
+PICTURE_SIZE = 256
 
 
 def train(options):
-    """Trains from the beginning, in a new folder below `options.log_dir`; see `RunFolder` for what it holds.
+    """Trains from the beginning, in a new folder below `options.log_dir`; see `RunFolder` for its files.
 
-    Ctrl-C and SIGTERM stop the run behind the step that is going on, with a checkpoint.
+    Ctrl-C and SIGTERM stop the run after the current step, with a checkpoint.
 
     Args:
         options: `Options`.
@@ -57,108 +52,114 @@ def train(options):
         BadWeights: if `init_from` is not a generator.
         Stopped: if it was interrupted, a loss or a weight is no longer finite, the memory of the GPU or the disk is
             full, or an image has become unreadable.
+
+    Example, with pairs in `images/train`:
+        run_dir = train(Options(n_epochs=1, steps_per_epoch=2, perceptual_weight=0, pixel_weight=1))
     """
-    team = distributed.join()
-    with team.together():
-        data = _find_data(options, n_checking=options.n_workers if team.first else 0)
-        training_set, validation = _pictures(options, data, team)
-    team.require_same(_plan(options, data))
+    distributed.initialize()
+
+    # Find the data. Every process lists it; the main one reads all pairs, too.
+    with distributed.all_or_none():
+        _require_memory(options)
+        data = _find_data(options, n_checking=options.n_workers if distributed.is_main() else 0)
+        training_set, validation = _build_datasets(options, data)
+    distributed.require_equal(_plan(options, data))
+
+    # Build the networks.
     gan = build_gan(options)
+
+    # Make the folder of the run.
     path, content = "", (dataclasses.asdict(options), data.record())
     with contextlib.ExitStack() as held:
-        with team.together():
-            if team.first:
+        with distributed.all_or_none():
+            if distributed.is_main():
                 folder = RunFolder.create(options.log_dir, *content)
                 path = folder.path
                 held.enter_context(locked(folder.path))
-                print((folder.path / "options.json").read_text(), flush=True)
-                print(
-                    f"{folder.path}: {len(data.pairs)} pairs and {len(data.photographs)} photographs, "
-                    f"{training_set.steps_per_epoch} steps of {options.batch_size} in an epoch, "
-                    f"{len(validation)} images to validate with",
-                    flush=True,
-                )
-        folder = RunFolder(Path(team.text_of_first(path)), *content)
+                print(f"{folder.path}: {_summarize(options, data, training_set, validation)}", flush=True)
+        folder = RunFolder(Path(distributed.broadcast(str(path))), *content)
+
         return _fit(options, folder, training_set, validation, gan, Progress())
 
 
 def resume(run_dir, **changes):
-    """Goes on with a run from its last checkpoint, as if it had never been interrupted.
+    """Continues a run from its last checkpoint, as if it had never been interrupted.
 
-    The run must see the pictures that it began with, in the same order: their number, their names, the size of each
-    file in bytes and 64 KiB from the middle of each are compared. Where the folders lie, and when their files were
-    written, does not matter.
+    The images must be those that the run began with, in the same order. Their number, their names, the size of each
+    file in bytes and 64 KiB from the middle of each are compared; their folders and times may differ.
 
     Args:
         run_dir: str or Path, the folder of the run.
-        **changes: options that are to differ from those the run began with; only those of `MAY_CHANGE` may.
+        **changes: options that differ from those the run began with; only those of `MAY_CHANGE` may.
 
     Returns:
         Path of the folder.
 
     Raises:
-        BadOption: if a change is not what it must be.
-        BadRun: if the folder is not that of a run, its options or its state are damaged, another option than those of
-            `MAY_CHANGE` or the data has changed, or all epochs are done.
+        BadOption: if a change is out of its bounds.
+        BadRun: if the folder is not that of a run, its options or its state are damaged, the data or an option outside
+            `MAY_CHANGE` differs, or all epochs are done.
         BlockingIOError: if another process trains this run.
         Stopped: as `train`.
+
+    Example:
+        resume(run_dir, n_epochs=2)
     """
-    team = distributed.join()
+    distributed.initialize()
     with contextlib.ExitStack() as held:
-        with team.together():
+        # Read the folder, and find the same data again.
+        with distributed.all_or_none():
             folder = RunFolder.open(run_dir)
-            options = _changed_options(folder, changes)
-            if team.first:
+            begun_with, options = _read_options(folder, changes)
+            if distributed.is_main():
                 held.enter_context(locked(folder.path))
             progress = checkpoint.read_progress(folder.state)
             if progress.epoch >= options.n_epochs:
-                raise BadRun(f"{folder.path}: all its {progress.epoch} epochs are done; a larger --n_epochs goes on")
+                raise BadRun(f"{folder.path}: all its {progress.epoch} epochs are done; give a larger --n_epochs")
             saved = folder.state.exists()
-            if not saved and folder.n_logged() > 1:  # the first epoch may have been logged just before the first state
-                raise BadRun(f"{folder.state}: missing; without it the run would begin anew, over what it has written")
+            n_logged = len(folder.read_log())
+            if not saved and n_logged > 1:  # the first epoch may have been logged just before the first state
+                raise BadRun(f"{folder.state}: missing; restore it, or start a new run")
+            _require_memory(options)
             data = _find_data(options, n_checking=0)
             _require_same(folder, data.record())
-            training_set, validation = _pictures(options, data, team)
+            training_set, validation = _build_datasets(options, data)
             if progress.step >= training_set.steps_per_epoch:
                 raise BadRun(f"{folder.state}: damaged (an epoch has {training_set.steps_per_epoch} steps)")
-        team.require_same(_plan(options, data, progress))
-        # The weights to start from are in the state by now; their file need not be there any more.
+        distributed.require_equal(_plan(options, data, progress))
+
+        # Build the networks. Their first weights are in the state, and --init_from may be gone by now.
         gan = build_gan(dataclasses.replace(options, init_from=None) if saved else options)
         if saved:
-            checkpoint.load_state(folder.state, gan, reading=team.together)
+            checkpoint.load_state(folder.state, gan, reading=distributed.all_or_none)
+
+        # Write the changed options.
         folder.options, folder.data = dataclasses.asdict(options), data.record()
-        with team.together():
-            if team.first:
+        with distributed.all_or_none():
+            if distributed.is_main():
                 folder.write_options()
-                print(f"{folder.path}: going on after {progress}", flush=True)
+                print(f"{folder.path}: continues from {progress}", flush=True)
+                if note := _note_on_learning_rate(begun_with, options, progress.epoch):
+                    print(note, flush=True)
+
         return _fit(options, folder, training_set, validation, gan, progress)
 
 
-def _changed_options(folder, changes):
-    """The options that a run goes on with."""
-    try:
-        # Runs from before there was a choice had the paper's blur.
-        begun_with = Options(**{"blur_mix": "paper:1", **folder.options})
-    except (BadOption, TypeError) as error:
-        raise BadRun(f"{folder.path / 'options.json'}: not the options of a run of this version ({error})") from None
-    options = dataclasses.replace(begun_with, **changes)
-    for name in changes:
-        if name not in MAY_CHANGE and getattr(options, name) != getattr(begun_with, name):
-            raise BadRun(
-                f"--{name} {getattr(options, name)}: {folder.path} was begun with {getattr(begun_with, name)}; "
-                f"only {', '.join(f'--{free}' for free in MAY_CHANGE)} may change when a run goes on"
-            )
-    return options
-
-
 def learning_rate(initial, schedule, n_epochs, epoch):
-    """The learning rate of an epoch, counted from 0.
+    """Computes the learning rate of an epoch.
 
     Args:
         initial: float, the rate of the first epoch.
         schedule: "linear": constant for the first half of the epochs, then linearly towards zero; or "constant".
         n_epochs: int.
-        epoch: int.
+        epoch: int, counted from 0.
+
+    Returns:
+        float.
+
+    Example:
+        >>> [learning_rate(1.0, "linear", 4, epoch) for epoch in range(4)]
+        [1.0, 1.0, 1.0, 0.5]
 
     Reference: https://arxiv.org/abs/1711.07064, section 5
     """
@@ -166,6 +167,54 @@ def learning_rate(initial, schedule, n_epochs, epoch):
     if schedule == "constant" or epoch < half:
         return initial
     return initial * (n_epochs - epoch) / (n_epochs - half)
+
+
+def _note_on_learning_rate(begun_with, options, epoch):
+    """Returns a line for a resumed run whose learning rate rises from one epoch to the next; "" if it does not."""
+    if not epoch:
+        return ""
+    before, after = (
+        learning_rate(each.learning_rate, each.schedule, each.n_epochs, number)
+        for each, number in ((begun_with, epoch - 1), (options, epoch))
+    )
+    if after <= before:
+        return ""
+    return (
+        f"learning rate: {after:.2g} from epoch {epoch + 1} on, after {before:.2g} in epoch {epoch}, by the "
+        f"{options.schedule} schedule of {options.n_epochs} epochs; --schedule constant --learning_rate {before:.2g} "
+        "keeps it"
+    )
+
+
+def _read_options(folder, changes):
+    """Returns the `Options` that a run began with, and those that it continues with."""
+    try:
+        begun_with = Options(**folder.options)
+    except (BadOption, TypeError) as error:
+        raise BadRun(f"{folder.path / 'options.json'}: not the options of this version ({error})") from None
+    options = dataclasses.replace(begun_with, **changes)
+    for name in changes:
+        if name not in MAY_CHANGE and getattr(options, name) != getattr(begun_with, name):
+            raise BadRun(
+                f"--{name} {getattr(options, name)}: {folder.path} began with {getattr(begun_with, name)}; "
+                f"on --resume only {', '.join(f'--{free}' for free in MAY_CHANGE)} may change"
+            )
+    return begun_with, options
+
+
+def _require_memory(options):
+    """Raises `BadRun` if the batches that are prepared ahead need more than the memory of this machine."""
+    if not hasattr(os, "sysconf"):  # Windows
+        return
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    n_images = 2 * -(-options.batch_size // distributed.size()) * (2 * options.n_workers + 1)
+    needed = n_images * 12 * options.crop_size**2  # three channels of float32
+    if needed > memory:
+        raise BadRun(
+            f"--batch_size {options.batch_size} --crop_size {options.crop_size}: the batches prepared ahead need "
+            f"{needed / 2**30:.1f} GiB, more than the {memory / 2**30:.1f} GiB of memory; give smaller ones, or fewer "
+            "--n_workers"
+        )
 
 
 def _find_data(options, n_checking):
@@ -182,7 +231,7 @@ def _find_data(options, n_checking):
 
 
 def _plan(options, data, progress=None):
-    """str, all that the processes of a run must have in common; where things lie may differ."""
+    """Returns a str of all that the processes of a run must have in common; paths may differ."""
     return json.dumps([_without_paths(options), data.record(), str(progress)])
 
 
@@ -191,19 +240,33 @@ def _without_paths(options):
 
 
 def _require_same(folder, found):
-    """Raises `BadRun` where the data is not what the run began with, as far as its folder remembers that."""
-    remembered = {"fingerprints": found["fingerprints"], **folder.data}  # old runs have no fingerprints
-    for what, fingerprint in found["fingerprints"].items():
-        same = isinstance(remembered["fingerprints"], dict) and remembered["fingerprints"].get(what) == fingerprint
-        if not same or remembered.get(what) != found[what]:
-            raise BadRun(f"{folder.path}: its {what.replace('_', ' ')} are not those that the run began with")
+    """Raises `BadRun` if the data is not that which the run began with."""
+    fingerprints = folder.data.get("fingerprints")
+    for name, fingerprint in found["fingerprints"].items():
+        same = isinstance(fingerprints, dict) and fingerprints.get(name) == fingerprint
+        if not same or folder.data.get(name) != found[name]:
+            raise BadRun(f"{folder.path}: its {name.replace('_', ' ')} are not those that the run began with")
 
 
-def _pictures(options, data, team):
-    """What this process trains on, and list of `(blurred, sharp)` to validate with, of the size that is trained on."""
+def _summarize(options, data, training_set, validation):
+    """Returns the text printed when a run starts: its data, and the options that differ from their defaults."""
+    lines = [
+        f"{len(data.pairs)} pairs and {len(data.photographs)} photographs, {training_set.steps_per_epoch} steps of "
+        f"{options.batch_size} in an epoch, {len(validation)} images to validate with",
+        "options that differ from their defaults (options.json has all):",
+    ]
+    for field in dataclasses.fields(Options):
+        value = getattr(options, field.name)
+        if value != field.default and field.name != "log_dir":
+            lines.append(f"  --{field.name} {' '.join(value) if isinstance(value, tuple) else value}")
+    return "\n".join(lines)
+
+
+def _build_datasets(options, data):
+    """Returns the `TrainingSet` of this rank, and on the main one `(blurred, sharp)` images to validate with."""
     shares = options.share_of_each and list(zip(options.share_of_each, data.n_of_sources, strict=True))
     if shares and not all(data.n_of_sources):
-        raise BadRun(f"--shares {options.shares}: a folder of --data_dir has no pairs left beside those set aside")
+        raise BadRun(f"--shares {options.shares}: a folder of --data_dir has no pairs left apart from those set aside")
     training_set = TrainingSet(
         data.pairs,
         data.photographs,
@@ -219,9 +282,9 @@ def _pictures(options, data, team):
         steps_per_epoch=options.steps_per_epoch,
         cache=options.cache,
         n_workers=options.n_workers,
-        part=(team.number, team.count),
+        part=(distributed.rank(), distributed.size()),
     )
-    if not team.first:
+    if not distributed.is_main():
         return training_set, []
     validation = [training_set.whole(pair) for pair in data.validation_pairs]
     for number, path in enumerate(data.validation_photographs):
@@ -230,31 +293,34 @@ def _pictures(options, data, team):
 
 
 def build_gan(options):
-    """The networks of a run, with initial weights, and both optimizers.
+    """Builds the networks of a run, with initial weights, and both optimizers.
 
     Args:
-        options: `Options`; those about data and time do not matter.
+        options: `Options`; those about data and time are ignored.
 
     Returns:
-        Compiled `DeblurGAN`, to be given to `fit`.
+        Compiled `DeblurGAN`, ready for `fit`.
 
     Raises:
-        BadRun: if the batch cannot be shared among the GPUs or the processes, or `init_from` holds a generator of
+        BadRun: if the batch cannot be shared among the GPUs or the processes, or the generator in `init_from` has
             another size.
-        BadWeights: if a network would be too large to be saved, or `init_from` cannot be read or holds no generator.
-        ValueError: if `vgg_weights` cannot be read, or PyTorch cannot do what `jit_compile` asks.
+        BadWeights: if a network would be too large to be saved, or `init_from` cannot be read or is not a generator.
+        ValueError: if `vgg_weights` cannot be read, or PyTorch cannot compile this generator for `jit_compile`.
+
+    Example:
+        >>> gan = build_gan(Options(ngf=2, n_blocks=1, ndf=2, crop_size=16, perceptual_weight=0))
+        >>> gan.generator.output_shape
+        (None, None, None, 3)
     """
     image_shape = (options.crop_size, options.crop_size, 3)
     sizes = {"architecture": options.generator, "ngf": options.ngf, "n_blocks": options.n_blocks}
     require_bounded(f"--ngf {options.ngf} --n_blocks {options.n_blocks}", {"network": "generator", **sizes})
     sizes = {"architecture": options.critic, "ndf": options.ndf, "image_shape": image_shape}
     require_bounded(f"--ndf {options.ndf} --crop_size {options.crop_size}", {"network": "critic", **sizes})
-    # Keras draws its seeds from here; `keras.utils.set_random_seed` would import TensorFlow whatever the backend.
-    random.seed(options.seed)
     policy = f"mixed_{options.mixed_precision}" if options.mixed_precision else "float32"
-    with gradients.devices(_shared(options), building=True) as n_devices:
+    with _seeded(options.seed), gradients.devices(_shared(options), building=True) as n_devices:
         if options.batch_size % n_devices:
-            n_processes = distributed.join().count
+            n_processes = distributed.size()
             sharing = f"devices of {n_processes} processes" if n_processes > 1 else "GPUs of --multi_gpu"
             raise BadRun(f"--batch_size {options.batch_size}: must be a multiple of the {n_devices} {sharing}")
         generator = generator_model(
@@ -268,10 +334,10 @@ def build_gan(options):
                 layer.set_weights([np.zeros(weight.shape, np.float32) for weight in layer.weights])
         if options.freeze_normalization:
             for layer in generator.layers:
-                # Keras lets it compute as in inference, too.
+                # Keras then computes it as in inference, too.
                 layer.trainable = not isinstance(layer, keras.layers.BatchNormalization)
         critic = critic_model(options.critic, options.ndf, image_shape, dtype=policy)
-        # Without weight the loss need not be computed, and its network not be read.
+        # Without weight the loss is not computed, so its network need not be read.
         perceptual_loss = _no_loss
         if options.perceptual_weight:
             vgg_policy = "float32" if options.mixed_precision == "float16" else policy
@@ -298,19 +364,33 @@ def build_gan(options):
 
 
 def _shared(options):
-    """bool, whether several devices share every batch."""
-    return options.multi_gpu or distributed.join().count > 1
+    """Returns True if several devices share every batch."""
+    return options.multi_gpu or distributed.size() > 1
+
+
+@contextlib.contextmanager
+def _seeded(seed):
+    """Seeds Python's random numbers, from which Keras draws those of its layers; afterwards they are as before.
+
+    `keras.utils.set_random_seed` does not restore them, and imports TensorFlow on every backend.
+    """
+    before = random.getstate()
+    random.seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(before)
 
 
 def _initial_weights(path, generator, options):
     found = describe(path)
     if found["network"] != "generator":
-        raise BadWeights(f"{path}: holds a {found['network']}; --init_from names a generator")
+        raise BadWeights(f"{path}: contains a {found['network']}; give a generator as --init_from")
     same = (found["architecture"], found["n_blocks"]) == (options.generator, options.n_blocks)
     if not same or options.ngf % found["ngf"]:
         raise BadRun(
-            f"--init_from {path}: holds another generator; give --generator {found['architecture']} "
-            f"--ngf {found['ngf']} (or a multiple of it) --n_blocks {found['n_blocks']} with it"
+            f"--init_from {path}: a generator of another size; add --generator {found['architecture']} "
+            f"--ngf {found['ngf']} (or a multiple of it) --n_blocks {found['n_blocks']}"
         )
     return widened_weights(load_generator(path), generator, options.seed)
 
@@ -320,78 +400,145 @@ def _no_loss(sharp, restored):
 
 
 def _fit(options, folder, training_set, validation, gan, progress):
-    """Fits from `progress` on; returns the folder's path or raises `Stopped`."""
-    team, product = distributed.join(), gan.averaged_generator
+    """Trains from `progress` to the last epoch; returns the folder's path or raises `Stopped`."""
+    steps = training_set.steps_per_epoch
+    # The generator that is validated and saved: float32, on one device, averaged if the run has an average.
+    product = gan.averaged_generator
     if options.mixed_precision or _shared(options):
-        # What is saved is float32 and on one device.
         with gradients.devices(shared=False):
             product = generator_model(options.generator, options.ngf, options.n_blocks)
-    steps = training_set.steps_per_epoch
+    blurred_scores = {}  # of the blurred validation images, which are measured once
+    if distributed.is_main():
+        pictured = evenly(validation or [training_set.sample(0, index) for index in range(3)], 3)
+        folder.prepare(progress)
     with Interruption() as interruption:
-        recorder = Recorder(
-            team,
-            folder,
-            progress,
-            gan,
-            product,
-            validation,
-            pictured=validation or [training_set.sample(0, index) for index in range(3)],
-            steps_per_epoch=steps,
-            n_epochs=options.n_epochs,
-            rate_of=functools.partial(learning_rate, options.learning_rate, options.schedule, options.n_epochs),
-            save_every=options.save_every,
-            checkpoint_minutes=options.checkpoint_minutes,
-            trained_by=_without_paths(options),
-            interruption=interruption,
-        )
-        reason = None
+        callback = RunCallback(folder, progress, options, steps, interruption)
         try:
-            while progress.epoch < options.n_epochs and not recorder.failure:
-                # An epoch that was interrupted is finished by itself, as `fit` knows only epochs of one length.
-                last_epoch = progress.epoch + 1 if progress.step else options.n_epochs
-                first, last = progress.epoch * steps + progress.step, last_epoch * steps
+            while progress.epoch < options.n_epochs:
+                # Train: an epoch, or the rest of an interrupted one.
+                first, last = progress.epoch * steps + progress.step, (progress.epoch + 1) * steps
+                rate = learning_rate(options.learning_rate, options.schedule, options.n_epochs, progress.epoch)
                 with gradients.devices(_shared(options)):
-                    gan.fit(
-                        _noting(training_set, first, last, recorder),
-                        steps_per_epoch=steps - progress.step,
+                    gan.optimizer.learning_rate = rate
+                    history = gan.fit(
+                        _batches(training_set, first, last, callback),
+                        steps_per_epoch=last - first,
                         initial_epoch=progress.epoch,
-                        epochs=last_epoch,
+                        epochs=progress.epoch + 1,
                         shuffle=False,
                         verbose=0,
-                        callbacks=[recorder],
-                    )
-            reason = recorder.failure
-        except KeyboardInterrupt:
-            reason = recorder.failure or "interrupted"
+                        callbacks=[callback],
+                    ).history
+                callback.check()
+
+                epoch, seconds = progress.epoch + 1, callback.seconds()
+                # The main process does this without the others, so none of it may be shared among their devices.
+                with callback.noting_failures(), gradients.devices(shared=False):
+                    if distributed.is_main():
+                        # Validate.
+                        folder.require_fit(gan)
+                        if product is not gan.averaged_generator:
+                            product.set_weights(gan.averaged_generator.get_weights())
+                        scores, n_perfect = _validate(product, validation, blurred_scores)
+
+                        # Log.
+                        losses = {name: history[name][-1] for name in LOSSES}
+                        row = {"epoch": epoch, **losses, **scores, "learning_rate": rate, "seconds": round(seconds, 1)}
+                        folder.append(row, _draw_pictures(product, pictured))
+
+                        # Save the networks, then the state to resume from.
+                        psnr, best = row["val_psnr"], progress.best_psnr
+                        is_best = psnr is not None and (best is None or psnr > best)
+                        is_kept = epoch % options.save_every == 0 or epoch == options.n_epochs
+                        critic = gan.critic if gan.critic_updates else None
+                        folder.save_networks(product, critic, row, _without_paths(options), is_kept, is_best)
+                        if is_best:
+                            progress.best_psnr = psnr
+                    progress.epoch, progress.step, progress.seconds = epoch, 0, 0.0
+                    if distributed.is_main():
+                        callback.save_state()
+                        tqdm.write(_describe_epoch(row, options.n_epochs, n_perfect))
+                callback.check()
+                if callback.signal_number and progress.epoch < options.n_epochs:
+                    raise Stopped("interrupted", callback.signal_number)
+        except Stopped as error:
+            stopped = error
         except Exception as error:
-            if "RESOURCE_EXHAUSTED" in str(error) or "out of memory" in str(error).lower():
-                reason = "out of memory; a new run with a smaller --batch_size or --crop_size needs less"
-            else:
+            if "RESOURCE_EXHAUSTED" not in str(error) and "out of memory" not in str(error).lower():
                 raise
-        finally:
-            recorder.close()
-    if reason:
-        if not team.first:
-            left = "the first process says how to go on"
-        elif folder.path.exists():
-            left = f"saved up to {recorder.saved}, --resume {folder.path} goes on from there"
+            stopped = Stopped("out of memory; a new run with a smaller --batch_size or --crop_size needs less")
         else:
-            left = "nothing is left to go on with"
-        raise Stopped(f"{reason}; {left}", recorder.signal_number)
-    return folder.path
+            return folder.path
+        finally:
+            callback.close()
+    if not distributed.is_main():
+        way_on = "process 0 prints how to resume"
+    elif folder.path.exists():
+        way_on = f"--resume {folder.path} continues from {callback.saved}"
+    else:
+        way_on = "its folder is gone, so it cannot be resumed"
+    raise Stopped(f"{stopped}; {way_on}", stopped.signal_number)
 
 
-def _noting(training_set, first, last, recorder):
-    """Yields batches; where one cannot be read, the recorder is told why and others stand in until `fit` has ended.
+def _batches(training_set, first, last, callback):
+    """Yields batches; after an unreadable image it sets `callback.failure` and yields blank ones until `fit` ends.
 
-    So every process takes the step that the others take, and all end behind it; nothing of it is kept.
+    The blank batches keep this process in step with the others, so that all stop together. Nothing of them is saved.
     """
     try:
         yield from training_set.batches(first, last)
         return
     except BadImage as error:
-        recorder.failure = str(error)
+        callback.failure = str(error)
     except OSError as error:
-        recorder.failure = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        callback.failure = f"{error.filename}: {error.strerror}" if error.filename else str(error)
     size = training_set.batch_size // training_set.part[1], training_set.crop_size, training_set.crop_size, 3
     yield from itertools.repeat((np.zeros(size, np.float32),) * 2)
+
+
+def _validate(generator, validation, blurred_scores):
+    """Restores the validation images by `deblur`, as `restore` does.
+
+    Returns:
+        `(scores, n_perfect)`: dict of means, None without images; the number of images that have no PSNR, see
+        `evaluation.summarize`.
+    """
+    if not validation:
+        return dict.fromkeys((*SCORES, *OF_BLURRED.values())), 0
+    named = [(str(number), *images) for number, images in enumerate(validation)]
+    summary = summarize(list(measure(generator, named, metrics=("psnr", "ssim"), blurred_scores=blurred_scores)))
+    scores = {}
+    for name in SCORES:
+        metric = name.removeprefix("val_")
+        scores[name], scores[OF_BLURRED[name]] = (summary[kind][metric] for kind in ("restored", "blurred"))
+    return scores, summary["n_perfect"]
+
+
+def _draw_pictures(generator, pictured, gap=4):
+    """Draws a row of blurred, restored and sharp for each pair, cropped to the middle, with white between them."""
+
+    def middle(image):
+        top, left = (max(0, (side - PICTURE_SIZE) // 2) for side in image.shape[:2])
+        return image[top : top + PICTURE_SIZE, left : left + PICTURE_SIZE]
+
+    def padded(image, right, below):
+        return np.pad(image, ((0, below), (0, right), (0, 0)), constant_values=255)
+
+    rows = []
+    for blurred, sharp in pictured:
+        blurred, sharp = middle(blurred), middle(sharp)
+        rows.append(np.hstack([padded(image, gap, gap) for image in (blurred, deblur(generator, blurred), sharp)]))
+    width = max(row.shape[1] for row in rows)
+    return np.vstack([padded(row, width - row.shape[1], 0) for row in rows])[:-gap, :-gap]
+
+
+def _describe_epoch(row, n_epochs, n_perfect):
+    """Returns the line that is printed after an epoch."""
+    parts = [f"{name} {row[name]:.4g}" for name in LOSSES]
+    if row["val_psnr"] is not None:
+        parts.append(f"val_psnr {row['val_psnr']:.2f} dB (blurred {row['blurred_psnr']:.2f})")
+    if row["val_ssim"] is not None:
+        parts.append(f"val_ssim {row['val_ssim']:.4f} (blurred {row['blurred_ssim']:.4f})")
+    if n_perfect:
+        parts.append(f"{n_perfect} validation images without PSNR, as they equal the sharp ones")
+    return f"epoch {row['epoch']}/{n_epochs}: {', '.join(parts)} ({row['seconds']:.0f} s)"

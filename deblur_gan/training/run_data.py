@@ -1,6 +1,7 @@
-"""Which files a run trains on and validates with, and whether they are still the same when it goes on."""
+"""The files that a run trains on and validates with, and the record that finds them again when it is resumed."""
 
 import hashlib
+import os
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -21,8 +22,8 @@ class RunData(NamedTuple):
         photographs: list of Path of sharp ones to train on, blurred on the fly.
         validation_pairs: list of `Pair`.
         validation_photographs: list of Path, to be blurred.
-        n_of_sources: list of int, how many of `pairs` are of each folder, in whose order they are, then of photographs,
-            if there are any.
+        n_of_sources: list of int, the number of `pairs` of each folder, in the order of the folders, then of
+            photographs, if there are any.
     """
 
     pairs: list
@@ -32,7 +33,7 @@ class RunData(NamedTuple):
     n_of_sources: list
 
     def record(self):
-        """What must still hold when the run goes on: dict of numbers, names and fingerprints."""
+        """Returns a dict of numbers, names and fingerprints, which must be the same when the run is resumed."""
         validated_on = [path for pair in self.validation_pairs for path in (pair.blurred, pair.sharp)]
         return {
             "training_pairs": len(self.pairs),
@@ -50,28 +51,41 @@ class RunData(NamedTuple):
 
 
 def find_data(data_dir, synthetic, val_dir, *, blur, n_images, n_val_images, seed, n_workers):
-    """Finds what a run trains on and validates with, as `options.Options` says it.
+    """Finds the files that a run trains on and validates with.
 
     Args:
         data_dir, synthetic, val_dir: tuples of folders.
         blur, n_images, n_val_images, seed: as in `Options`.
-        n_workers: int, threads that read every pair first, to say what would spoil training; 0 does not.
+        n_workers: int, threads that first read every pair to find those that would spoil training; 0 reads none.
+
+    Returns:
+        `RunData`.
 
     Raises:
-        BadRun: if a folder holds nothing of use, or pairs that would spoil training, which are listed on stderr.
+        BadRun: if a folder has no images, or pairs that would spoil training, which are listed on stderr; or if an
+            image to validate with is also one to train on.
     """
     by_folder = [_pairs([folder], blur, n_workers) for folder in data_dir]
     pairs = [pair for found in by_folder for pair in found]
     photographs = [path for folder in synthetic for path in find_images(folder)]
     if synthetic and not photographs:
         raise BadRun(f"{', '.join(synthetic)}: no photographs for --synthetic")
-    beside = [Path(folder).with_name("val") for folder in data_dir if Path(folder).name == "train"]
-    val_dir = val_dir or [folder for folder in beside if folder.is_dir()]
+    neighbours = [Path(folder).with_name("val") for folder in data_dir if Path(folder).name == "train"]
+    val_dir = val_dir or [folder for folder in neighbours if folder.is_dir()]
     validation_pairs, validation_photographs = [], []
     if n_val_images and val_dir:
         validation_pairs = _pairs(val_dir, blur, n_workers)
+        trained_on = _identities(pairs, photographs)
+        shared = [pair for pair in validation_pairs if _identities([pair], []) & trained_on]
+        if shared:
+            raise BadRun(
+                f"--val_dir {', '.join(map(str, val_dir))}: {len(shared)} of its {len(validation_pairs)} pairs are "
+                "trained on, too; give other pairs, or none to set some aside"
+            )
     elif n_val_images and len(pairs) > 1:
         pairs, validation_pairs = set_aside(pairs, seed)
+        held_out = _identities(validation_pairs, [])
+        photographs = [path for path in photographs if not _identities([], [path]) & held_out]
     elif n_val_images and not pairs and len(photographs) > 1:
         validation_photographs = _some(photographs, min(n_val_images, max(1, len(photographs) // 10)), seed)
         photographs = [path for path in photographs if path not in validation_photographs]
@@ -85,7 +99,7 @@ def find_data(data_dir, synthetic, val_dir, *, blur, n_images, n_val_images, see
 
 
 def _some(items, n, seed):
-    """`n` of the items, drawn by seed, in their order."""
+    """Draws `n` of the items by seed and returns them in their order."""
     chosen = np.random.default_rng(seed).permutation(len(items))[:n]
     return [items[i] for i in sorted(chosen)]
 
@@ -98,23 +112,31 @@ def _pairs(folders, blur, n_workers):
         except NotADirectoryError as error:
             raise BadRun(
                 f"{error}; `deblur-gan organize` makes images/ from GOPRO_Large, "
-                "`deblur-gan samples` from a few samples, --data_dir names pairs elsewhere"
+                "`deblur-gan samples` from a few samples, --data_dir gives another folder"
             ) from None
         problems = check_pairs(found, unmatched, n_workers, show_progress=True) if n_workers else []
         for problem in problems:
             print(problem, file=sys.stderr)
         if problems:
-            raise BadRun(f"{folder}: not fit for training for {len(problems)} reasons, named above")
+            raise BadRun(f"{folder}: cannot be trained on for {len(problems)} reasons, which are listed above")
         if not found:
             raise BadRun(f"{folder}: holds no pairs")
         pairs += found
     return pairs
 
 
+def _identities(pairs, photographs):
+    """Returns the set of (device, inode) of all files: the same for one file under several names."""
+    paths = [path for pair in pairs for path in (pair.blurred, pair.sharp)]
+    return {(status.st_dev, status.st_ino) for status in map(os.stat, [*paths, *photographs])}
+
+
 def _fingerprint(paths):
-    """str, of the names and sizes of files, and of 64 KiB from the middle of each."""
+    """Returns a str from the names and sizes of files, and from 64 KiB from the middle of each."""
     digest = hashlib.sha256()
     for path in paths:
+        if not path.is_file():  # opening a FIFO would wait for ever
+            raise BadRun(f"{path}: not a file; remove it from the data")
         with open(path, "rb") as file:
             size = file.seek(0, 2)
             file.seek(max(0, size - 2**16) // 2)

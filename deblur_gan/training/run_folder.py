@@ -1,4 +1,4 @@
-"""The folder of a training run: everything that it leaves behind, and what it needs to go on."""
+"""The folder of a training run: its results, and the state that resumes it."""
 
 import contextlib
 import csv
@@ -23,32 +23,33 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from deblur_gan.backend import keras, versions
-from deblur_gan.files import UNFINISHED, write_bytes
+from deblur_gan.files import UNFINISHED, reason, write_bytes
 from deblur_gan.training import checkpoint
 from deblur_gan.training.checkpoint import BadRun
+from deblur_gan.training.gan import LOSSES
 from deblur_gan.weights import save_critic, save_generator
 
-# What every epoch is judged by, in the order of log.csv and of the curves.
-LOSSES = ("critic_loss", "gradient_penalty", "generator_loss", "adversarial_loss", "perceptual_loss", "pixel_loss")
 SCORES = ("val_psnr", "val_ssim")
 OF_BLURRED = {"val_psnr": "blurred_psnr", "val_ssim": "blurred_ssim"}  # the same of the untouched blurred images
 COLUMNS = ("epoch", *LOSSES, *SCORES, *OF_BLURRED.values(), "learning_rate", "seconds")
 
-# No options.json of a run comes near this.
+# The options.json of a run is far smaller.
 _LARGEST_OPTIONS = 2**20
 
 
 class RunFolder:
-    """The files of one run.
+    """Reads and writes the files of one run.
 
     `options.json`, `log.csv`, `curves.png`, `pictures/`, `tensorboard/`, `generator_best.h5`,
-    `generator_{epoch}_{loss}.h5`, `critic_{epoch}.h5`, and `state.npz` to go on from. Each is replaced whole, or grows
-    by whole lines that are cut back to the last checkpoint when the run goes on.
+    `generator_{epoch}_{loss}.h5`, `critic_{epoch}.h5`, and `state.npz` to resume from. Each is replaced whole, or grows
+    by whole lines, which are cut back to the last checkpoint when the run is resumed.
 
-    Attributes:
+    Args:
         path: Path of the folder.
         options: dict, the options of the run.
-        data: dict, what is to be remembered of its data.
+        data: dict, the record of its data.
+
+    Attributes:
         state: Path of its `state.npz`, which `checkpoint` reads and writes.
     """
 
@@ -65,9 +66,9 @@ class RunFolder:
         """Makes a folder below `log_dir`, named by date and time, with `options.json` in it.
 
         Args:
-            log_dir: str or Path; made where it is missing.
-            options: dict, the options of the run, which JSON can hold.
-            data: dict, what is to be remembered of its data; the same.
+            log_dir: str or Path; made if it is missing.
+            options: dict for JSON, the options of the run.
+            data: dict for JSON, the record of its data.
         """
         log_dir = Path(log_dir)
         log_dir.mkdir(parents=True, exist_ok=True)
@@ -83,41 +84,39 @@ class RunFolder:
 
     @classmethod
     def open(cls, path):
-        """The folder of a run that was begun.
+        """Opens the folder of an earlier run.
 
         Raises:
-            BadRun: if `path` holds no `options.json`, or one that cannot be read.
+            BadRun: if `path` has no `options.json`, or one that cannot be read.
         """
         path = Path(path)
+        if not (path / "options.json").is_file():  # opening a FIFO would wait for ever
+            raise BadRun(f"{path}: not the folder of a run; it holds no options.json")
         try:
             with open(path / "options.json", "rb") as file:
                 content = json.loads(file.read(_LARGEST_OPTIONS))
             options, data = content.pop("options"), content
-        except (FileNotFoundError, NotADirectoryError):
-            raise BadRun(f"{path}: not the folder of a run; it holds no options.json") from None
-        # A text that is no JSON, JSON that is no object, one nested too deeply.
+        # Not JSON, JSON that is not an object, or nested too deeply.
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise BadRun(
-                f"{path / 'options.json'}: not the options of a run ({' '.join(str(error).split())})"
-            ) from None
+            raise BadRun(f"{path / 'options.json'}: not the options of a run ({reason(error)})") from None
         if not isinstance(options, dict):
-            raise BadRun(f"{path / 'options.json'}: not the options of a run (no list of them by name)")
+            raise BadRun(f"{path / 'options.json'}: not the options of a run (not an object)")
         return cls(path, options, data)
 
     @classmethod
     def last(cls, log_dir):
-        """The folder below `log_dir` of the run that was begun, or gone on with, last.
+        """Opens the folder below `log_dir` of the run that was started or resumed last.
 
         Raises:
             BadRun: if there is none.
         """
         options_files = list(Path(log_dir).glob("*/options.json"))
         if not options_files:
-            raise BadRun(f"{log_dir}: holds no run to go on with")
+            raise BadRun(f"{log_dir}: holds no run that can be resumed")
         return cls.open(max(options_files, key=lambda path: path.stat().st_mtime).parent)
 
     def write_options(self):
-        """Writes `options.json`: the options, what is remembered of the data, the command line, versions, devices."""
+        """Writes `options.json`: the options, the record of the data, the command line, versions, devices."""
         content = {
             "options": self.options,
             **self.data,
@@ -129,7 +128,7 @@ class RunFolder:
         write_bytes(self.path / "options.json", json.dumps(content, indent=2).encode())
 
     def prepare(self, progress):
-        """Puts the folder into the state of a checkpoint: removes what a kill left, cuts off what came after it."""
+        """Puts the folder into the state of a checkpoint: removes unfinished files, cuts off later lines."""
         (self.path / "pictures").mkdir(exist_ok=True)
         self._events.parent.mkdir(exist_ok=True)
         for path in (*self.path.iterdir(), *(self.path / "pictures").iterdir()):
@@ -142,36 +141,57 @@ class RunFolder:
         if not self._events.exists():
             _append(self._events, _tf_record(Event(wall_time=time.time(), file_version="brain.Event:2")))
 
-    def n_logged(self):
-        """int, epochs in `log.csv`."""
-        return max(0, self._log.read_bytes().count(b"\n") - 1) if self._log.exists() else 0
+    def read_log(self):
+        """Reads `log.csv`.
+
+        Returns:
+            list of dict, a row for each epoch with a float, or None, for each of `COLUMNS`.
+
+        Raises:
+            BadRun: if it has other columns, or is damaged.
+        """
+        if not self._log.is_file():
+            return []
+        content = self._log.read_bytes()
+        content = content[: content.rfind(b"\n") + 1]  # a killed process may leave half a line
+        lines = list(csv.reader(content.decode(errors="replace").splitlines()))
+        if lines and tuple(lines[0]) != COLUMNS:
+            raise BadRun(f"{self._log}: other columns than those of this version; start a new run with --init_from")
+        try:
+            return [
+                {name: float(text) if text else None for name, text in zip(COLUMNS, line, strict=True)}
+                for line in lines[1:]
+            ]
+        except ValueError as error:
+            raise BadRun(f"{self._log}: damaged ({reason(error)})") from None
 
     def append(self, row, picture):
         """Adds an epoch to `log.csv`, `tensorboard/`, `pictures/` and `curves.png`.
 
         Args:
-            row: dict with a value for each of `COLUMNS`; None for a score that no image has.
+            row: dict with a value for each of `COLUMNS`; None for a score without images.
             picture: uint8 `(H, W, 3)`.
         """
         png = _png(picture)
         _append(self._log, _csv_line(row[name] for name in COLUMNS))
         _append(self._events, _tf_record(_event(row, png, picture.shape)))
         write_bytes(self.path / "pictures" / f"epoch_{row['epoch']:03d}.png", png)
-        write_bytes(self.path / "curves.png", _curves(self._log))
+        write_bytes(self.path / "curves.png", _curves(self.read_log()))
 
-    def save_networks(self, generator, critic, row, training, kept, best):
-        """Writes the product.
+    def save_networks(self, generator, critic, row, options, kept, best):
+        """Writes the networks of an epoch.
 
         Args:
             generator: `keras.Model`.
-            critic: `keras.Model`, or None where none is trained.
-            row: dict, as of `append`.
-            training: dict for the files' metadata, how they were trained.
+            critic: `keras.Model`, or None if it was not trained.
+            row: dict, as in `append`.
+            options: dict, the options for the metadata of the files.
             kept: bool, whether this epoch's networks get files of their own.
             best: bool, whether this generator is the best so far.
         """
+        training = {name: row[name] for name in ("epoch", *LOSSES, *SCORES)} | {"options": options}
         if kept:
-            # Repeated after an interruption, an epoch may end with a slightly other loss on a GPU.
+            # An epoch repeated after an interruption may end with a slightly different loss on a GPU.
             for stale in self.path.glob(f"generator_{row['epoch']:03d}_*.h5"):
                 stale.unlink()
             path = self.path / f"generator_{row['epoch']:03d}_{row['generator_loss']:.4f}.h5"
@@ -182,7 +202,7 @@ class RunFolder:
             save_generator(generator, self.path / "generator_best.h5", training)
 
     def require_fit(self, gan):
-        """Makes sure, before anything is written, that all of it can be, and that it is worth it.
+        """Checks before anything is written that the weights are finite and the disk has space.
 
         Raises:
             FloatingPointError: if a variable of `gan` is not finite.
@@ -202,11 +222,11 @@ class RunFolder:
 
         Args:
             gan: compiled `DeblurGAN`.
-            progress: `Progress`; its `lengths` become those of the files now.
+            progress: `Progress`; its `lengths` are updated.
 
         Raises:
-            FloatingPointError: if a variable is not finite; the state before is still there.
-            OSError: if the disk is full; the same.
+            FloatingPointError: if a variable is not finite; the former state is kept.
+            OSError: if the disk is full; the former state is kept.
         """
         self.require_fit(gan)
         progress.lengths = {path.name: path.stat().st_size for path in (self._log, self._events)}
@@ -214,7 +234,7 @@ class RunFolder:
 
 
 def _append(path, content):
-    """Adds to the end of a file, all of it or nothing."""
+    """Appends to a file, all of the content or nothing."""
     with open(path, "ab", buffering=0) as file:
         length = file.tell()
         try:
@@ -226,7 +246,7 @@ def _append(path, content):
 
 
 def _cut_back(path, length):
-    """Takes from the end of a file what was added after it had `length` bytes."""
+    """Cuts a file back to `length` bytes; with 0 bytes it is removed."""
     if length and path.exists() and path.stat().st_size > length:
         os.truncate(path, length)
     elif not length:
@@ -246,7 +266,7 @@ def _tf_record(event):
 
 
 def _event(row, png, shape):
-    """An epoch for TensorBoard: the numbers of its line in `log.csv`, and its picture."""
+    """Builds the event of an epoch for TensorBoard: the numbers of its line in `log.csv`, and its picture."""
     values = [
         Summary.Value(tag=name, simple_value=row[name])
         for name in (*LOSSES, *SCORES, "learning_rate")
@@ -263,16 +283,17 @@ def _png(pixels):
     return encoded.getvalue()
 
 
-def _curves(log):
-    """PNG bytes: a curve over the epochs for every loss and score in `log.csv`."""
-    with open(log, newline="") as file:
-        rows = list(csv.DictReader(file))
-    figure = Figure(figsize=(16, 7), layout="constrained")
-    for axes, name in zip(figure.subplots(2, 4).flat, (*LOSSES, *SCORES), strict=True):
-        points = [(int(row["epoch"]), float(row[name])) for row in rows if row[name]]
+def _curves(rows):
+    """Draws a curve over the epochs for every loss and score; returns the bytes of a PNG."""
+    names = (*LOSSES, *SCORES)
+    n_columns = 4
+    n_rows = -(-len(names) // n_columns)
+    figure = Figure(figsize=(4 * n_columns, 3.5 * n_rows), layout="constrained")
+    for axes, name in zip(figure.subplots(n_rows, n_columns).flat, names, strict=False):
+        points = [(int(row["epoch"]), row[name]) for row in rows if row[name] is not None]
         if points:
             axes.plot(*zip(*points, strict=True), marker="." if len(points) < 50 else None)
-        blurred = [float(row[OF_BLURRED[name]]) for row in rows if name in OF_BLURRED and row[OF_BLURRED[name]]]
+        blurred = [row[OF_BLURRED[name]] for row in rows if name in OF_BLURRED and row[OF_BLURRED[name]] is not None]
         if blurred:
             axes.axhline(blurred[-1], linestyle="--", color="grey", label="blurred")
             axes.legend()

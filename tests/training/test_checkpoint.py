@@ -3,10 +3,13 @@
 `DAMAGES=2000 pytest tests/test_checkpoint.py` damages more.
 """
 
+import errno
 import io
 import json
 import os
 import resource
+import stat
+import struct
 import tracemalloc
 import zipfile
 from types import SimpleNamespace
@@ -96,17 +99,17 @@ def test_a_damaged_state_is_refused_in_one_line_and_nothing_is_assigned(path):
 
 
 def test_states_of_other_networks_and_edited_ones_are_refused(path):
-    with pytest.raises(BadRun, match="not written by the networks"):
+    with pytest.raises(BadRun, match="not of the networks"):
         load_state(path, gan(channels=5))
     without = gan()
     without.moving_average = None
-    with pytest.raises(BadRun, match="not written by the networks"):
+    with pytest.raises(BadRun, match="not of the networks"):
         load_state(path, without)
     for name, value, reason in (
-        ("critic/0", np.zeros((64, 64), np.float64), "not written by the networks"),
+        ("critic/0", np.zeros((64, 64), np.float64), "not of the networks"),
         ("critic/0", np.full((64, 64), np.nan, np.float32), "not finite"),
-        ("optimizers/0", np.array(["x"]), "not written by the networks"),
-        ("optimizers/0", np.array({}, object), "not written by the networks"),
+        ("optimizers/0", np.array(["x"]), "not of the networks"),
+        ("optimizers/0", np.array({}, object), "not of the networks"),
     ):
         kept = path.read_bytes()
         rewritten(path, **{name: value})
@@ -125,6 +128,8 @@ def test_states_of_other_networks_and_edited_ones_are_refused(path):
         {"step": None},
         {"seconds": "long"},
         {"seconds": float("nan")},
+        {"seconds": 10**400},
+        {"best_psnr": float("inf")},
         {"lengths": {"log.csv": -5}},
         {"lengths": [5]},
         {"best_psnr": "high"},
@@ -139,9 +144,54 @@ def test_progress_that_cannot_be_is_refused(path, change):
         read_progress(path)
 
 
-def test_an_infinite_best_is_forgotten():
-    """Earlier versions took the PSNR of equal pictures for the best one, which nothing could beat."""
-    assert Progress(best_psnr=float("inf")).best_psnr is None
+def test_a_flipped_bit_in_any_array_is_noticed(path):
+    """The last one of the array, which leaves as many and as finite numbers: only its checksum can tell."""
+    content = path.read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+    for entry in entries:
+        start = entry.header_offset + 30 + sum(struct.unpack_from("<HH", content, entry.header_offset + 26))
+        damaged = bytearray(content)
+        damaged[start + entry.compress_size - 1] ^= 1
+        path.write_bytes(damaged)
+        network = gan(seed=1)
+        with pytest.raises(BadRun, match=r"state\.npz: damaged"):
+            read_progress(path)
+            load_state(path, network)
+        for found, kept in zip(values_of(network).values(), values_of(gan(seed=1)).values(), strict=True):
+            np.testing.assert_array_equal(found, kept)
+
+
+def test_bytes_behind_an_array_are_refused(path):
+    """The checksum of an entry is compared only if the entry is read to its end."""
+    with zipfile.ZipFile(path) as before:
+        content = {name: before.read(name) for name in before.namelist()}
+    for name in content:
+        with zipfile.ZipFile(path, "w") as archive:
+            for entry, value in content.items():
+                archive.writestr(entry, value + b"\0" * (entry == name))
+        with pytest.raises(BadRun, match="longer than its header states"):
+            read_progress(path)
+            load_state(path, gan())
+
+
+def test_a_file_system_that_cannot_sync_a_folder_keeps_states(tmp_path, monkeypatch):
+    fsync = os.fsync
+
+    def refuse_folders(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", refuse_folders)
+    save_state(tmp_path / "state.npz", gan(), PROGRESS)
+    assert read_progress(tmp_path / "state.npz") == PROGRESS
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "state.npz")
+    with pytest.raises(BadRun, match=r"state\.npz: damaged \(not a file\)"):
+        read_progress(tmp_path / "state.npz")
 
 
 def test_what_claims_more_than_the_networks_hold_costs_no_memory(path):

@@ -1,4 +1,4 @@
-"""Two processes on one machine train as one does, stop together and go on; each of them is the real entry point."""
+"""Two processes on one machine train as one does, stop together and are resumed; each is the real entry point."""
 
 import contextlib
 import importlib.util
@@ -8,23 +8,28 @@ import socket
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from conftest import QUICK_TO_COMPILE, ROOT, child_environment, write_pairs
 
 from deblur_gan.training import distributed
-from deblur_gan.training.checkpoint import BadRun
-from deblur_gan.training.distributed import ADDRESSES, COUNT, NUMBER, Team
+from deblur_gan.training.callback import RunCallback, Stopped
+from deblur_gan.training.checkpoint import BadRun, Progress
+from deblur_gan.training.distributed import ADDRESSES, COUNT, NUMBER
+from deblur_gan.training.options import Options
 from deblur_gan.weights import load_critic, load_generator
 
 # Far more than it takes; whatever goes wrong, nothing waits for ever.
 SECONDS = 400
 
-FLAGS = """
+STEPS = 12
+
+FLAGS = f"""
     --scale 1 --crop_size 16 --ngf 2 --n_blocks 1 --ndf 2 --batch_size 4
     --critic_updates 1 --perceptual_weight 0 --pixel_weight 10 --learning_rate 1e-5
-    --n_epochs 2 --steps_per_epoch 12 --checkpoint_minutes 0
+    --n_epochs 2 --steps_per_epoch {STEPS} --checkpoint_minutes 0
 """
 
 
@@ -68,8 +73,11 @@ def state_of(log_dir):
 
 
 def steps_done(log_dir):
-    """How far into an epoch the last checkpoint is; 0 before the first."""
-    return json.loads(str(state_of(log_dir)["progress"]))["step"] if list(log_dir.glob("*/state.npz")) else 0
+    """Returns the steps before the last checkpoint; 0 before the first."""
+    if not list(log_dir.glob("*/state.npz")):
+        return 0
+    progress = json.loads(str(state_of(log_dir)["progress"]))
+    return STEPS * progress["epoch"] + progress["step"]
 
 
 # A bias in front of a normalization changes nothing: its gradient is rounding, which Adam makes steps of.
@@ -91,6 +99,7 @@ def compare(alone, shared):
         np.testing.assert_array_equal(found[name], expected[name])
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="needs JAX")
 def test_two_processes_stop_together_and_end_with_the_weights_of_one(tmp_path):
     write_pairs(tmp_path / "images" / "train", range(8), kinds="AB")
@@ -108,8 +117,8 @@ def test_two_processes_stop_together_and_end_with_the_weights_of_one(tmp_path):
             two[1].send_signal(signal.SIGTERM)  # to the one that does not write
             codes, texts = ended(shared, two)
         assert codes == [143, 143], texts
-        assert "goes on from there" in texts[0] and "the first process says how to go on" in texts[1]
-        assert steps_done(shared) >= 3
+        assert "interrupted; --resume " in texts[0] and "process 0 prints how to resume" in texts[1]
+        assert 3 <= steps_done(shared) < 2 * STEPS
 
         with started(shared, 2, "--resume", "--log_dir", shared) as two:
             codes, texts = ended(shared, two)
@@ -125,8 +134,8 @@ def test_two_processes_stop_together_and_end_with_the_weights_of_one(tmp_path):
 @pytest.mark.parametrize(
     ("given", "backend", "says"),
     [
-        ({COUNT: "2"}, "jax", "KERAS_DISTRIBUTION_JOB_ADDRESSES, KERAS_DISTRIBUTION_PROCESS_ID must be given"),
-        ({ADDRESSES: "a:1", COUNT: "2", NUMBER: "2"}, "jax", "the number of this one, from 0 on"),
+        ({COUNT: "2"}, "jax", "KERAS_DISTRIBUTION_JOB_ADDRESSES, KERAS_DISTRIBUTION_PROCESS_ID must be set"),
+        ({ADDRESSES: "a:1", COUNT: "2", NUMBER: "2"}, "jax", "the rank of this one, counted from 0"),
         ({ADDRESSES: "a:1", COUNT: "two", NUMBER: "0"}, "jax", "must be a number of processes"),
         ({ADDRESSES: "a", COUNT: "2", NUMBER: "0"}, "jax", "must be host:port"),
         ({ADDRESSES: "a:1", COUNT: "2", NUMBER: "0"}, "tensorflow", "need KERAS_BACKEND=jax, not tensorflow"),
@@ -139,36 +148,82 @@ def test_variables_that_do_not_say_where_the_others_are_are_refused(given, backe
     for name, value in given.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(BadRun, match=says) as refused:
-        distributed.join.__wrapped__()
+        distributed.initialize.__wrapped__()
     assert "\n" not in str(refused.value) and next(iter(given)) in str(refused.value)
 
 
-def test_one_process_is_its_own_team():
-    team = Team()
-    assert team.first and team.gather([3, 4]).tolist() == [[3, 4]]
-    assert team.text_of_first("weights/é\udcff") == "weights/é\udcff"
-    team.require_same("anything")
-    with pytest.raises(KeyError, match="raised as it is"), team.together():
+def test_one_process_agrees_with_itself():
+    assert distributed.is_main() and distributed.all_gather([3, 4]).tolist() == [[3, 4]]
+    assert distributed.broadcast("weights/é\udcff") == "weights/é\udcff"
+    distributed.require_equal("anything")
+    with pytest.raises(KeyError, match="raised as it is"), distributed.all_or_none():
         raise KeyError("raised as it is")
 
 
-class Two(Team):
-    """The first of two processes of which the other says what it is told to."""
+@pytest.fixture
+def other_rank(monkeypatch):
+    """Makes this process the first of two; the other returns the given values."""
 
-    def __init__(self, other):
-        super().__init__(0, 2)
-        self.other = other
+    def returns(values):
+        monkeypatch.setattr(distributed, "size", lambda: 2)
+        monkeypatch.setattr(distributed, "all_gather", lambda own: np.array([own, values]))
 
-    def gather(self, values):
-        return np.array([values, self.other])
+    return returns
 
 
-def test_where_one_fails_none_goes_on():
-    with Two([0]).together():
+def test_a_failure_on_one_rank_stops_all(other_rank):
+    other_rank([0])
+    with distributed.all_or_none():
         pass
-    with pytest.raises(BadRun, match="process 1 of 2 cannot begin"), Two([1]).together():
+    with pytest.raises(BadRun, match="options or the images of the processes differ"):
+        distributed.require_equal("a plan")
+    other_rank([1])
+    with pytest.raises(BadRun, match="process 1 of 2 cannot start"), distributed.all_or_none():
         pass
-    with pytest.raises(OSError, match="of this one"), Two([1]).together():
+    with pytest.raises(OSError, match="of this one"), distributed.all_or_none():
         raise OSError("of this one")
-    with pytest.raises(BadRun, match="other options or see other pictures"):
-        Two([0]).require_same("a plan")
+
+
+def callback(signal_number=None):
+    return RunCallback(None, Progress(), Options(), 100, SimpleNamespace(signal_number=signal_number))
+
+
+def test_a_signal_or_a_failure_of_another_rank_is_found_by_a_check(other_rank):
+    other_rank([0, 0, 1])
+    watching = callback(signal.SIGINT)
+    watching.check()
+    assert watching.signal_number == signal.SIGINT
+    other_rank([signal.SIGTERM, 0, 1])
+    watching = callback()
+    watching.check()
+    assert watching.signal_number == signal.SIGTERM
+    other_rank([0, 1, 1])
+    with pytest.raises(Stopped, match="process 1 of 2 had to stop"):
+        callback().check()
+    watching = callback()
+    watching.failure = "a.png: truncated"
+    with pytest.raises(Stopped, match=r"^a\.png: truncated$"):
+        watching.check()
+
+
+def test_several_ranks_compare_every_ten_seconds_and_one_before_every_step(monkeypatch, other_rank):
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+
+    def checked(n_steps, seconds_per_step):
+        watching, batches = callback(), []
+        watching.set_model(SimpleNamespace(metrics_variables=[]))
+        check = watching.check
+        watching.check = lambda batch=0: batches.append(batch) or check(batch)
+        watching.on_epoch_begin(0)
+        for batch in range(n_steps):
+            watching.on_train_batch_begin(batch)
+            now[0] += seconds_per_step
+        return batches
+
+    assert checked(5, 1.0) == [0, 1, 2, 3, 4]
+    other_rank([0, 0, 1])
+    assert checked(30, 1.0) == [0, 1, 11, 21]
+    assert checked(5, 60.0) == [0, 1, 2, 3, 4]  # slow steps: before each
+    other_rank([0, 0, 7])  # its own pace does not count
+    assert checked(30, 1.0) == [0, 1, 11, 21]

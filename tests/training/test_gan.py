@@ -52,9 +52,9 @@ def same(before, after):
 
 
 def run_on(backend, script, *arguments):
-    """Starts `tests/<script>` as a process on a backend; `wait_for` gives its result."""
+    """Starts `tests/training/<script>` as a process on a backend; `wait_for` gives its result."""
     return subprocess.Popen(
-        [sys.executable, ROOT / "tests" / script, *map(str, arguments)],
+        [sys.executable, ROOT / "tests" / "training" / script, *map(str, arguments)],
         env=child_environment(KERAS_BACKEND=backend, XLA_FLAGS=QUICK_TO_COMPILE),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -134,6 +134,7 @@ def test_the_gradient_of_the_penalty_is_its_slope():
         assert sum(slopes) == pytest.approx(norm, rel=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="compares all backends with plain TensorFlow")
 def test_one_step_is_the_same_on_every_backend(tmp_path):
     import one_step
@@ -159,6 +160,7 @@ def test_one_step_is_the_same_on_every_backend(tmp_path):
                 np.testing.assert_allclose(found[key], value, atol=tolerance, err_msg=f"{name}: {key}")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(BACKEND != "tensorflow" or not importlib.util.find_spec("torch"), reason="compares PyTorch's steps")
 def test_a_compiled_step_leaves_frozen_statistics_alone(tmp_path):
     """Its gradient reads them after the step assigned its new state, which once raised an error."""
@@ -248,6 +250,7 @@ def test_fit_reports_losses_and_the_psnr_of_held_out_pairs():
     assert history.history["generator_loss"][0] == pytest.approx(total, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_overfits_one_pair_past_30_db():
     rng = np.random.default_rng(0)
     sharp = keras.ops.convert_to_numpy(
@@ -403,6 +406,7 @@ def test_loss_scaling_reaches_through_the_penalty():
     assert error < 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(BACKEND == "torch", reason="Keras trains on several devices with TensorFlow and JAX")
 def test_two_devices_take_the_step_of_one(tmp_path):
     """The same step, and all batches of a generator, each once: the sum of their powers of two tells which."""

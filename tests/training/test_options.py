@@ -70,6 +70,14 @@ def test_bounds_hold_in_python_and_on_the_command_line(field):
         assert result.exit_code == 2 and f"--{field.name}" in result.output.splitlines()[-1]
 
 
+@pytest.mark.parametrize("value", [11805916207174113034240, 10**4000, -(10**4000)], ids=lambda value: "huge")
+def test_numbers_that_overflow_are_refused_in_one_line(value):
+    for field in FIELDS:
+        if kind(field) in (int, float) and (kind(field) is int or abs(value) > 1e308):
+            with pytest.raises(BadOption, match=rf"^--{field.name} [^\n]{{1,200}}$"):
+                Options(**{field.name: value})
+
+
 def test_values_of_another_type_or_choice_are_refused():
     for field in FIELDS:
         wrong = [object(), {}, b"x", 3 + 4j]

@@ -16,16 +16,16 @@ import keras
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from conftest import ROOT, photograph, write_pairs
+from conftest import photograph, write_pairs
 from PIL import Image
 from test_options import script
 
 from deblur_gan import files
+from deblur_gan.data import training_set as training_set_module
 from deblur_gan.networks import generator_model
 from deblur_gan.training import run, run_data, run_folder
-from deblur_gan.training.callback import Recorder
+from deblur_gan.training.callback import RunCallback
 from deblur_gan.training.checkpoint import BadRun, variables_of
-from deblur_gan.training.distributed import Team
 from deblur_gan.training.gan import DeblurGAN
 from deblur_gan.training.options import Options
 from deblur_gan.training.run import Stopped, learning_rate, resume, train
@@ -46,7 +46,7 @@ def small(**changes):
 @pytest.fixture
 def eager(monkeypatch):
     """Compiling, and drawing curves, take longer than the few steps that are taken here."""
-    monkeypatch.setattr(run_folder, "_curves", lambda log: b"")
+    monkeypatch.setattr(run_folder, "_curves", lambda rows: b"")
     monkeypatch.setattr(run.DeblurGAN, "compile", functools.partialmethod(DeblurGAN.compile, run_eagerly=True))
 
 
@@ -71,7 +71,7 @@ def test_networks_too_large_to_be_saved_are_not_built(monkeypatch, sizes, flag):
 
 def signalled(monkeypatch, number, epoch, batch):
     """Lets a signal come while step `batch` (counted from where the run began) is about to begin."""
-    begin = Recorder.on_train_batch_begin
+    begin = RunCallback.on_train_batch_begin
 
     def begin_with_signal(self, current, logs=None):
         if (self.progress.epoch, current) == (epoch, batch):
@@ -81,7 +81,7 @@ def signalled(monkeypatch, number, epoch, batch):
                 time.sleep(0.001)
         begin(self, current, logs)
 
-    monkeypatch.setattr(Recorder, "on_train_batch_begin", begin_with_signal)
+    monkeypatch.setattr(RunCallback, "on_train_batch_begin", begin_with_signal)
 
 
 def log_of(run_dir):
@@ -111,7 +111,9 @@ def test_what_stops_a_run_loses_nothing_and_it_goes_on(pairs, tmp_path, eager):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, ((run_dir / "state.npz").stat().st_size // 2, limits[1]))
     try:
-        with pytest.raises(Stopped, match=r"cannot be written to \(File too large\); saved up to epoch 1, step 0"):
+        with pytest.raises(
+            Stopped, match=r"cannot be written to \(File too large\); --resume .* continues from the end of epoch 1$"
+        ):
             resume(run_dir, n_epochs=3)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -123,7 +125,8 @@ def test_what_stops_a_run_loses_nothing_and_it_goes_on(pairs, tmp_path, eager):
     assert not [path for path in kept if path.name.startswith(".")]
 
     with pytest.raises(
-        Stopped, match=r"Stopped in epoch 2: .* (no longer|not) finite.*; saved up to epoch 1, step 0"
+        Stopped,
+        match=r"Stopped in epoch 2: .* (no longer|not) finite.*; --resume .* continues from the end of epoch 1$",
     ) as stopped:
         resume(run_dir, n_epochs=3, learning_rate=1e30)
     assert "\n" not in str(stopped.value) and str(run_dir) in str(stopped.value)
@@ -147,7 +150,7 @@ def test_what_stops_a_run_loses_nothing_and_it_goes_on(pairs, tmp_path, eager):
         resume(run_dir)
 
     for name, value, begun_with in (("batch_size", 4, 2), ("seed", 1, 0), ("generator", "paper", "meudec")):
-        with pytest.raises(BadRun, match=rf"^--{name} {value}: .* was begun with {begun_with};"):
+        with pytest.raises(BadRun, match=rf"^--{name} {value}: .* began with {begun_with};"):
             resume(run_dir, **{name: value}, n_epochs=3)
 
     options_file = json.loads((run_dir / "options.json").read_text())
@@ -170,7 +173,7 @@ def test_what_stops_a_run_loses_nothing_and_it_goes_on(pairs, tmp_path, eager):
         resume(run_dir)
     with pytest.raises(BadRun, match=r"holds no options\.json"):
         resume(tmp_path)
-    with pytest.raises(BadRun, match="holds no run"):
+    with pytest.raises(BadRun, match="holds no run that can be resumed"):
         RunFolder.last(pairs)
 
 
@@ -179,15 +182,20 @@ def test_a_file_that_becomes_unreadable_is_named(pairs, tmp_path, eager, monkeyp
     monkeypatch.setattr(run_data, "check_pairs", lambda *_, **__: [])
     broken = pairs / "blur" / "3.png"
     broken.write_bytes(broken.read_bytes()[:100])
-    with pytest.raises(Stopped, match=r"3\.png: cannot be decoded .* goes on from there") as stopped:
+    with pytest.raises(Stopped, match=r"3\.png: cannot be decoded .* continues from the start") as stopped:
         train(small(data_dir=pairs, n_val_images=0, log_dir=tmp_path / "weights"))
     assert "\n" not in str(stopped.value)
 
 
 @on_tensorflow
 def test_a_run_whose_folder_is_removed_promises_nothing(pairs, tmp_path, eager, monkeypatch):
-    monkeypatch.setattr(run_folder, "_curves", lambda log: shutil.rmtree(log.parent) or b"")
-    said = r"cannot be written to \(No such file or directory\); nothing is left to go on with$"
+    def removed(rows):
+        (run_dir,) = (tmp_path / "weights").iterdir()
+        shutil.rmtree(run_dir)
+        return b""
+
+    monkeypatch.setattr(run_folder, "_curves", removed)
+    said = r"cannot be written to \(No such file or directory\); its folder is gone, so it cannot be resumed$"
     with pytest.raises(Stopped, match=said):
         train(small(data_dir=pairs, n_val_images=0, log_dir=tmp_path / "weights"))
 
@@ -209,9 +217,7 @@ def test_a_run_begins_from_a_file_and_saves_float32_averages(pairs, tmp_path, ea
         log_dir=tmp_path / "weights",
     )
     for other in ({"ngf": 3}, {"n_blocks": 2}, {"generator": "meudec"}):
-        with pytest.raises(
-            BadRun, match=r"give --generator paper --ngf 2 \(or a multiple of it\) --n_blocks 1 with it"
-        ):
+        with pytest.raises(BadRun, match=r"add --generator paper --ngf 2 \(or a multiple of it\) --n_blocks 1$"):
             train(dataclasses.replace(options, **other))
     run_dir = train(options)
     assert json.loads((run_dir / "options.json").read_text())["training_photographs"] == 9
@@ -262,7 +268,7 @@ def test_a_paper_generator_begins_as_the_identity(pairs, tmp_path, eager):
 @on_tensorflow
 def test_only_one_process_trains_a_run(pairs, tmp_path, eager, monkeypatch):
     options = small(data_dir=pairs, n_val_images=0, n_epochs=1, log_dir=tmp_path / "weights")
-    begin, refused = Recorder.on_epoch_begin, []
+    begin, refused = RunCallback.on_epoch_begin, []
 
     def resumed_meanwhile(self, epoch, logs=None):
         (self.folder.path / "pictures" / ".being_written").touch()
@@ -272,13 +278,14 @@ def test_only_one_process_trains_a_run(pairs, tmp_path, eager, monkeypatch):
         (self.folder.path / "pictures" / ".being_written").unlink()
         begin(self, epoch, logs)
 
-    monkeypatch.setattr(Recorder, "on_epoch_begin", resumed_meanwhile)
+    monkeypatch.setattr(RunCallback, "on_epoch_begin", resumed_meanwhile)
     run_dir = train(options)
     assert len(refused) == options.n_epochs
     with pytest.raises(BadRun, match="epochs are done"):
         resume(run_dir)
 
 
+@pytest.mark.slow
 @on_tensorflow
 def test_a_run_needs_nothing_that_windows_lacks(pairs, tmp_path, eager, monkeypatch):
     monkeypatch.setattr(files, "fcntl", None)
@@ -316,6 +323,7 @@ def test_without_critic_updates_the_generator_learns_alone(pairs, tmp_path, eage
     assert float(row["generator_loss"]) == pytest.approx(10 * float(row["pixel_loss"]))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(keras.backend.backend() == "torch", reason="PyTorch keeps its random state to itself")
 def test_interrupted_within_an_epoch_equals_uninterrupted(pairs, tmp_path, monkeypatch):
     """The means in the log too; after the second of four steps of the second epoch."""
@@ -327,13 +335,14 @@ def test_interrupted_within_an_epoch_equals_uninterrupted(pairs, tmp_path, monke
         """Compiled once for the three runs."""
         for variable, value in zip(variables_of(gan).values(), initial, strict=True):
             variable.assign(value)
+        gan.reset_metrics()
         return gan
 
     monkeypatch.setattr(run, "build_gan", build_again)
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     with monkeypatch.context() as patch:
         signalled(patch, signal.SIGINT, epoch=1, batch=2)
-        with pytest.raises(Stopped, match=r"interrupted; saved up to epoch 1, step 2, --resume .* goes on") as stopped:
+        with pytest.raises(Stopped, match=r"^interrupted; --resume .* continues from epoch 2, step 2$") as stopped:
             train(options)
     assert stopped.value.signal_number == signal.SIGINT
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
@@ -346,6 +355,7 @@ def test_interrupted_within_an_epoch_equals_uninterrupted(pairs, tmp_path, monke
         assert {**row, "seconds": ""} == {**other, "seconds": ""}
 
 
+@pytest.mark.slow
 @on_tensorflow
 def test_signals_end_the_command_with_a_state_and_their_exit_codes(pairs, tmp_path, eager, monkeypatch):
     flags = f"--data_dir {pairs} --log_dir {tmp_path / 'weights'} --n_val_images 0 --n_epochs 1 --crop_size 16 --ngf 2"
@@ -358,9 +368,10 @@ def test_signals_end_the_command_with_a_state_and_their_exit_codes(pairs, tmp_pa
         assert result.exit_code == 128 + number
         step = 1 if batch == 1 else 3  # the second run begins at step 1
         last_line = result.output.splitlines()[-1]
-        assert f"interrupted; saved up to epoch 0, step {step}, --resume " in last_line
+        assert last_line.startswith("Error: interrupted; --resume ")
+        assert last_line.endswith(f" continues from epoch 1, step {step}")
     result = CliRunner().invoke(script(), resumed)
-    assert result.exit_code == 0 and "going on after epoch 0, step 3" in result.output
+    assert result.exit_code == 0 and "continues from epoch 1, step 3" in result.output
     assert len(log_of(RunFolder.last(tmp_path / "weights").path)) == 1
 
 
@@ -369,7 +380,7 @@ def test_weights_that_explode_behind_finite_losses_stop_a_run(pairs, tmp_path, e
     """The losses of a step are those of the weights before it."""
     exploding = {"critic_updates": 0, "learning_rate": 1e30, "steps_per_epoch": 1, "n_epochs": 1}
     options = small(data_dir=pairs, log_dir=tmp_path / "weights", **exploding)
-    with pytest.raises(Stopped, match=r"^Stopped in epoch 1: .*not finite.*; saved up to epoch 0, step 0"):
+    with pytest.raises(Stopped, match=r"^Stopped in epoch 1: .*not finite.*; --resume .* continues from the start$"):
         train(options)
     run_dir = RunFolder.last(tmp_path / "weights").path
     assert not list(run_dir.glob("*.h5")) and not (run_dir / "state.npz").exists() and not log_of(run_dir)
@@ -408,7 +419,7 @@ def test_both_optimizers_have_the_rate_of_the_epoch(pairs, tmp_path, eager, monk
         optimizers = self.model.generator_optimizer, self.model.critic_optimizer
         rates.append([float(np.asarray(optimizer.learning_rate)) for optimizer in optimizers])
 
-    monkeypatch.setattr(Recorder, "on_train_batch_begin", noted)
+    monkeypatch.setattr(RunCallback, "on_train_batch_begin", noted)
     train(small(data_dir=pairs, n_val_images=0, steps_per_epoch=1, n_epochs=4, log_dir=tmp_path / "weights"))
     np.testing.assert_allclose(rates, np.outer([1e-4, 1e-4, 1e-4, 0.5e-4], [1, 1]), rtol=1e-6)
 
@@ -453,17 +464,17 @@ def test_a_full_cache_is_blamed_and_not_the_run(pairs, tmp_path, eager, monkeypa
         raise OSError(errno.ENOSPC, "No space left on device", "/cache/of/mine.npy")
 
     monkeypatch.setattr(run.TrainingSet, "batch", full)
-    with pytest.raises(Stopped, match=r"^/cache/of/mine\.npy: No space left on device; saved up to"):
+    with pytest.raises(Stopped, match=r"^/cache/of/mine\.npy: No space left on device; --resume "):
         train(small(data_dir=pairs, n_val_images=0, log_dir=tmp_path / "weights"))
 
 
-def test_shares_are_those_of_the_folders(pairs, tmp_path):
+def test_shares_are_those_of_the_folders(pairs, tmp_path, monkeypatch):
     """Of 2 pairs and 9 photographs with 3:1, three of four samples are pairs, each pair as often as the other."""
     few = write_pairs(tmp_path / "few", range(2), first=70)
     options = small(data_dir=few, synthetic=pairs / "sharp", shares="3:1", n_val_images=0)
-    training_set, _ = run._pictures(options, run._find_data(options, n_checking=0), Team())
+    training_set, _ = run._build_datasets(options, run._find_data(options, n_checking=0))
     handed = []
-    training_set._pixels = lambda path, scale: handed.append(path) or photograph(0)
+    monkeypatch.setattr(training_set_module, "read_rgb", lambda path: handed.append(path) or photograph(0))
     for index in range(8):
         training_set.sample(0, index)
     counts = collections.Counter(path.parent.parent for path in handed)
@@ -471,28 +482,7 @@ def test_shares_are_those_of_the_folders(pairs, tmp_path):
     assert all(handed.count(path) == 3 for path in (few / "sharp").iterdir())
     options = small(data_dir=(few, pairs), shares="3:1", n_val_images=0, n_images=1)
     with pytest.raises(BadRun, match="^--shares 3:1: a folder of --data_dir has no pairs left"):
-        run._pictures(options, run._find_data(options, n_checking=0), Team())
-
-
-@on_tensorflow
-def test_a_run_of_the_first_version_goes_on(tmp_path, eager):
-    """`golden/first_run` was written by version 0.1.0; its folder of pairs was that of this test."""
-    shutil.copytree(ROOT / "tests" / "golden" / "first_run", tmp_path / "run")
-    write_pairs(tmp_path / "elsewhere", range(9))
-    with pytest.raises(BadRun, match="all its 1 epochs are done"):
-        resume(tmp_path / "run", data_dir=tmp_path / "elsewhere")
-    run_dir = resume(tmp_path / "run", data_dir=tmp_path / "elsewhere", n_epochs=2)
-    assert [row["epoch"] for row in log_of(run_dir)] == ["1", "2"]
-    assert json.loads((run_dir / "options.json").read_text())["options"]["blur_mix"] == "paper:1"
-    assert set(json.loads((run_dir / "options.json").read_text())["fingerprints"]) == {
-        "training_pairs",
-        "training_photographs",
-        "validation_images",
-    }
-    (run_dir / "state.npz").unlink()
-    with pytest.raises(BadRun, match=r"state\.npz: missing"):
-        resume(run_dir, n_epochs=3)
-    assert len(log_of(run_dir)) == 2
+        run._build_datasets(options, run._find_data(options, n_checking=0))
 
 
 def test_mistakes_on_the_command_line_are_one_line(pairs, tmp_path):
@@ -514,12 +504,12 @@ def test_mistakes_on_the_command_line_are_one_line(pairs, tmp_path):
     code, line = error_of("--synthetic", tmp_path / "images", *log_dir)
     assert code == 1 and "no photographs" in line
     code, line = error_of("--resume", *log_dir)
-    assert code == 1 and "holds no run" in line
+    assert code == 1 and "holds no run that can be resumed" in line
     code, line = error_of("--generator", "other")
     assert code == 2 and "--generator" in line
     shutil.copy(pairs / "sharp" / "2.png", pairs / "blur" / "2.png")
     code, line = error_of("--data_dir", pairs, *log_dir)
-    assert code == 1 and "not fit for training for 1 reasons" in line
+    assert code == 1 and "cannot be trained on for 1 reasons" in line
     assert not (tmp_path / "weights").exists()
 
 

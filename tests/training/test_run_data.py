@@ -78,5 +78,48 @@ def test_folders_without_use_are_named(tmp_path, pairs):
     with pytest.raises(BadRun, match="no photographs for --synthetic"):
         found({"synthetic": (str(tmp_path),)})
     shutil.copy(pairs / "blur" / "1.png", pairs / "sharp" / "1.png")
-    with pytest.raises(BadRun, match="not fit for training for 1 reasons"):
+    with pytest.raises(BadRun, match="cannot be trained on for 1 reasons"):
         found({"data_dir": (pairs,)}, n_workers=2)
+
+
+def test_a_folder_called_val_beside_train_is_validated_with(pairs):
+    write_pairs(pairs.with_name("val"), ["a", "b", "c"], first=30)
+    data = found({"data_dir": (pairs,)})
+    assert [pair.name for pair in data.validation_pairs] == ["a", "c"] and len(data.pairs) == 9
+    shutil.move(pairs, pairs.with_name("other"))
+    data = found({"data_dir": (pairs.with_name("other"),)})
+    assert not {pair.name for pair in data.validation_pairs} & {"a", "b", "c"} and len(data.pairs) == 8
+
+
+def test_images_that_are_trained_on_are_not_validated_with(pairs, tmp_path):
+    """Under the same name, as links, as a sequence of a GoPro tree, and as photographs."""
+    refused = r"^--val_dir [^\n]*: (\d+) of its \d+ pairs are trained on, too; [^\n]*$"
+    for val_dir in (pairs, tmp_path / "link", tmp_path / "links"):
+        if val_dir.name == "link":
+            val_dir.symlink_to(pairs)
+        if val_dir.name == "links":
+            write_pairs(val_dir, ["a"], first=40)
+            for kind in ("blur", "sharp"):
+                os.link(pairs / kind / "3.png", val_dir / kind / "renamed.png")
+        with pytest.raises(BadRun, match=refused):
+            found({"data_dir": (pairs,), "val_dir": (val_dir,)})
+    gopro = tmp_path / "GOPRO"
+    for first, sequence in enumerate(("GOPR1", "GOPR2")):
+        write_pairs(gopro / sequence, range(4), first=50 + 10 * first)
+    with pytest.raises(BadRun, match=refused):
+        found({"data_dir": (gopro,), "val_dir": (gopro / "GOPR2",)})
+    with pytest.raises(BadRun, match=refused):
+        found({"synthetic": (pairs / "sharp",), "val_dir": (pairs,)})
+    data = found({"data_dir": (pairs,), "synthetic": (pairs / "sharp",)})
+    (held_out,) = data.validation_pairs
+    assert held_out.sharp not in data.photographs and len(data.photographs) == 8
+
+
+def test_a_pipe_among_the_data_is_not_waited_for(pairs, photographs):
+    os.mkfifo(photographs / "pipe.png")
+    with pytest.raises(BadRun, match=r"pipe\.png: not a file; remove it"):
+        found({"synthetic": (photographs,)}, n_val_images=0).record()
+    for kind in ("blur", "sharp"):
+        os.mkfifo(pairs / kind / "pipe.png")
+    with pytest.raises(BadRun, match=r"pipe\.png: not a file; remove it"):
+        found({"data_dir": (pairs,)}, n_val_images=0).record()

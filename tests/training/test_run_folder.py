@@ -3,6 +3,7 @@
 import csv
 import importlib.metadata
 import json
+import os
 
 import keras
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from PIL import Image
 
 from deblur_gan.files import whole_file
+from deblur_gan.training import run_folder
 from deblur_gan.training.checkpoint import BadRun, Progress
 from deblur_gan.training.run_folder import COLUMNS, RunFolder
 
@@ -99,3 +101,36 @@ def test_scores_that_no_image_has_leave_a_gap(folder):
         assert [line["val_psnr"] for line in csv.DictReader(file)] == ["", "0.5", ""]
     assert Image.open(folder.path / "curves.png").size == (1280, 560)
     assert json.loads((folder.path / "options.json").read_text())["options"] == {"seed": 3}
+
+
+def test_a_log_with_other_columns_or_a_damaged_line_is_one_line(folder):
+    folder.prepare(Progress())
+    folder.append(row(1, val_psnr=None), PICTURE)
+    log = folder.path / "log.csv"
+    whole = log.read_text()
+    assert folder.read_log() == [row(1, val_psnr=None)]
+    for text, expected in (
+        (whole.replace(",seconds", ""), "other columns"),
+        (whole.replace("val_ssim", "ssim"), "other columns"),
+        (whole.replace("0.5", "half", 1), "damaged"),
+        (whole.rstrip() + ",3\n", "damaged"),
+        ("\0" + whole, "other columns"),
+    ):
+        log.write_text(text)
+        with pytest.raises(BadRun, match=rf"^[^\n]*log\.csv: {expected}[^\n]*$"):
+            folder.read_log()
+
+
+def test_a_pipe_for_options_is_not_waited_for(folder):
+    (folder.path / "options.json").unlink()
+    os.mkfifo(folder.path / "options.json")
+    with pytest.raises(BadRun, match=r"holds no options\.json"):
+        RunFolder.open(folder.path)
+
+
+@pytest.mark.parametrize("n_losses", [1, 7, 12])
+def test_any_number_of_losses_has_curves(folder, monkeypatch, n_losses):
+    names = tuple(f"loss_{number}" for number in range(n_losses))
+    monkeypatch.setattr(run_folder, "LOSSES", names)
+    curves = [{"epoch": 1.0, **dict.fromkeys((*names, *COLUMNS[1:]), 0.5)}]
+    assert run_folder._curves(curves).startswith(b"\x89PNG")
