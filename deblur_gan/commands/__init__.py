@@ -5,6 +5,7 @@ The files in `scripts/` run the same commands.
 
 import contextlib
 import importlib
+import logging
 import signal
 import threading
 import warnings
@@ -108,8 +109,9 @@ class _Group(click.Group):
         return getattr(importlib.import_module(f"deblur_gan.commands.{source}"), source)
 
     def invoke(self, ctx):
-        # Pillow's remarks on odd tags: what matters of them stands in our own messages.
+        # Remarks on odd tags: what matters of them stands in our own messages.
         warnings.filterwarnings("ignore", module=r"PIL\.")
+        logging.getLogger("tifffile").setLevel(logging.CRITICAL)
         with _signals_as_ctrl_c():
             return super().invoke(ctx)
 

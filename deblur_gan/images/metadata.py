@@ -1,24 +1,25 @@
-"""Metadata: what a copy of an image file keeps beside its pixels."""
+"""Metadata: what a copy of an image file keeps besides its pixels."""
 
 import io
+import re
 
-from PIL import ExifTags, Image, ImageOps, JpegImagePlugin
+from PIL import Image, JpegImagePlugin
 from PIL.PngImagePlugin import PngInfo
 
 from deblur_gan.files import reason
+from deblur_gan.images.exif import tiff_with, upright_block
 
-# By format, what is carried over under the name that it has in Pillow's `info` and in its `save`. Besides: EXIF, in
-# JPEG also IPTC and extended XMP (`extra`), in PNG the texts, among them XMP (`pnginfo`), in TIFF the tags below.
-_KEPT = {
-    "AVIF": ("icc_profile", "xmp"),
-    "BMP": ("dpi",),
-    "HEIF": ("icc_profile", "xmp"),
-    "JPEG": ("icc_profile", "dpi", "xmp", "comment"),
-    "PNG": ("icc_profile", "dpi"),
-    "TIFF": ("compression", "icc_profile", "dpi"),
-    "WEBP": ("icc_profile", "xmp"),
+# By format, what a file of it has room for. `chunks` are those of a PNG, `extra` segments of a JPEG.
+_ROOM = {
+    "AVIF": {"exif", "icc_profile", "xmp"},
+    "BMP": {"dpi"},
+    "HEIF": {"exif", "icc_profile", "xmp"},
+    "JPEG": {"exif", "icc_profile", "dpi", "xmp", "comment", "extra", "qtables", "subsampling"},
+    "PNG": {"exif", "icc_profile", "dpi", "xmp", "chunks"},
+    "TIFF": {"exif", "icc_profile", "dpi", "xmp", "compression"},
+    "WEBP": {"exif", "icc_profile", "xmp", "exact", "lossless", "quality"},
 }
-# How a file is encoded, which its metadata says too: nobody misses it in another format.
+# How a file is encoded: nobody misses it in another format.
 _ENCODING = {"compression", "exact", "lossless", "qtables", "quality", "subsampling"}
 _PLAIN_WORDS = {
     "exif": "EXIF data",
@@ -27,134 +28,162 @@ _PLAIN_WORDS = {
     "xmp": "XMP data",
     "extra": "IPTC data",
     "qtables": "quality",
-    "pnginfo": "texts",
+    "chunks": "texts",
 }
-
-# TIFF keeps its own layout (strips, sizes) among the tags, so only what describes the photograph is carried over.
-_DESCRIPTIVE_TAGS = (
-    ExifTags.Base.ImageDescription,
-    ExifTags.Base.Make,
-    ExifTags.Base.Model,
-    ExifTags.Base.Software,
-    ExifTags.Base.DateTime,
-    ExifTags.Base.Artist,
-    ExifTags.Base.Copyright,
-    ExifTags.Base.Orientation,  # taken out where it turned the image, else it forbids XMP to turn the copy
-    33723,  # IPTC
-)
-_XMP_TAG = 700
-_EXIF_FOLDERS = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
-_LOSSLESS_TIFF_COMPRESSIONS = ("raw", "tiff_lzw", "tiff_adobe_deflate", "packbits")
 _EXTENDED_XMP = b"http://ns.adobe.com/xmp/extension/\0"
 
+_TIFF = (b"tiff", b"http://ns.adobe.com/tiff/1.0/")
+# What XMP data say of a film, a gain map or another picture that lies behind the photograph: their names begin so.
+_BEHIND = (
+    ((b"GCamera", b"http://ns.google.com/photos/1.0/camera/"), b"(?:MicroVideo|MotionPhoto)"),
+    ((b"Container", b"http://ns.google.com/photos/1.0/container/"), b"Directory"),
+    ((b"hdrgm", b"http://ns.adobe.com/hdr-gain-map/1.0/"), b""),
+    ((b"HDRGainMap", b"http://ns.apple.com/HDRGainMap/1.0/"), b""),
+)
+BEHIND = "the film, gain map or other picture behind it cannot be kept"
 
-def upright_exif(image, notes):
-    """Turns a loaded image upright, as its EXIF or XMP orientation says.
+
+def upright(metadata, notes):
+    """Takes the orientation out of EXIF and XMP data, and out of XMP what lies behind the photograph.
 
     Args:
-        image: Pillow's image as `Image.open` gives it, loaded; it is turned in place, and its XMP data with it.
+        metadata: dict with `exif` and `xmp`, bytes, where the file has them; it is changed.
         notes: list of str, to which is added what cannot be kept.
 
     Returns:
-        bytes, the EXIF block of an upright copy; None if there is nothing to say, or it is damaged.
+        int, 1 to 8, the orientation; that of EXIF data is preferred.
     """
-    try:
-        ImageOps.exif_transpose(image, in_place=True)
-        return _exif(image)
-    except Exception as error:  # whatever a parser trips over
-        notes.append(f"its EXIF data cannot be kept ({reason(error)})")
-        return None
-
-
-def _exif(image):
-    """The EXIF block of a copy of the image, which is upright; None if there is nothing to say."""
-    exif = image.getexif()
-    if image.format == "TIFF":
-        described = Image.Exif()
-        described.update({tag: exif[tag] for tag in _DESCRIPTIVE_TAGS if tag in exif})
-        described.update({ifd: exif.get_ifd(ifd) for ifd in _EXIF_FOLDERS if exif.get_ifd(ifd)})
-        if "xmp" in image.info:
-            described[_XMP_TAG] = image.info["xmp"]
-        exif = described
-    if exif or any(exif.get_ifd(ifd) for ifd in _EXIF_FOLDERS):
-        return exif.tobytes()
-    return None
-
-
-def kept_metadata(image, file_format, exif, notes):
-    """What a copy of an image is to be given beside its pixels.
-
-    Args:
-        image: Pillow's image as `Image.open` gives it, loaded.
-        file_format: str, Pillow's name of the format that the copy is written in.
-        exif: bytes or None, its EXIF block.
-        notes: list of str, to which is added what cannot be kept.
-
-    Returns:
-        dict of options for Pillow's `save`, which takes them: each has been tried.
-    """
-    kept = {}
-    for key, value in _found(image, file_format, exif).items():
+    orientation = None
+    if exif := metadata.pop("exif", None):
         try:
-            Image.new("RGB", (8, 8)).save(io.BytesIO(), file_format, **kept, **{key: value})
-            kept[key] = value
-        except Exception as error:  # damaged metadata meets writers that check nothing
-            notes.append(f"its {_PLAIN_WORDS.get(key, key)} cannot be kept ({reason(error)})")
-    return kept
+            exif, orientation = upright_block(exif)
+            metadata |= {"exif": exif} if exif else {}
+        except ValueError as error:
+            notes.append(f"its EXIF data cannot be kept ({error})")
+    if xmp := metadata.get("xmp"):
+        xmp, removed = _without(xmp, _TIFF, b"Orientation")
+        digit = re.search(rb"Orientation\D*([1-8])", removed[0]) if removed else None
+        if orientation is None and digit:
+            orientation = int(digit[1])
+        for namespace, names in _BEHIND:
+            xmp, found = _without(xmp, namespace, names)
+            removed += found
+            if found and BEHIND not in notes:
+                notes.append(BEHIND)
+        if removed:
+            metadata["xmp"] = xmp
+    return orientation or 1
 
 
-def _found(image, file_format, exif):
-    """What Pillow's `save` takes to give a copy what the image has; of a key without a value there is nothing."""
-    found = {key: image.info.get(key) for key in _KEPT[file_format]} | {"exif": exif}
-    if file_format == "TIFF" and found["compression"] not in _LOSSLESS_TIFF_COMPRESSIONS:
-        found["compression"] = "tiff_adobe_deflate"
-    if file_format == "JPEG":
-        segments = [("APP13", b"\xed", b""), ("APP1", b"\xe1", _EXTENDED_XMP)]
-        if b"Container:Directory" in (found["xmp"] or b""):
-            # It lists the gain map or film behind the photograph, which the copy has not.
-            del found["xmp"], segments[1]
-        found["extra"] = b"".join(
-            b"\xff" + marker + (len(content) + 2).to_bytes(2, "big") + content
-            for kind, marker, beginning in segments
-            for name, content in image.applist
-            if name == kind and content.startswith(beginning)
-        )
-        # The same tables are the same quality, whoever made them by whatever scale.
-        found["qtables"] = list(image.quantization.values())
-        sampling = JpegImagePlugin.get_sampling(image)
-        found["subsampling"] = ("4:4:4", "4:2:2", "4:2:0")[sampling] if sampling >= 0 else None
-    if file_format == "PNG":
-        found["pnginfo"] = _png_texts(image)
+def _without(xmp, namespace, names):
+    """XMP data without the attributes and elements of a namespace whose names begin so, and these."""
+    usual, address = namespace
+    quoted = rb"[\"']" + re.escape(address) + rb"[\"']"
+    prefixes = {usual, *re.findall(rb"xmlns:([\w.-]+)\s*=\s*" + quoted, xmp)}
+    name = rb"(?:" + b"|".join(map(re.escape, sorted(prefixes))) + rb"):" + names + rb"[\w.-]*"
+    removed = []
+
+    def remove(match):
+        removed.append(match[0])
+        return b""
+
+    xmp = re.sub(rb"\s" + name + rb"\s*=\s*(?:\"[^\"]*\"|'[^']*')", remove, xmp)
+    parts, at = [], 0
+    for match in re.finditer(rb"<(" + name + rb")(?=[\s/>])[^>]*>", xmp):
+        if match.start() < at:
+            continue  # inside an element that is removed
+        end = match.end()
+        if not match[0].endswith(b"/>"):
+            closing = b"</" + match[1] + b">"
+            end = xmp.find(closing, end) + len(closing)
+            if end < match.end():
+                break  # it is not closed, and so is no other
+        parts.append(xmp[at : match.start()])
+        removed.append(xmp[match.start() : end])
+        at = end
+    return b"".join([*parts, xmp[at:]]), removed
+
+
+def of_jpeg(image):
+    """Returns what a loaded JPEG has besides its pixels, `exif` and `xmp` included."""
+    keys = ("exif", "icc_profile", "dpi", "xmp", "comment")
+    found = {key: image.info[key] for key in keys if image.info.get(key)}
+    found["extra"] = b"".join(
+        b"\xff" + marker + (len(content) + 2).to_bytes(2, "big") + content
+        for kind, marker, beginning in (("APP13", b"\xed", b""), ("APP1", b"\xe1", _EXTENDED_XMP))
+        for name, content in image.applist
+        if name == kind and content.startswith(beginning)
+    )
+    # The same tables are the same quality, whoever made them by whatever scale.
+    found["qtables"] = list(image.quantization.values())
+    sampling = JpegImagePlugin.get_sampling(image)
+    found["subsampling"] = ("4:4:4", "4:2:2", "4:2:0")[sampling] if sampling >= 0 else None
     return {key: value for key, value in found.items() if value}
 
 
-def carried_over(metadata, file_format, notes):
-    """What of a photograph's metadata a copy in another format is given.
+def kept(metadata, file_format, notes):
+    """Returns what of a photograph's metadata a copy in a format is given; each has been tried.
 
     Args:
-        metadata: dict, as `kept_metadata` returns it for the format that the photograph came in.
-        file_format: str, Pillow's name of the other format.
+        metadata: dict with keys of `_ROOM`.
+        file_format: str, Pillow's name of the format.
         notes: list of str, to which is added what cannot be kept.
 
     Returns:
-        dict of options for Pillow's `save`.
+        dict.
     """
-    takes = {*_KEPT[file_format], *(["exif"] if file_format != "BMP" else [])} - _ENCODING
+    room = _ROOM[file_format]
     notes += [
         f"its {_PLAIN_WORDS.get(key, key)} cannot be kept in {file_format}"
         for key in metadata
-        if key not in takes | _ENCODING
+        if key not in room | _ENCODING
     ]
-    return {key: value for key, value in metadata.items() if key in takes}
+    found = {key: value for key, value in metadata.items() if key in room}
+    if _failure(found, file_format) is None:
+        return found
+    taken = {}
+    for key, value in found.items():  # damaged metadata meets writers that check nothing
+        if failure := _failure(taken | {key: value}, file_format):
+            notes.append(f"its {_PLAIN_WORDS.get(key, key)} cannot be kept ({failure})")
+        else:
+            taken[key] = value
+    return taken
 
 
-def _png_texts(image):
-    texts = PngInfo()
-    for key, text in image.text.items():
-        if key == "XML:com.adobe.xmp":
-            texts.add_itxt(key, image.info[key])  # from `info`, where its rotation has been taken out
-        elif key != "Raw profile type exif":  # EXIF, which is written as such
-            texts.add_text(key, text, zip=len(text) > 4096)
-    if "gamma" in image.info:
-        texts.add(b"gAMA", round(image.info["gamma"] * 100_000).to_bytes(4, "big"))
-    return texts if texts.chunks else None
+def _failure(metadata, file_format):
+    """Why a picture with this metadata cannot be written and opened; None if it can."""
+    try:
+        content = written(Image.new("RGB", (8, 8)), file_format, metadata, {})
+        with Image.open(io.BytesIO(content)) as image:
+            image.load()
+    except Exception as error:
+        return reason(error)
+    return None
+
+
+def written(image, file_format, metadata, options):
+    """Returns the content of an image file.
+
+    Args:
+        image: Pillow's image.
+        file_format: str, Pillow's name of the format.
+        metadata: dict as `kept` returns it.
+        options: dict of more options of Pillow's `save`.
+
+    Raises:
+        Exception: whatever Pillow raises where it cannot write this.
+    """
+    options, after = options | metadata, {}
+    if file_format == "TIFF":
+        after = {key: options.pop(key, None) for key in ("exif", "xmp")}
+    if file_format == "PNG":
+        chunks = list(options.pop("chunks", ()))
+        if "xmp" in options:
+            chunks.append((b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + options.pop("xmp")))
+        options["pnginfo"] = PngInfo()
+        for kind, content in chunks:
+            options["pnginfo"].add(kind, content)
+    file = io.BytesIO()
+    image.save(file, file_format, **options)
+    content = file.getvalue()
+    return tiff_with(content, after["exif"], after["xmp"]) if any(after.values()) else content

@@ -1,58 +1,73 @@
-"""Photographs: image files in and out, and the value range of the networks.
+"""Photographs: image files in and out, with all that a copy on disk needs besides its pixels.
 
-Inside this package an image is uint8 `(H, W, 3)` RGB; inside a network it is float32 in [-1, 1]. The two conversions
-between them are here and nowhere else.
+Inside this package an image is uint8 `(H, W, 3)` RGB.
 """
 
-import importlib.util
 import io
+import os
 import stat
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageCms, UnidentifiedImageError, features
+from PIL import AvifImagePlugin, BmpImagePlugin, Image, JpegImagePlugin, WebPImagePlugin
 
 from deblur_gan.files import printable, reason, shortened, write_bytes
-from deblur_gan.images.metadata import carried_over, kept_metadata, upright_exif
-
-# The formats that are read and written, by Pillow's names: what their files end in, the usual ending first, and how
-# they are written where the file that a photograph came from does not say it.
-_FORMATS = {
-    "AVIF": ((".avif",), {"quality": 95, "subsampling": "4:4:4"}),
-    "BMP": ((".bmp", ".dib"), {}),
-    "HEIF": ((".heic", ".heif", ".hif"), {"quality": 95, "chroma": 444}),
-    "JPEG": ((".jpg", ".jpeg", ".jfif", ".jpe", ".mpo"), {"quality": 95, "subsampling": 0}),
-    "PNG": ((".png",), {}),
-    "TIFF": ((".tif", ".tiff"), {}),
-    "WEBP": ((".webp",), {"quality": 95}),
-}
-EXTENSIONS = {name: extensions for name, (extensions, _) in _FORMATS.items()}
-FORMATS_READ = "JPEG, PNG, WebP, TIFF, BMP, AVIF or HEIC"
-IMAGE_EXTENSIONS = frozenset(extension for extensions, _ in _FORMATS.values() for extension in extensions)
-# What looks like a picture and is not read, so that it can be named where a folder holds it.
-_OTHER_EXTENSIONS = frozenset(
-    # cameras' raw files: TIFF inside, many with a thumbnail where the photograph is expected
-    (".3fr", ".arw", ".cr2", ".cr3", ".dng", ".erf", ".iiq", ".nef", ".nrw", ".orf", ".pef", ".raf", ".rw2", ".srw")
-    # formats that Pillow does not read, or in which a restored photograph would lose colours, profile or layers
-    + (".dds", ".eps", ".exr", ".gif", ".hdr", ".ico", ".j2k", ".jp2", ".jpx", ".jxl", ".pbm", ".pcx", ".pgm", ".pnm")
-    + (".ppm", ".psb", ".psd", ".qoi", ".svg", ".tga", ".wmf", ".xcf")
+from deblur_gan.images import metadata as meta
+from deblur_gan.images.avif import colour_code_points
+from deblur_gan.images.colour import hdr_of_profile, profile_of_cicp, refuse_hdr, to_rgb
+from deblur_gan.images.formats import (
+    EXTENSIONS,
+    FORMATS_READ,
+    HAS_HEIF,
+    IMAGE_EXTENSIONS,
+    LONGEST_SIDE,
+    PICTURE_EXTENSIONS,
+    WRITING,
+    NotRead,
+    format_of,
+    require,
 )
-PICTURE_EXTENSIONS = IMAGE_EXTENSIONS | _OTHER_EXTENSIONS
+from deblur_gan.images.png import deep_pixels, open_png
+from deblur_gan.images.tiff import Tiff, scaled
 
-_HAS_HEIF = importlib.util.find_spec("pillow_heif") is not None
-if _HAS_HEIF:
-    import pillow_heif
+__all__ = [
+    "EXTENSIONS",
+    "FORMATS_READ",
+    "IMAGE_EXTENSIONS",
+    "MAX_PIXELS",
+    "PICTURE_EXTENSIONS",
+    "BadImage",
+    "Photograph",
+    "as_pillow",
+    "converted",
+    "encoded",
+    "find_images",
+    "from_pillow",
+    "read_photograph",
+    "read_rgb",
+    "write_photograph",
+]
 
-    pillow_heif.register_heif_opener()
-_READABLE = [name for name in _FORMATS if {"AVIF": features.check("avif"), "HEIF": _HAS_HEIF}.get(name, True)]
-
-MAX_PIXELS = 178_956_970  # as many as Pillow reads unless told otherwise
+MAX_PIXELS = 500_000_000  # phones make 200 million
 # A file of a few kilobytes can claim to hold gigabytes. Up to _FREE_PIXELS it may, as flat pictures do, for then they
 # fit into memory; above, it has to hold a byte for each _PIXELS_PER_BYTE, half of what photographs have at the poorest
-# quality of JPEG.
+# quality of JPEG, and memory has to be free.
 _FREE_PIXELS = 50_000_000
 _PIXELS_PER_BYTE = 200
+_BYTES_PER_PIXEL = 12  # of memory: read, restored and written
+
+# Not `Image.open`, whose bound of pixels is one for all threads.
+_OPENERS = {
+    "AVIF": AvifImagePlugin.AvifImageFile,
+    "BMP": BmpImagePlugin.BmpImageFile,
+    "JPEG": JpegImagePlugin.jpeg_factory,
+    "WEBP": WebPImagePlugin.WebPImageFile,
+}
+if HAS_HEIF:
+    import pillow_heif
+
+    _OPENERS["HEIF"] = pillow_heif.HeifImageFile
 
 
 class BadImage(ValueError):
@@ -64,16 +79,20 @@ class BadImage(ValueError):
 
 @dataclass
 class Photograph:
-    """The pixels of an image file, and what its copy on disk needs beside them.
+    """The pixels of an image file, and what its copy on disk needs besides them.
 
     Attributes:
         pixels: uint8 `(H, W, 3)` RGB, upright (an EXIF rotation is applied).
-        alpha: uint8 `(H, W)`, or None where the file is opaque.
+        alpha: uint8 `(H, W)`, or None if the file is opaque.
         grey: bool, the file holds luminance alone.
         format: str, Pillow's name of the file format, such as "JPEG".
-        metadata: dict of Pillow's `save` options, such as `exif`, `icc_profile`, `dpi`, where the file has them.
-        notes: list of str, what of the file a copy does not keep because it is damaged, such as "its EXIF data cannot
-            be kept (not a TIFF file)".
+        metadata: dict with what the file has of `exif`, `icc_profile`, `xmp` (bytes) and `dpi`, and of what only its
+            own format has room for.
+        notes: list of str, what a copy does not keep, such as "its resolution cannot be kept (it is damaged)".
+
+    Example:
+        >>> Photograph(np.zeros((4, 6, 3), np.uint8)).format
+        'PNG'
     """
 
     pixels: np.ndarray
@@ -84,47 +103,49 @@ class Photograph:
     notes: list = field(default_factory=list)
 
 
+# ---- reading
+
+
 def read_photograph(source, name="these bytes"):
     """Reads an image file as people have them.
 
-    Grey, palette, transparent, CMYK, Lab, 16-bit and EXIF-rotated files all come back as upright 8-bit RGB. 16-bit grey
-    is scaled to 8 bits. CMYK is converted through its embedded profile where it has one. What can be decoded is not
-    refused for damaged metadata: that is left out and noted.
+    Grey, palette, transparent, CMYK, Lab, 16-bit and EXIF-rotated files all come back as upright 8-bit RGB, rounded to
+    the nearest level. CMYK is converted through its embedded profile if it has one. Colours that a file describes in
+    another way get a profile that says the same. Damaged metadata does not cost the picture: it is left out and noted.
 
     Args:
-        source: str or Path of a JPEG, PNG, WebP, TIFF, BMP, AVIF or, where pillow-heif is installed, HEIC file, or
-            bytes, the content of one; the content decides, not the extension, but for cameras' raw files.
+        source: str or Path of a JPEG, PNG, WebP, TIFF, BMP, AVIF or, with pillow-heif, HEIC file, or bytes, the content
+            of one. The content decides, not the extension, except for cameras' raw files.
         name: str, what bytes are called in messages.
 
     Returns:
         `Photograph`, which `write_photograph` can write in its own format.
 
     Raises:
-        BadImage: if the file is missing, no regular file, empty, truncated, no image of these formats, animated, larger
-            than `MAX_PIXELS` pixels, claims much more pixels than so many bytes can hold, or is of a pixel type
-            (floating point, 32-bit) that has no agreed conversion to 8 bits.
+        BadImage: if the file is missing, no regular file, empty, truncated, no image of these formats, animated, of
+            high dynamic range, larger than `MAX_PIXELS` or than memory, claims many more pixels than its bytes can
+            hold, or has pixels (floating point, 32-bit) without an agreed conversion to 8 bits.
+
+    Example:
+        >>> photograph = read_photograph("photo.jpg")
+        >>> photograph.pixels.shape, photograph.format
+        ((720, 1280, 3), 'JPEG')
     """
-    if isinstance(source, bytes):
-        path, n_bytes = Path(name), len(source)
-    else:
-        path, n_bytes = Path(source), _regular_size(Path(source))
+    path = Path(name if isinstance(source, bytes) else source)
     try:
-        with (
-            io.BytesIO(source) if isinstance(source, bytes) else open(path, "rb") as file,
-            Image.open(file, formats=_READABLE) as image,
-        ):
-            _check_claims(image, path, n_bytes)
-            return _photograph(image, path, file)
-    except BadImage:
-        raise
+        n_bytes = len(source) if isinstance(source, bytes) else _regular_size(path)
+        with io.BytesIO(source) if isinstance(source, bytes) else open(path, "rb") as file:
+            file_format = format_of(file.read(512), path.suffix)
+            file.seek(0)
+            photograph = (_read_tiff if file_format == "TIFF" else _read)(file, file_format, n_bytes)
+        photograph.metadata = meta.kept(photograph.metadata, photograph.format, photograph.notes)
+        return photograph
+    except NotRead as error:
+        raise BadImage(f"{path}: {error}") from None
     except PermissionError:
         raise BadImage(f"{path}: not allowed to read it") from None
-    except Image.DecompressionBombError:
-        raise BadImage(f"{path}: has more than the {MAX_PIXELS} pixels that are read at most") from None
-    except UnidentifiedImageError:
-        if path.suffix.lower() in _FORMATS["HEIF"][0] and not _HAS_HEIF:
-            raise BadImage(f"{path}: HEIC is read where pillow-heif is installed: pip install pillow-heif") from None
-        raise BadImage(f"{path}: not an image that can be read; {FORMATS_READ} is required") from None
+    except MemoryError:
+        raise BadImage(f"{path}: does not fit into memory; restore a smaller copy") from None
     # Decoders meet broken files with whatever their parser trips over.
     except Exception as error:
         raise BadImage(f"{path}: cannot be decoded ({reason(error)})") from None
@@ -135,87 +156,188 @@ def _regular_size(path):
     try:
         status = path.stat()
     except FileNotFoundError:
-        missing = "a link to a file that is missing" if path.is_symlink() else "no such file"
-        raise BadImage(f"{path}: {missing}") from None
+        raise NotRead("a link to a file that is missing" if path.is_symlink() else "no such file") from None
     except OSError as error:
-        raise BadImage(f"{path}: {error.strerror}") from None
+        raise NotRead(error.strerror) from None
     if stat.S_ISDIR(status.st_mode):
-        raise BadImage(f"{path}: is a folder; an image file is required")
+        raise NotRead("is a folder; an image file is required")
     if not stat.S_ISREG(status.st_mode):
-        raise BadImage(f"{path}: is a pipe, a socket or a device; an image file is required")
+        raise NotRead("is a pipe, a socket or a device; an image file is required")
     return status.st_size
 
 
-def _check_claims(image, path, n_bytes):
+def _check_claims(size, n_bytes, n_pictures):
     """Refuses, before memory is taken, what cannot or need not be decoded."""
-    n_pixels = image.width * image.height
+    width, height = size
+    n_pixels = width * height
     if n_pixels > MAX_PIXELS:
-        raise BadImage(f"{path}: has more than the {MAX_PIXELS} pixels that are read at most")
+        raise NotRead(f"has more than the {MAX_PIXELS} pixels that are read at most; restore a smaller copy")
     if n_pixels > max(_FREE_PIXELS, _PIXELS_PER_BYTE * n_bytes):
-        raise BadImage(f"{path}: claims {image.width}x{image.height} pixels, of which {n_bytes} bytes hold too little")
-    if image.format == "TIFF":
-        if path.suffix.lower() in _OTHER_EXTENSIONS:
-            raise BadImage(f"{path}: a camera's raw file; develop it to JPEG, PNG or TIFF first")
-        # Pillow leaves black, without a word, the rows that no strip is given for.
-        covered = sum((right - left) * (bottom - top) for _, (left, top, right, bottom), *_ in image.tile)
-        if covered < n_pixels * (len(image.getbands()) if image.tag_v2.get(284) == 2 else 1):
-            raise BadImage(f"{path}: cannot be decoded (image file is truncated: strips are missing)")
+        raise NotRead(f"claims {width}x{height} pixels, of which {n_bytes} bytes hold too little")
+    if n_pixels > _FREE_PIXELS and (free := _free_memory()) < _BYTES_PER_PIXEL * n_pixels:
+        raise NotRead(
+            f"{width}x{height} pixels need {_BYTES_PER_PIXEL * n_pixels / 2**30:.1f} GiB of memory, and "
+            f"{free / 2**30:.1f} GiB are free; close other programs, or restore a smaller copy"
+        )
+    if n_pictures > 1:
+        raise NotRead(f"holds {n_pictures} pictures; a file with a single one is required")
+
+
+def _free_memory():
+    """The bytes of memory that are free; infinite on a system that does not say."""
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return float("inf")
+
+
+def _read(file, file_format, n_bytes):
+    """Reads a file of any format but TIFF."""
+    metadata, notes, planes = {}, [], None
+    if file_format == "PNG":
+        image, metadata, notes = open_png(file)
+    else:
+        image = _OPENERS[file_format](file, "")
     # Phones write JPEG with a second, smaller picture behind the photograph; Pillow calls that MPO.
-    if image.format != "MPO" and (frames := getattr(image, "n_frames", 1)) > 1:
-        raise BadImage(f"{path}: holds {frames} pictures; a file with a single one is required")
-
-
-def _photograph(image, path, file):
-    file_format = "JPEG" if image.format == "MPO" else image.format
-    notes = []
-    image.load()
-    exif = upright_exif(image, notes)
-    pixels, alpha, grey = _decoded(image, path, notes)
-    if file_format == "BMP" and alpha is not None:
-        alpha = None
-        notes.append("its transparency cannot be kept (Pillow writes BMP without)")
-    metadata = kept_metadata(image, file_format, exif, notes)
+    several = image.format == "MPO"
+    _check_claims(image.size, n_bytes, 1 if several else getattr(image, "n_frames", 1))
+    if file_format == "PNG":
+        planes = deep_pixels(image)
+    if planes is None:
+        image = _loaded(image, file, notes)
+    if file_format == "JPEG":
+        metadata = meta.of_jpeg(image)
+        notes += [meta.BEHIND] if several else []
+    elif file_format != "PNG":
+        metadata = {key: image.info[key] for key in ("exif", "icc_profile", "dpi", "xmp") if image.info.get(key)}
+    turned = _read_boxes(image, file, file_format, metadata)
+    refuse_hdr(hdr_of_profile(metadata.get("icc_profile")))
+    orientation = meta.upright(metadata, notes)
+    if planes is None:
+        *planes, metadata["icc_profile"] = _decoded(image, metadata.get("icc_profile"), notes)
+    else:
+        planes = _eight_bits(*planes)
     if file_format == "WEBP" and _is_lossless_webp(file):
         metadata.update(lossless=True, exact=True, quality=80)
+    if file_format == "BMP" and planes[1] is not None:
+        planes[1] = None
+        notes.append("its transparency cannot be kept (Pillow writes BMP without)")
+    return _photograph(*planes, turned or orientation, file_format, metadata, notes)
+
+
+def _read_boxes(image, file, file_format, metadata):
+    """Adds to the metadata of AVIF and HEIC what Pillow does not say; returns the orientation that counts there."""
+    code_points = orientation = None
+    if file_format == "AVIF":
+        # `info` may hold EXIF data that Pillow wrote itself. These files are turned by a box of their own.
+        *_, exif, orientation, _ = image._decoder.get_info()
+        metadata |= {"exif": exif} if exif else {}
+        if orientation == 1 and not exif:
+            orientation = None  # then XMP data count
+        file.seek(0)
+        code_points = colour_code_points(file.read())
+    if file_format == "HEIF":
+        orientation = 1  # it is applied
+        colours = image.info.get("nclx_profile")
+        code_points = colours and (colours["color_primaries"], colours["transfer_characteristics"])
+    if code_points and "icc_profile" not in metadata:
+        metadata["icc_profile"] = profile_of_cicp(*code_points)
+    return orientation
+
+
+def _read_tiff(file, file_format, n_bytes):
+    tiff = Tiff(file)
+    _check_claims(tiff.size, n_bytes, tiff.n_pictures)
+    tiff.check()
+    metadata, notes = dict(tiff.metadata), tiff.notes
+    refuse_hdr(hdr_of_profile(metadata.get("icc_profile")))
+    orientation = meta.upright(metadata, notes)
+    image, alpha = tiff.image(), None
+    if image is None:
+        pixels, alpha, largest = tiff.pixels()
+        if not isinstance(pixels, Image.Image):
+            planes = _eight_bits(pixels, alpha, largest)
+            return _photograph(*planes, tiff.orientation or orientation, file_format, metadata, notes)
+        image = pixels
+    pixels, found, grey, metadata["icc_profile"] = _decoded(image, metadata.get("icc_profile"), notes)
+    alpha = found if alpha is None else alpha
+    return _photograph(pixels, alpha, grey, tiff.orientation or orientation, file_format, metadata, notes)
+
+
+def _photograph(pixels, alpha, grey, orientation, file_format, metadata, notes):
+    """An upright `Photograph`."""
+    pixels, alpha = (plane if plane is None else _turned(plane, orientation) for plane in (pixels, alpha))
+    metadata = {key: value for key, value in metadata.items() if value is not None}
     return Photograph(pixels, alpha, grey, file_format, metadata, notes)
 
 
-def _decoded(image, path, notes):
-    """`(pixels, alpha, grey)` of a loaded image; exchanges its profile where the conversion does."""
+def _turned(plane, orientation):
+    """Turns pixels as EXIF orientation 1 to 8 asks for."""
+    if orientation in (5, 6, 7, 8):
+        plane = np.swapaxes(plane, 0, 1)
+    if orientation in (3, 4, 7, 8):
+        plane = plane[::-1]
+    if orientation in (2, 3, 6, 7):
+        plane = plane[:, ::-1]
+    return np.ascontiguousarray(plane)
+
+
+def _loaded(image, file, notes):
+    """The image with its pixels. A JPEG that lacks its end marker is completed, if nothing else is missing."""
+    try:
+        image.load()
+        return image
+    except OSError:
+        if image.format not in ("JPEG", "MPO"):
+            raise
+        file.seek(0)
+        content, found = file.read(), []
+        # If all pixels are there, they do not depend on what follows.
+        for ending in (b"\xff\xd9", bytes(range(1, 255)) * 2 + b"\xff\xd9"):
+            image = JpegImagePlugin.jpeg_factory(io.BytesIO(content + ending), "")
+            image.load()
+            found.append(image)
+        if found[0].tobytes() != found[1].tobytes():
+            raise
+    notes.append("its end marker was missing")
+    return found[0]
+
+
+def _eight_bits(pixels, alpha, largest=None):
+    """`[pixels, alpha, grey]` in 8 bits of unsigned integers, of `(H, W)` grey or `(H, W, 3)` RGB."""
+    grey = pixels.ndim == 2
+    pixels, alpha = (
+        plane if plane is None else scaled(plane, largest or np.iinfo(plane.dtype).max) for plane in (pixels, alpha)
+    )
+    return [np.repeat(pixels[..., None], 3, axis=2) if grey else pixels, alpha, grey]
+
+
+def _decoded(image, profile, notes):
+    """`[pixels, alpha, grey, profile]` of a loaded image."""
     mode, alpha = image.mode, None
     grey = mode in ("1", "L", "LA", "La") or mode.startswith("I;16")
     if mode.startswith("I;16"):
-        wide = np.asarray(image)
-        image = Image.fromarray(((wide.astype(np.uint32) + 128) // 257).astype(np.uint8))  # nearest, of 65535 / 255
-    elif mode in ("I", "F"):
-        raise BadImage(f"{path}: its pixels are of type {mode} (32-bit); 8- or 16-bit is required")
-    elif mode in ("CMYK", "LAB"):
-        image = _through_profile(image, notes)
+        levels = np.asarray(image)
+        if (key := image.info.get("transparency")) is not None:
+            alpha = np.where(levels == key, 0, 255).astype(np.uint8)
+        return [*_eight_bits(levels, alpha), profile]
+    if mode in ("I", "F"):
+        raise NotRead(f"its pixels are of type {mode} (32-bit); 8- or 16-bit is required")
+    if mode in ("CMYK", "LAB"):
+        try:
+            image, profile = to_rgb(image, profile)
+        except ValueError as error:
+            notes.append(f"its colour profile cannot be used ({reason(error)})")
+            image, profile = image.convert("RGB"), None
     elif image.has_transparency_data:
         if mode == "La":
             image = image.convert("LA")
         image = image.convert("RGBA")
         alpha = np.asarray(image.getchannel("A"))
-    return np.asarray(image if image.mode == "RGB" else image.convert("RGB")), alpha, grey
-
-
-def _through_profile(image, notes):
-    """CMYK or Lab to RGB; a profile of inks or of Lab does not fit the result and is replaced by sRGB."""
-    profile = image.info.pop("icc_profile", None)
-    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
-    if image.mode == "LAB":
-        converted = image.convert("RGB")
-    elif profile is None:
-        return image.convert("RGB")
-    else:
-        try:
-            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            converted = ImageCms.profileToProfile(image, source, srgb, outputMode="RGB")
-        except (ImageCms.PyCMSError, OSError) as error:
-            notes.append(f"its colour profile cannot be used ({reason(error)})")
-            return image.convert("RGB")
-    image.info["icc_profile"] = srgb.tobytes()
-    return converted
+    return [np.asarray(image if image.mode == "RGB" else image.convert("RGB")), alpha, grey, profile]
 
 
 def _is_lossless_webp(file):
@@ -257,72 +379,99 @@ def encoded(photograph):
     Raises:
         OSError, ValueError: if the format cannot hold such a picture.
     """
-    image = as_pillow(photograph)
-    options = _FORMATS[photograph.format][1] | photograph.metadata
+    options = dict(WRITING[photograph.format])
     if photograph.grey and photograph.format == "AVIF":
         del options["subsampling"]  # or it would be stored in colour
-    if "qtables" in options:
+    if "qtables" in photograph.metadata:
         del options["quality"]  # by which Pillow would scale them
-    file = io.BytesIO()
-    image.save(file, photograph.format, **options)
-    return file.getvalue()
+    return meta.written(_image(photograph), photograph.format, photograph.metadata, options)
 
 
-def as_pillow(photograph):
-    """A photograph as a Pillow image of mode L, LA, RGB or RGBA, with its metadata in `info`, as `save` takes it."""
+def _image(photograph):
     image = Image.fromarray(photograph.pixels)
     if photograph.grey:
         image = image.convert("L")
     if photograph.alpha is not None:
         image.putalpha(Image.fromarray(photograph.alpha))
-    image.info |= {key: photograph.metadata[key] for key in photograph.metadata.keys() & {"dpi", "exif", "icc_profile"}}
+    return image
+
+
+def as_pillow(photograph):
+    """Returns a photograph as a Pillow image of mode L, LA, RGB or RGBA, with its metadata in `info`.
+
+    Example:
+        >>> as_pillow(Photograph(np.zeros((4, 6, 3), np.uint8))).size
+        (6, 4)
+    """
+    image = _image(photograph)
+    kept = photograph.metadata.keys() & {"dpi", "exif", "icc_profile", "xmp"}
+    image.info |= {key: photograph.metadata[key] for key in kept}
     return image
 
 
 def from_pillow(image, name="this PIL image"):
-    """A Pillow image as a photograph: its pixels as they lie, as `read_photograph` converts them, without metadata.
+    """Returns a Pillow image as a photograph: its pixels as they lie, as `read_photograph` converts them.
 
     Args:
         image: `PIL.Image.Image`; it is not changed.
         name: str, what it is called in messages.
 
     Returns:
-        `Photograph`.
+        `Photograph`; of metadata it has the profile that fits its pixels.
 
     Raises:
         BadImage: if it is empty, or its pixels are of a type that has no agreed conversion to 8 bits.
+
+    Example:
+        >>> from_pillow(Image.new("L", (6, 4))).grey
+        True
     """
     if 0 in image.size:
         raise BadImage(f"{name}: is {image.width}x{image.height} pixels; at least one is required")
-    return Photograph(*_decoded(image.copy(), name, []))
+    try:
+        *planes, profile = _decoded(image, image.info.get("icc_profile"), notes := [])
+    except NotRead as error:
+        raise BadImage(f"{name}: {error}") from None
+    return Photograph(*planes, metadata={"icc_profile": profile} if profile else {}, notes=notes)
 
 
 def converted(photograph, file_format=None, quality=None, side_by_side=False):
-    """The photograph as it is to be written in another format or at another quality; its pixels are the same.
+    """Returns a photograph as it is to be written in another format or at another quality; its pixels are the same.
 
     Args:
         photograph: `Photograph`.
         file_format: str, one of `EXTENSIONS`; None is its own. What the format cannot hold is noted.
-        quality: int, 1 to 100, for JPEG, WebP, AVIF and HEIC. None is that of the file it came from where the format
-            stays and is JPEG, and 95 otherwise.
+        quality: int, 1 to 100, for JPEG, WebP, AVIF and HEIC. None is that of the file it came from if the format stays
+            and is JPEG, and 95 otherwise.
+        side_by_side: bool, it will be written twice as wide.
 
     Returns:
         `Photograph`.
 
     Raises:
-        ValueError: if this Pillow does not write the format.
+        ValueError: if this Pillow does not write the format, or the format cannot hold so long a side.
+
+    Example:
+        >>> converted(Photograph(np.zeros((4, 6, 3), np.uint8)), "JPEG", quality=80).metadata
+        {'quality': 80}
     """
     metadata, notes, alpha = photograph.metadata, list(photograph.notes), photograph.alpha
     file_format = file_format or photograph.format
-    if file_format not in _READABLE:
-        needs = "pip install pillow-heif" if file_format == "HEIF" else "a Pillow that was built with it"
-        raise ValueError(f"{file_format} is written where it is installed: {needs}")
+    require(file_format)
+    height, width = photograph.pixels.shape[:2]
+    longest = max(height, width * (2 if side_by_side else 1))
+    if longest > LONGEST_SIDE[file_format]:
+        raise ValueError(
+            f"a side of {longest} pixels is longer than the {LONGEST_SIDE[file_format]} that {file_format} can hold; "
+            "take --format png, or restore a smaller copy"
+        )
     if file_format != photograph.format:
-        metadata = carried_over(metadata, file_format, notes)
+        encoding = ("quality", "qtables", "subsampling", "lossless", "exact", "compression")
+        metadata = meta.kept({k: v for k, v in metadata.items() if k not in encoding}, file_format, notes)
         if alpha is not None and file_format in ("BMP", "JPEG"):
             alpha = None
             notes.append(f"its transparency cannot be kept in {file_format}")
-    if quality is not None and "quality" in _FORMATS[file_format][1]:
+    if quality is not None and "quality" in WRITING[file_format]:
         metadata = {key: metadata[key] for key in metadata.keys() - {"qtables", "lossless", "exact"}}
         metadata["quality"] = quality
     return replace(photograph, format=file_format, metadata=metadata, alpha=alpha, notes=notes)

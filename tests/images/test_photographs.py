@@ -13,6 +13,7 @@ from conftest import ROOT
 from PIL import ExifTags, Image, ImageCms, features
 from PIL.PngImagePlugin import PngInfo
 
+from deblur_gan.images.metadata import BEHIND
 from deblur_gan.images.photographs import (
     MAX_PIXELS,
     PICTURE_EXTENSIONS,
@@ -339,7 +340,8 @@ def test_xmp_that_describes_what_is_not_copied_is_left_out(tmp_path):
     """A reader would look behind the copy for the gain map or film that stood behind the photograph."""
     xmp = b"<x:xmpmeta><Container:Directory/></x:xmpmeta>"
     Image.fromarray(smooth(8, 8)).save(tmp_path / "a.jpg", xmp=xmp)
-    assert "xmp" not in copied(tmp_path / "a.jpg").info
+    assert copied(tmp_path / "a.jpg").info["xmp"] == b"<x:xmpmeta></x:xmpmeta>"
+    assert read_photograph(tmp_path / "a.jpg").notes == [BEHIND]
 
 
 def test_texts_of_a_png_survive(tmp_path):
@@ -364,7 +366,6 @@ def test_iptc_of_a_tiff_survives(tmp_path):
     [
         ("bad_exif_header.png", (40, 30), "its EXIF data cannot be kept"),
         ("exif_header_damaged.jpg", (37, 26), "its EXIF data cannot be kept"),
-        ("exif_not_a_number.jpg", (26, 37), "its EXIF data cannot be kept"),
         ("cmyk_garbage_icc.jpg", (40, 30), "its colour profile cannot be used"),
     ],
 )
@@ -377,14 +378,25 @@ def test_damaged_metadata_costs_the_metadata_not_the_picture(tmp_path, name, siz
     assert not read_photograph(tmp_path / name).notes
 
 
-def test_metadata_that_cannot_be_written_is_left_out_on_reading(tmp_path):
+@pytest.mark.parametrize("key", ["icc_profile", "exif", "dpi", "transparency", "gamma", "xmp"])
+def test_a_text_of_any_name_is_a_text(tmp_path, key):
+    """Pillow takes some for metadata of that name."""
     texts = PngInfo()
-    texts.add_text("icc_profile", "Pillow takes this for a profile")
+    texts.add_text(key, "some text")
     Image.fromarray(noise(8, 8, 3)).save(tmp_path / "a.png", pnginfo=texts)
     photograph = read_photograph(tmp_path / "a.png")
-    assert len(photograph.notes) == 1 and photograph.notes[0].startswith("its colour profile cannot be kept")
+    assert not photograph.notes and photograph.metadata.keys() == {"chunks"} and photograph.alpha is None
     write_photograph(tmp_path / "b.png", photograph)
+    assert b"tEXt" + key.encode() + b"\0some text" in (tmp_path / "b.png").read_bytes()
     np.testing.assert_array_equal(read_rgb(tmp_path / "b.png"), noise(8, 8, 3))
+
+
+def test_exif_data_that_no_parser_reads_come_over_as_they_are(tmp_path):
+    """A quotient by zero, which Pillow cannot write."""
+    photograph = read_photograph(HOSTILE / "exif_not_a_number.jpg")
+    assert not photograph.notes and photograph.pixels.shape == (37, 26, 3)
+    write_photograph(tmp_path / "a.jpg", photograph)
+    assert read_photograph(tmp_path / "a.jpg").metadata["exif"] == photograph.metadata["exif"]
 
 
 def test_no_thread_touches_what_other_threads_are_warned_of(monkeypatch):
@@ -453,7 +465,7 @@ def bad_file(kind, path):
         ("truncated", "cannot be decoded"),
         ("huge", f"more than the {MAX_PIXELS} pixels"),
         ("animated", "holds 2 pictures; a file with a single one is required"),
-        ("float", "of type F"),
+        ("float", "its pixels are 32-bit floating-point numbers; 8- or 16-bit is required"),
         ("folder", "is a folder"),
     ],
 )

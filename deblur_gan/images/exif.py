@@ -1,0 +1,218 @@
+"""EXIF data as bytes: directories of tags are rearranged, the values of tags stay as they are.
+
+Pillow decodes texts as Latin-1 and writes ASCII, which turns UTF-8 into question marks.
+Source: CIPA DC-008 (EXIF 2.32), section 4.6; TIFF 6.0, section 2.
+"""
+
+import struct
+
+_ORIENTATION, _EXIF, _GPS, _INTEROPERABILITY = 0x0112, 0x8769, 0x8825, 0xA005
+# Bytes of a value by its type, and of the units that its byte order turns.
+_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+_UNITS = _SIZES | {5: 4, 10: 4}
+_LONG = 4
+_NAME = b"Exif\0\0"  # which Pillow expects before a block
+# What the first directory of a TIFF says about the layout and the colours of its own pixels, not about the photograph.
+_LAYOUT = {
+    *range(254, 269), *range(273, 285), 288, 289, *range(290, 294), 296, 297, 301, *range(317, 326), 328, 330,
+    *range(332, 348), *range(512, 533), 700, 33421, 33422, 34377, 34675, 37724, *range(50706, 51200),
+}  # fmt: skip
+
+
+def read_directory(content, offset, order, big=False):
+    """Reads a directory of tags.
+
+    Args:
+        content: bytes-like, the file or block that offsets count from.
+        offset: int.
+        order: str, "<" or ">".
+        big: bool, in the layout of BigTIFF.
+
+    Returns:
+        `(tags, next)`: dict from tag to `(type, count, value as bytes)`, without tags whose value lies outside, and
+        the offset of the next directory, 0 if there is none.
+
+    Raises:
+        ValueError: if the directory does not lie within the content, or its values are larger than that.
+    """
+    head, entry, pointer = (8, 20, "Q") if big else (2, 12, "I")
+    n_tags = int.from_bytes(content[offset : offset + head], "little" if order == "<" else "big")
+    end = offset + head + n_tags * entry
+    if not 0 < offset <= end <= len(content):
+        raise ValueError("a directory lies outside")
+    tags, left = {}, len(content)
+    for at in range(offset + head, end, entry):
+        tag, kind, count = struct.unpack_from(f"{order}HH{pointer}", content, at)
+        size = _SIZES.get(kind, 0) * count
+        inline = at + entry - struct.calcsize(pointer)
+        start = inline if size <= struct.calcsize(pointer) else struct.unpack_from(order + pointer, content, inline)[0]
+        if size and start + size <= len(content):
+            left -= size
+            if left < 0:
+                raise ValueError("its tags share their values")  # gigabytes, where many tags do
+            tags[tag] = kind, count, bytes(content[start : start + size])
+    following = bytes(content[end : end + struct.calcsize(pointer)])
+    return tags, int.from_bytes(following, "little" if order == "<" else "big")
+
+
+def integer(entry, order):
+    """Returns the first number of a tag as int, also of a digit that is stored as text; None if there is none."""
+    kind, _, value = entry
+    if kind == 2:
+        return int(value[:1]) if value[:1].isdigit() else None
+    if kind in (5, 10, 11, 12):
+        return None
+    return int.from_bytes(value[: _SIZES[kind]], "little" if order == "<" else "big")
+
+
+def numbers(entry, order):
+    """Returns the numbers of a tag as a list of float; a quotient by zero is 0."""
+    kind, count, value = entry
+    if kind in (5, 10):
+        parts = struct.unpack(f"{order}{2 * count}{'I' if kind == 5 else 'i'}", value)
+        return [above / below if below else 0.0 for above, below in zip(parts[::2], parts[1::2], strict=True)]
+    letter = {1: "B", 3: "H", 4: "I", 11: "f", 12: "d"}.get(kind)
+    return [float(number) for number in struct.unpack(f"{order}{count}{letter}", value)] if letter else []
+
+
+def _split(block):
+    """The block without its name, and its byte order."""
+    block = block.removeprefix(_NAME)
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(bytes(block[:4]))
+    if order is None or len(block) < 14:
+        raise ValueError("it does not begin as EXIF data do")
+    return block, order
+
+
+def upright_block(block):
+    """Takes the orientation and the thumbnail out of a block of EXIF data; all else stays where and as it is.
+
+    Args:
+        block: bytes, with or without the name "Exif" before it.
+
+    Returns:
+        `(block, orientation)`: bytes, or None if no tag is left; int, 1 to 8, or None if it is not there.
+
+    Raises:
+        ValueError: if it is damaged.
+
+    Example:
+        >>> exif = Image.Exif()
+        >>> exif[0x0112], exif[0x0110] = 6, "a camera"
+        >>> upright_block(exif.tobytes())[1]
+        6
+    """
+    block, order = _split(block)
+    offset = struct.unpack_from(f"{order}I", block, 4)[0]
+    tags, following = read_directory(block, offset, order)
+    orientation = (integer(tags[_ORIENTATION], order) or 1) if _ORIENTATION in tags else None
+    block = bytearray(block)
+    n_tags = struct.unpack_from(f"{order}H", block, offset)[0]
+    entries = [bytes(block[at : at + 12]) for at in range(offset + 2, offset + 2 + 12 * n_tags, 12)]
+    kept = [entry for entry in entries if struct.unpack(f"{order}H", entry[:2])[0] != _ORIENTATION]
+    # The offset of the next directory, that of the thumbnail, follows the last tag.
+    directory = struct.pack(f"{order}H", len(kept)) + b"".join(kept) + bytes(4)
+    block[offset : offset + 6 + 12 * n_tags] = directory.ljust(6 + 12 * n_tags, b"\0")
+    if following:
+        _blank_thumbnail(block, following, order)
+    return _NAME + bytes(block) if kept else None, orientation if orientation in (*range(1, 9), None) else 1
+
+
+def _blank_thumbnail(block, offset, order):
+    try:
+        tags, _ = read_directory(block, offset, order)
+        start, length = (integer(tags[tag], order) for tag in (0x0201, 0x0202))
+    except (KeyError, ValueError):
+        return
+    if block[start : start + 2] != b"\xff\xd8":
+        return
+    if start + length >= len(block):
+        del block[start:]
+    else:
+        block[start : start + length] = bytes(length)
+
+
+def _tree(content, offset, order, big=False, below=(_EXIF, _GPS)):
+    """The tags of a directory, with a dict in place of the offset of another directory."""
+    tags, _ = read_directory(content, offset, order, big)
+    for tag in below:
+        if tag in tags:
+            try:
+                tags[tag] = _tree(content, integer(tags[tag], order) or 0, order, big, (_INTEROPERABILITY,))
+            except ValueError:
+                del tags[tag]
+    return tags
+
+
+def _written(tags, order, base):
+    """The bytes of a directory, and of those below it, that lies at the offset `base`."""
+    after, entries = b"", []
+    start = base + 6 + 12 * len(tags)
+    for tag, value in sorted(tags.items()):
+        if isinstance(value, dict):
+            inline = struct.pack(f"{order}I", start + len(after))
+            entries.append(struct.pack(f"{order}HHI", tag, _LONG, 1) + inline)
+            after += _written(value, order, start + len(after))
+            continue
+        kind, count, content = value
+        if len(content) <= 4:
+            inline = content.ljust(4, b"\0")
+        else:
+            inline = struct.pack(f"{order}I", start + len(after))
+            after += content + bytes(len(content) % 2)
+        entries.append(struct.pack(f"{order}HHI", tag, kind, count) + inline)
+    return struct.pack(f"{order}H", len(tags)) + b"".join(entries) + bytes(4) + after
+
+
+def _turned(tags, order, wanted):
+    """The tags with numbers in another byte order."""
+    if order == wanted:
+        return tags
+    turned = {}
+    for tag, value in tags.items():
+        if isinstance(value, dict):
+            turned[tag] = _turned(value, order, wanted)
+        else:
+            kind, count, content = value
+            unit = _UNITS[kind]
+            units = [content[at : at + unit][::-1] for at in range(0, len(content), unit)]
+            turned[tag] = kind, count, b"".join(units)
+    return turned
+
+
+def block_of_tiff(content, offset, order, big):
+    """Returns what the first directory of a TIFF says about a photograph as a block of EXIF data, or None.
+
+    Args:
+        content: bytes-like, the whole file.
+        offset, order, big: as `read_directory`.
+    """
+    tags = _tree(content, offset, order, big)
+    tags = {tag: value for tag, value in tags.items() if tag not in _LAYOUT | {_ORIENTATION}}
+    tags = {tag: value for tag, value in tags.items() if isinstance(value, dict) or value[0] <= 13}
+    header = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}I", 8)
+    return header + _written(tags, order, 8) if tags else None
+
+
+def tiff_with(content, block, xmp):
+    """Returns a TIFF with EXIF and XMP data.
+
+    Args:
+        content: bytes of a TIFF with neither, as Pillow writes it.
+        block: bytes as `upright_block` returns it, or None.
+        xmp: bytes or None.
+
+    Raises:
+        ValueError: if the block is damaged.
+    """
+    order = "<" if content[:2] == b"II" else ">"
+    tags, _ = read_directory(content, struct.unpack_from(f"{order}I", content, 4)[0], order)
+    if block:
+        block, order_of_block = _split(block)
+        described = _tree(block, struct.unpack_from(f"{order_of_block}I", block, 4)[0], order_of_block)
+        described = {tag: value for tag, value in described.items() if tag not in _LAYOUT}
+        tags |= _turned(described, order_of_block, order)
+    if xmp:
+        tags[700] = 1, len(xmp), xmp
+    content += bytes(len(content) % 2)
+    return content[:4] + struct.pack(f"{order}I", len(content)) + content[8:] + _written(tags, order, len(content))

@@ -1,0 +1,230 @@
+"""TIFF files: any layout of grey, RGB, palette, CMYK and Lab samples up to 16 bits is read as it is.
+
+tifffile knows the layouts, libtiff (in Pillow) the compressions. What neither reads is refused by its name.
+Source: TIFF 6.0; the supplements of Adobe Photoshop for compression 8 and predictors.
+"""
+
+import io
+import math
+import mmap
+import struct
+
+import numpy as np
+import tifffile
+from PIL import Image, TiffImagePlugin
+
+from deblur_gan.images.colour import profile_of_chromaticities
+from deblur_gan.images.exif import block_of_tiff, integer, numbers, read_directory
+from deblur_gan.images.formats import NotRead
+
+# Compressions whose strips libtiff gives back as bytes: none, LZW, deflate (two numbers), PackBits, LZMA, Zstandard.
+_BYTES = {1, 5, 8, 32773, 32946, 34925, 50000}
+WRITTEN = {1: "raw", 5: "tiff_lzw", 8: "tiff_adobe_deflate", 32946: "tiff_adobe_deflate", 32773: "packbits"}
+_GREY_FROM_WHITE, _GREY, _RGB, _PALETTE, _CMYK, _YCBCR, _LAB = 0, 1, 2, 3, 5, 6, 8
+_SAMPLES = {_GREY_FROM_WHITE: 1, _GREY: 1, _RGB: 3, _PALETTE: 1, _CMYK: 4, _YCBCR: 3, _LAB: 3}
+_KINDS = {1: "unsigned", 2: "signed", 3: "floating-point", 5: "complex", 6: "complex"}
+_WIDTH, _HEIGHT = 256, 257
+_INCH, _CENTIMETRE = 2, 3
+
+
+class Tiff:
+    """The picture of a TIFF file: its first page that is not marked as a reduced copy or a mask.
+
+    Args:
+        file: binary file.
+
+    Attributes:
+        size: `(width, height)` as stored.
+        n_pictures: int, pages that are neither reduced copies nor masks, 100 at most.
+        orientation: int, None if the file does not say.
+        grey: bool.
+        metadata: dict with `exif`, `icc_profile`, `dpi`, `xmp` and `compression`, where the file has them.
+        notes: list of str, what is damaged and left out.
+
+    Raises:
+        Exception: whatever tifffile raises at a damaged file.
+    """
+
+    def __init__(self, file):
+        self._file, self.notes = file, []
+        self._tiff = tifffile.TiffFile(file, name="", _multifile=False, is_ome=False)
+        pages = [self._tiff.pages[0]]
+        try:
+            while len(pages) < 100:
+                pages.append(self._tiff.pages[len(pages)])
+        except IndexError:
+            pass
+        except Exception:
+            self.notes.append("what stands behind its first page is damaged and cannot be kept")
+        pictures = [number for number, page in enumerate(pages) if not _is_copy(page)] or [0]
+        self.n_pictures, self._number = len(pictures), pictures[0]
+        self._page = page = pages[self._number]
+        self.size = int(page.imagewidth), int(page.imagelength)
+        self.grey = page.photometric in (_GREY_FROM_WHITE, _GREY)
+        self._read_metadata()
+
+    def _read_metadata(self):
+        try:
+            content = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
+        except (OSError, ValueError):
+            content = self._file.getbuffer()
+        order, big = self._tiff.byteorder, self._tiff.is_bigtiff
+        tags, _ = read_directory(content, self._page.offset, order, big)
+        self.orientation = (integer(tags[274], order) or 1) if 274 in tags else None
+        self.metadata = {"compression": WRITTEN.get(int(self._page.compression), "tiff_adobe_deflate")}
+        exif = block_of_tiff(content, self._page.offset, order, big)
+        unit = integer(tags[296], order) if 296 in tags else _INCH
+        found = [numbers(tags[tag], order) for tag in (282, 283) if tag in tags]
+        if unit in (_INCH, _CENTIMETRE) and found:
+            dpi = tuple(value[0] * (2.54 if unit == _CENTIMETRE else 1) for value in found if value)
+            if len(dpi) == 2 and all(0 < value < math.inf for value in dpi):
+                self.metadata["dpi"] = dpi
+            else:
+                self.notes.append("its resolution cannot be kept (it is damaged)")
+        white, primaries = (numbers(tags[tag], order) if tag in tags else [] for tag in (318, 319))
+        profile = tags[34675][2] if 34675 in tags else None
+        if profile is None and len(white) == 2 and len(primaries) == 6:
+            profile = profile_of_chromaticities([*white, *primaries])
+        xmp = tags[700][2].rstrip(b"\0") if 700 in tags else None
+        self.metadata |= {k: v for k, v in {"exif": exif, "icc_profile": profile, "xmp": xmp}.items() if v}
+
+    def check(self):
+        """Refuses, before memory is taken, what is not read.
+
+        Raises:
+            NotRead: if the layout is not read, or parts are missing; the message says which.
+        """
+        page = self._page
+        bits, kind = page.bitspersample, int(page.sampleformat or 1)
+        wanted = _SAMPLES.get(int(page.photometric))
+        compression = getattr(page.compression, "name", page.compression)
+        if wanted is None:
+            raise NotRead(f"its colours are of the kind {getattr(page.photometric, 'name', page.photometric)}")
+        if kind not in (1, 4) or not isinstance(bits, int) or bits > 16:
+            raise NotRead(f"its pixels are {bits}-bit {_KINDS.get(kind, 'unknown')} numbers; 8- or 16-bit is required")
+        if page.imagedepth != 1 or page.samplesperpixel < wanted:
+            raise NotRead("its layout is damaged")
+        if page.photometric == _CMYK and page.tags.valueof(332, 1) != 1:
+            raise NotRead("its inks are not cyan, magenta, yellow and black")
+        if (int(page.compression) not in _BYTES or page.photometric == _YCBCR) and bits not in (1, 8):
+            raise NotRead(f"its pixels are {bits}-bit numbers compressed by {compression}")
+        if page.photometric == _LAB and bits != 8:
+            raise NotRead(f"its pixels are {bits}-bit Lab")
+        rows, columns = (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip, page.imagewidth)
+        planes = page.samplesperpixel if page.planarconfig == 2 else 1
+        n_parts = math.ceil(page.imagelength / rows) * math.ceil(page.imagewidth / columns) * planes
+        counts = page.databytecounts
+        if min(len(page.dataoffsets), len(counts)) < n_parts or 0 in counts[:n_parts]:
+            raise ValueError("image file is truncated: strips are missing")
+
+    def image(self):
+        """Returns Pillow's image, loaded and as it is stored, of a layout that `pixels` leaves to Pillow; else None."""
+        page = self._page
+        if int(page.compression) in _BYTES and page.photometric != _YCBCR:
+            return None
+        self._file.seek(0)
+        image = TiffImagePlugin.TiffImageFile(self._file)
+        image.seek(self._number)
+        if isinstance(image.tag_v2.get(274), int):
+            self.orientation = 1  # Pillow turns it
+        image.load()
+        return image
+
+    def pixels(self):
+        """Decodes the samples.
+
+        Returns:
+            `(pixels, alpha, largest)`: unsigned integers `(H, W)` for grey, `(H, W, 3)` for RGB, or Pillow's image of
+            mode CMYK or LAB; `(H, W)` or None; and the largest value of a sample.
+
+        Raises:
+            Exception: at damaged content.
+        """
+        page = self._page
+        samples, largest = _decoded(page), 2**page.bitspersample - 1
+        n_colours, alpha = _SAMPLES[int(page.photometric)], None
+        for number, kind in enumerate(page.extrasamples[: samples.shape[2] - n_colours], n_colours):
+            if kind in (1, 2):
+                alpha = samples[..., number]
+                break
+        pixels = samples[..., :n_colours]
+        if alpha is not None and kind == 1:  # the colours were multiplied with it
+            wide = pixels.astype(np.uint64) * largest + alpha[..., None] // 2
+            pixels = np.minimum(wide // np.maximum(alpha, 1)[..., None], largest).astype(samples.dtype)
+        if page.photometric == _GREY_FROM_WHITE:
+            pixels = largest - pixels
+        if page.photometric == _PALETTE:
+            colours = np.asarray(page.colormap).reshape(3, -1)
+            return (colours[:, pixels[..., 0]] >> 8).astype(np.uint8).transpose(1, 2, 0), alpha, 255
+        if page.photometric in (_CMYK, _LAB):
+            eight, mode = scaled(pixels, largest), "CMYK" if page.photometric == _CMYK else "LAB"
+            image = Image.frombytes(mode, eight.shape[1::-1], eight.tobytes())
+            return image, None if alpha is None else scaled(alpha, largest), 255
+        return (pixels[..., 0] if n_colours == 1 else pixels), alpha, largest
+
+
+def scaled(values, largest):
+    """Returns unsigned integers from 0 to `largest` as uint8 from 0 to 255, to the nearest.
+
+    Example:
+        >>> scaled(np.array([0, 2048, 4095], np.uint16), 4095)
+        array([  0, 128, 255], dtype=uint8)
+    """
+    if largest == 255:
+        return np.ascontiguousarray(values, np.uint8)
+    table = (np.arange(largest + 1, dtype=np.uint32) * 510 + largest) // (2 * largest)
+    return table.astype(np.uint8)[values]
+
+
+def _is_copy(page):
+    return bool(page.tags.valueof(254, 0) & 5) or page.tags.valueof(255, 1) == 2
+
+
+def _decoded(page):
+    """All samples, `(H, W, samples)`, uint8 or uint16."""
+    compression = int(page.compression)
+    page.compression = 1  # tifffile arranges what is decompressed here
+    shape = page.shaped
+    result = np.zeros(shape, np.uint8 if page.bitspersample <= 8 else np.uint16)
+    across = page.samplesperpixel if page.planarconfig == 1 else 1
+    file = page.parent.filehandle
+    for number, (offset, count) in enumerate(zip(page.dataoffsets, page.databytecounts, strict=False)):
+        _, (plane, depth, top, left, _), (_, rows, columns, _) = page.decode(None, number)
+        if plane >= shape[0]:
+            break
+        n_bytes = rows * math.ceil(columns * across * page.bitspersample / 8)
+        file.seek(offset)
+        data = file.read(count)
+        data = data[:n_bytes] if compression == 1 else _decompressed(data, compression, n_bytes)
+        if len(data) < n_bytes:
+            raise ValueError("image file is truncated")
+        if page.bitspersample in (8, 16):
+            part = page.decode(data, number)[0]
+        else:
+            part = _unpacked(data, rows, columns * across, page).reshape(1, rows, columns, across)
+        part = part[0, : shape[2] - top, : shape[3] - left]
+        result[plane, depth, top : top + part.shape[0], left : left + part.shape[1]] = part
+    return np.moveaxis(result[:, 0, ..., 0], 0, -1) if page.planarconfig == 2 and shape[0] > 1 else result[0, 0]
+
+
+def _unpacked(data, rows, columns, page):
+    """Samples of any number of bits, `(rows, columns)`; each row begins with a new byte."""
+    n_bits = page.bitspersample
+    order = "little" if page.fillorder == 2 else "big"
+    bits = np.unpackbits(np.frombuffer(data, np.uint8).reshape(rows, -1), axis=1, bitorder=order)
+    bits = bits[:, : columns * n_bits].reshape(rows, columns, n_bits)
+    values = np.zeros((rows, columns), np.uint16)
+    for bit in range(n_bits):
+        values = values * 2 + bits[..., bit]
+    return values
+
+
+def _decompressed(data, compression, n_bytes):
+    """The bytes of a strip, by libtiff, which stops at `n_bytes`: Pillow reads them as one row of a grey picture."""
+    tags = [(256, n_bytes), (257, 1), (258, 8), (259, compression), (262, 1), (273, 8), (277, 1), (278, 1)]
+    tags.append((279, len(data)))
+    directory = struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    data += bytes(len(data) % 2)
+    header = b"II*\0" + struct.pack("<I", 8 + len(data))
+    row = TiffImagePlugin.TiffImageFile(io.BytesIO(header + data + directory + bytes(4)))
+    return row.tobytes()
