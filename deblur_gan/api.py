@@ -63,7 +63,8 @@ def restore(photograph, weights=None, strength=1.0, tile_size=None, precision="a
         return restore_stream(change, bytes(photograph))
     if isinstance(photograph, Image.Image):
         restored = as_pillow(restored_copy(change, from_pillow(photograph)))
-        restored.info = dict(photograph.info)
+        # The profile fits the pixels of now; a transparent colour has become an alpha channel.
+        restored.info |= {k: v for k, v in photograph.info.items() if k not in ("icc_profile", "transparency")}
         return restored
     if isinstance(photograph, np.ndarray):
         return _restored_array(change, photograph)

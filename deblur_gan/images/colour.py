@@ -109,9 +109,8 @@ def _profile(corners, curve):
         return b"".join(struct.pack(">i", round(float(value) * 65536)) for value in np.ravel(values))
 
     def text(words):
-        return (
-            b"mluc" + struct.pack(">IIIHHII", 0, 1, 12, 0x656E, 0x5553, 2 * len(words), 28) + words.encode("utf-16-be")
-        )
+        encoded = words.encode("utf-16-be")
+        return b"mluc" + struct.pack(">III2s2sII", 0, 1, 12, b"en", b"US", len(encoded), 28) + encoded
 
     tags = {
         b"desc": text("As the file said"),
@@ -130,9 +129,7 @@ def _profile(corners, curve):
         places[kind] = start + len(content), len(value)
         content += value + bytes(-len(value) % 4)
     places |= {b"gTRC": places[b"rTRC"], b"bTRC": places[b"rTRC"]}
-    table = struct.pack(">I", len(places)) + b"".join(
-        kind + struct.pack(">II", *place) for kind, place in places.items()
-    )
+    table = b"".join(kind + struct.pack(">II", *place) for kind, place in places.items())
     dates = struct.pack(">6H", 2020, 1, 1, 0, 0, 0)
     header = struct.pack(">I", start + len(content)) + bytes(4) + b"\x04\x30\0\0mntrRGB XYZ " + dates + b"acsp"
     header = header.ljust(68, b"\0") + fixed(_D50)

@@ -95,9 +95,10 @@ def _without(xmp, namespace, names):
         end = match.end()
         if not match[0].endswith(b"/>"):
             closing = b"</" + match[1] + b">"
-            end = xmp.find(closing, end) + len(closing)
-            if end < match.end():
-                break  # it is not closed, and so is no other
+            end = xmp.find(closing, end)
+            if end < 0:
+                break  # it is not closed, and so is none after it
+            end += len(closing)
         parts.append(xmp[at : match.start()])
         removed.append(xmp[match.start() : end])
         at = end

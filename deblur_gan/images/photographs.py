@@ -296,7 +296,7 @@ def _loaded(image, file, notes):
         file.seek(0)
         content, found = file.read(), []
         # If all pixels are there, they do not depend on what follows.
-        for ending in (b"\xff\xd9", bytes(range(1, 255)) * 2 + b"\xff\xd9"):
+        for ending in (b"\xff\xd9", b"\xaa" * 100 + b"\xff\xd9"):
             image = JpegImagePlugin.jpeg_factory(io.BytesIO(content + ending), "")
             image.load()
             found.append(image)
