@@ -25,7 +25,8 @@ ROLLS = (0, 2, 5)
     help="PNG file to write.",
 )
 def draw_camera_shake(output):
-    from deblur_gan.blur.camera import blur_image, blur_image_with_roll, motion_kernel
+    from deblur_gan.blur.camera import blur_image, motion_kernel
+    from deblur_gan.blur.exposure import blur_light, develop, time_weights, to_light
     from deblur_gan.blur.trajectories import random_roll, random_trajectory
     from deblur_gan.images.photographs import read_rgb
 
@@ -61,7 +62,9 @@ def draw_camera_shake(output):
     trajectory = random_trajectory(rng, 12.0, shake=0.003)
     roll = random_roll(rng, 1.0, shake=0.003)
     for column, extent in enumerate(ROLLS):
-        blurred = blur_image_with_roll(wall, trajectory, extent * roll, gamma=2.2)
+        turn = np.radians(extent) * 1j
+        light = blur_light(to_light(wall, 2.2), trajectory, time_weights(len(trajectory)), roll, turn)
+        blurred = develop(light, 2.2)
         page.paste(Image.fromarray(blurred).crop(LOWER_LEFT), (column * (LOWER_LEFT[2] - LOWER_LEFT[0] + GAP), tops[3]))
     page.save(output, optimize=True)
 

@@ -33,24 +33,26 @@ from deblur_gan.blur.trajectories import (
 )
 
 
-def motion_kernel(trajectory, exposure=1.0):
+def motion_kernel(trajectory):
     """Turns a trajectory into the kernel that it leaves on the pixel grid, by bilinear interpolation.
 
     Args:
         trajectory: float `(steps, 2)`, positions x, y in px, equally spaced in time.
-        exposure: float in (0, 1], share of the trajectory, from its beginning, during which the shutter is open.
 
     Returns:
         float64 `(2 r + 1, 2 r + 1)`, just large enough: non-negative, with sum 1 and its centroid at the middle pixel,
         so that it does not shift the picture.
 
     Raises:
-        ValueError: if an argument is out of its range or of the wrong shape.
+        ValueError: if the trajectory is empty, not finite or of the wrong shape.
 
     >>> motion_kernel(np.array([[0, 0], [1, 0], [2, 0]]))[1]
     array([0.25, 0.5 , 0.25])
     """
-    trajectory = _exposed("trajectory", trajectory, exposure, columns=2)
+    trajectory = np.asarray(trajectory, np.float64)
+    matches = trajectory.size and trajectory.shape[1:] == (2,)
+    require(matches, "trajectory", f"of shape {trajectory.shape}", "(steps, 2)")
+    require(np.isfinite(trajectory).all(), "trajectory", "not finite", "a series of finite positions")
     return trajectory_kernels(trajectory, time_weights(len(trajectory)), np.zeros(len(trajectory)), 1)[0]
 
 
@@ -80,37 +82,6 @@ def blur_image(image, kernel, noise_sigma=0.0, gamma=1.0, rng=None):
     require(odd, "kernel", f"of shape {kernel.shape}", "two-dimensional, odd by odd,")
     require(abs(kernel.sum() - 1) < 1e-6, "kernel", f"a sum of {kernel.sum():g}", "a sum of 1")
     return develop(convolve(to_light(image, gamma), kernel[np.newaxis], [1]), gamma, noise_sigma, rng)
-
-
-def blur_image_with_roll(image, trajectory, roll, exposure=1.0, noise_sigma=0.0, gamma=1.0, rng=None):
-    """Blurs a photograph by shake that also turns the camera around its viewing axis, so that the blur varies over it.
-
-    The photograph is averaged along `trajectory` and `roll` together: turned around its centre, then shifted. Mean
-    shift and mean turn are removed, so that the result is aligned with the sharp photograph. A constant `roll` gives
-    the result of `blur_image` with a kernel of `motion_kernel`.
-
-    Args:
-        image: uint8 `(H, W, channels)`, of any size.
-        trajectory: float `(steps, 2)`, positions x, y in px, equally spaced in time.
-        roll: float `(steps,)`, angles in degrees, at the same times; positive from x towards y.
-        exposure, noise_sigma, gamma, rng: as in `motion_kernel` and `blur_image`.
-
-    Returns:
-        uint8 of the shape of `image`.
-
-    Raises:
-        ValueError: if an argument is out of its range or of the wrong shape.
-
-    >>> grey = np.full((8, 8, 1), 90, np.uint8)
-    >>> np.unique(blur_image_with_roll(grey, np.zeros((5, 2)), np.linspace(0, 9, 5)))
-    array([90], dtype=uint8)
-    """
-    trajectory = _exposed("trajectory", trajectory, exposure, columns=2)
-    roll = _exposed("roll", roll, exposure)
-    require(len(roll) == len(trajectory), "roll", f"{len(roll)} angles", f"{len(trajectory)}, one for each position")
-    light = to_light(image, gamma)
-    blurred = blur_light(light, trajectory, time_weights(len(trajectory)), roll, np.radians(1) * 1j)
-    return develop(blurred, gamma, noise_sigma, rng)
 
 
 def random_blur(
@@ -264,14 +235,3 @@ def mixed_blur(mix):
         return random_blur(image, rng, window=window, **KINDS[kind])[0]
 
     return blur
-
-
-def _exposed(name, values, exposure, columns=None):
-    """Returns the part of a checked series over time during which the shutter is open."""
-    values = np.asarray(values, np.float64)
-    require(0 < exposure <= 1, "exposure", exposure, "more than 0 and at most 1")
-    shape = "(steps,)" if columns is None else f"(steps, {columns})"
-    matches = values.ndim > 0 and values.size and values.shape[1:] == (() if columns is None else (columns,))
-    require(matches, name, f"of shape {values.shape}", shape)
-    require(np.isfinite(values).all(), name, "not finite", "a series of finite numbers")
-    return values[: round(exposure * (len(values) - 1)) + 1]

@@ -176,8 +176,8 @@ def blur_recordings(
         _require_ranges(random_flow_blur, dark, np.zeros((32, 32, 2), np.float32), ranges=ranges)
     else:
         low, high = frames
-        odd = 3 <= low <= high and low + (low + 1) % 2 <= high
-        require(odd, "frames", f"{low} to {high}", "an odd number from 3 on")
+        odd = 3 <= low <= high < 1000 and low + (low + 1) % 2 <= high
+        require(odd, "frames", f"{low} to {high}", "an odd number from 3 to 999")
         _require_ranges(average_frames, [dark], ranges=ranges)
     scenes = {}
     for name, path in (scene for source in sources for scene in find_scenes(source)):

@@ -1,12 +1,11 @@
 """`deblur-gan blur photographs`: makes training pairs from photographs."""
 
-import os
 from pathlib import Path
 
 import click
 
 from deblur_gan.blur.ranges import KINDS
-from deblur_gan.commands.range_options import range_options
+from deblur_gan.commands import range_options as flags
 
 
 @click.command()
@@ -16,24 +15,11 @@ from deblur_gan.commands.range_options import range_options
     required=True,
     help="Folder of sharp photographs.",
 )
-@click.option(
-    "--output_dir",
-    type=click.Path(path_type=Path, file_okay=False),
-    required=True,
-    help="Folder to write A/ (blurred) and B/ (sharp) to, as PNG.",
-)
+@flags.output_dir_option
 @click.option("--n_per_image", type=click.IntRange(1), default=1, show_default=True, help="Pairs from each photograph.")
-@click.option("--crop", type=click.IntRange(1), help="Keep a square of this many px, anywhere in a photograph.")
-@click.option(
-    "--scale",
-    type=click.FloatRange(0, 1, min_open=True),
-    default=1.0,
-    show_default=True,
-    help="Reduce the photographs by this factor first.",
-)
-@click.option(
-    "--seed", type=click.IntRange(0), default=0, show_default=True, help="The same seed gives the same bytes."
-)
+@flags.crop_option
+@flags.scale_option
+@flags.seed_option
 @click.option(
     "--kind",
     type=click.Choice(list(KINDS)),
@@ -41,7 +27,7 @@ from deblur_gan.commands.range_options import range_options
     show_default=True,
     help="Defaults of the flags below: for a camera in the hand and photographs of about 640 px, or the paper's.",
 )
-@range_options(
+@flags.range_options(
     {
         "length": "Length in px of a wandering trajectory as in the paper. It bends: kernels are a third as wide.",
         "extent": "If --length is not drawn: px from the beginning to the end of a hand's trajectory.",
@@ -52,11 +38,8 @@ from deblur_gan.commands.range_options import range_options
         "zoom": "Growth of the picture during the exposure, as a part of its size. none for --rotation and --zoom is "
         "several times faster: one kernel for the whole picture.",
         "moving": "Extent in px of the motion of an object in front.",
-        "lights": "Light from white areas, as a multiple of white; it is clipped after the blur.",
         "exposures": "Number of moments, as in averaged frames of a video; none is a continuous exposure.",
-        "gamma": "Blur (value / 255) ** gamma, which is close to light at 2.2; 1 blurs the values.",
-        "noise_sigma": "Standard deviation of the noise in grey levels of 255.",
-        "jpeg": "Quality of a JPEG file that the blurred picture is saved to.",
+        **flags.SENSOR,
     },
     *KINDS.values(),
 )
@@ -66,13 +49,7 @@ from deblur_gan.commands.range_options import range_options
     help="Folder of masks with the names of the photographs, white for an object that moves; default: random outlines.",
 )
 @click.option("--save_kernels", is_flag=True, help="Also write kernels/, as 16-bit PNG.")
-@click.option(
-    "--n_workers",
-    type=click.IntRange(1),
-    default=os.cpu_count,
-    show_default="the processor's cores",
-    help="Threads.",
-)
+@flags.n_workers_option
 def blur_images(**options):
     """Makes pairs of blurred and sharp photographs from sharp ones, by random motion of the camera.
 

@@ -1,14 +1,13 @@
 """`deblur-gan blur recordings`: makes training pairs from videos and folders of frames."""
 
 import inspect
-import os
 from pathlib import Path
 
 import click
 
 from deblur_gan.blur.exposure import average_frames
 from deblur_gan.blur.optical_flow import random_flow_blur
-from deblur_gan.commands.range_options import range_options
+from deblur_gan.commands import range_options as flags
 
 
 def defaults(function):
@@ -29,19 +28,14 @@ def read_frames_range(ctx, param, value):
     if value is None:
         return None
     low, colon, high = value.partition(":")
-    if not (low.isdigit() and (high if colon else low).isdigit()):
+    if not (low.isdecimal() and (high if colon else low).isdecimal()):
         raise click.BadParameter(f"{value!r} is no range; write a number or LOW:HIGH", ctx, param)
     return int(low), int(high if colon else low)
 
 
 @click.command()
 @click.argument("sources", type=click.Path(path_type=Path, exists=True), nargs=-1, required=True)
-@click.option(
-    "--output_dir",
-    type=click.Path(path_type=Path, file_okay=False),
-    required=True,
-    help="Folder to write A/ (blurred) and B/ (sharp) to, as <scene>_<frame>.png.",
-)
+@flags.output_dir_option
 @click.option(
     "--frames",
     callback=read_frames_range,
@@ -51,14 +45,8 @@ def read_frames_range(ctx, param, value):
 )
 @click.option("--n_per_frame", type=click.IntRange(1), default=1, show_default=True, help="Pairs from each frame.")
 @click.option("--every", type=click.IntRange(1), metavar="N", default=1, show_default=True, help="Use one of N frames.")
-@click.option("--crop", type=click.IntRange(1), help="Keep a square of this many px, anywhere in a frame.")
-@click.option(
-    "--scale",
-    type=click.FloatRange(0, 1, min_open=True),
-    default=1.0,
-    show_default=True,
-    help="Reduce the frames by this factor first. The defaults fit frames of 640 to 850 px.",
-)
+@flags.crop_option
+@flags.scale_option
 @click.option(
     "--min_sharpness",
     type=click.FloatRange(0, 1),
@@ -66,28 +54,17 @@ def read_frames_range(ctx, param, value):
     show_default=True,
     help="Leave out frames that are less sharp; sharp ones have 0.65 to 0.8.",
 )
-@click.option(
-    "--seed", type=click.IntRange(0), default=0, show_default=True, help="The same seed gives the same bytes."
-)
-@range_options(
+@flags.seed_option
+@flags.range_options(
     {
         "length": "Px that the motion between two frames is scaled to. Not with --frames.",
         "long_length": "Replaces --length if it is drawn. Not with --frames.",
         "bend": "How far the camera leaves the straight line, as a part of the length. Not with --frames.",
-        "lights": "Light from white areas, as a multiple of white; it is clipped after the blur.",
-        "gamma": "Blur (value / 255) ** gamma, which is close to light at 2.2; 1 blurs the values.",
-        "noise_sigma": "Standard deviation of the noise in grey levels of 255.",
-        "jpeg": "Quality of a JPEG file that the blurred picture is saved to.",
+        **flags.SENSOR,
     },
     defaults(random_flow_blur),
 )
-@click.option(
-    "--n_workers",
-    type=click.IntRange(1),
-    default=os.cpu_count,
-    show_default="the processor's cores",
-    help="Threads.",
-)
+@flags.n_workers_option
 def blur_recordings(sources, output_dir, frames, **options):
     """Makes pairs of blurred and sharp photographs from SOURCES: video files, folders of frames, or folders of such.
 

@@ -1,6 +1,8 @@
-"""Flags of a command that accept ranges of random values."""
+"""Flags that `blur photographs` and `blur recordings` share, and flags that accept ranges of random values."""
 
 import math
+import os
+from pathlib import Path
 
 import click
 
@@ -30,6 +32,37 @@ class RangeType(click.ParamType):
         if not 0 <= share <= 1:
             self.fail(f"the share of {value!r} must be between 0 and 1", param, ctx)
         return (low, high, share) if colon or at else low
+
+
+# Help of the ranges of both commands.
+SENSOR = {
+    "lights": "Light from white areas, as a multiple of white; it is clipped after the blur.",
+    "gamma": "Blur (value / 255) ** gamma, which is close to light at 2.2; 1 blurs the values.",
+    "noise_sigma": "Standard deviation of the noise in grey levels of 255.",
+    "jpeg": "Quality of a JPEG file that the blurred picture is saved to.",
+}
+output_dir_option = click.option(
+    "--output_dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    required=True,
+    help="Folder to write A/ (blurred) and B/ (sharp) to, as PNG.",
+)
+crop_option = click.option(
+    "--crop", type=click.IntRange(1), metavar="N", help="Keep a square of N px, anywhere in a picture."
+)
+scale_option = click.option(
+    "--scale",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=1.0,
+    show_default=True,
+    help="Reduce pictures by this factor first. The default ranges fit pictures of 640 to 850 px.",
+)
+seed_option = click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="The same seed gives the same bytes."
+)
+n_workers_option = click.option(
+    "--n_workers", type=click.IntRange(1), default=os.cpu_count, show_default="one for each core", help="Threads."
+)
 
 
 def range_options(texts, *defaults):

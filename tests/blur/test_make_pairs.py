@@ -407,6 +407,7 @@ def test_what_cannot_be_done_with_recordings_is_said_before_anything_is_written(
     for options, message in (
         ({"frames": (2, 2)}, "frames is 2 to 2"),
         ({"frames": (5, 3)}, "frames is 5 to 3"),
+        ({"frames": (3, 10**15)}, "frames is 3 to 1000000000000000; an odd number from 3 to 999"),
         ({"frames": (3, 3), "every": 0}, "every is 0"),
         ({"frames": (3, 3), "scale": 1.5}, "scale is 1.5"),
         ({"frames": (3, 3), "gamma": 0}, "gamma is 0"),
@@ -421,7 +422,11 @@ def test_what_cannot_be_done_with_recordings_is_said_before_anything_is_written(
     with pytest.raises(ValueError, match="its folder B is also read from"):
         blur_recordings([tmp_path / "B"], tmp_path, (3, 3))
     assert not (tmp_path / "pairs").exists() and not (tmp_path / "A").exists()
-    for arguments, named in ((["--frames", "x"], "--frames"), (["--frames", "3", "--bend", "1"], "--bend")):
+    for arguments, named in (
+        (["--frames", "x"], "--frames"),
+        (["--frames", "3:\u00b2"], "--frames"),
+        (["--frames", "3", "--bend", "1"], "--bend"),
+    ):
         done = CliRunner().invoke(command("blur_recordings.py"), [str(walk), "--output_dir", "pairs", *arguments])
         assert done.exit_code == 2 and named in done.output.splitlines()[-1]
 
