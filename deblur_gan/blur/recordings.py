@@ -7,7 +7,7 @@ from PIL import Image
 
 from deblur_gan.images.photographs import BadImage, find_images, read_rgb
 from deblur_gan.video import VIDEO_EXTENSIONS
-from deblur_gan.video.decode import decoded, ffmpeg_reason, main_video, picture, pyav
+from deblur_gan.video.decode import decode_frames, ffmpeg_reason, open_video, pyav, read_packets, to_pixels
 
 
 def find_scenes(source):
@@ -122,24 +122,22 @@ def _read_folder(path, fault):
 
 
 def _read_video(path, fault):
-    if not path.is_file():
-        raise BadImage(f"{path}: is a pipe, a socket or a device; a video file is required")
     av = pyav(path)
     number, whole = -1, True  # False from a damaged frame to the next key frame: frames between depend on it
     try:
-        with av.open(str(path.absolute())) as container:
-            stream = main_video(path, container)
-            for number, (frame, _, broken) in enumerate(decoded(path, stream, container.demux(stream))):
+        with open_video(path) as (container, video):
+            packets = read_packets(container, video)
+            for number, (frame, _, broken) in enumerate(decode_frames(path, video, packets)):
                 whole = not broken and (whole or frame.key_frame)
                 if whole:
-                    yield number, picture(frame)[..., :3]
+                    yield number, to_pixels(frame)[..., :3]
                 else:
                     fault("broken", BadImage(f"{path}: frame {number} {broken or 'is damaged'}"))
     except av.FFmpegError as error:
         at = "" if number < 0 else f"after frame {number}, "
         raise BadImage(f"{path}: cannot be read as a video {at}({ffmpeg_reason(error)})") from None
     if number < 0:
-        raise BadImage(f"{path}: holds no frame that can be decoded")
+        raise BadImage(f"{path}: contains no frame that can be decoded")
 
 
 def is_cut(first, second):

@@ -1,32 +1,44 @@
-"""Frames of recordings: video files and folders of frames as scenes, read one by one, and what makes a frame unfit."""
+"""Video files: opened safely, and decoded to frames in the order of time and to pixels as a player shows them."""
 
+import contextlib
 import heapq
 import itertools
+import os
 
 import numpy as np
 
-from deblur_gan.images.photographs import BadImage
+from deblur_gan.images.photographs import MAX_PIXELS, BadImage
 
-# Transfer functions of the standard ITU-T H.273 whose values cannot be read as those of an ordinary picture.
+# FFmpeg also reads lists of other files, network streams and devices, whatever the name of the file.
+_CONTAINERS = "asf,avi,flv,h264,hevc,ivf,m4v,matroska,mjpeg,mov,mpeg,mpegts,mpegvideo,mxf,ogg"
+_ONLY_FILES = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"}
+
+# Tags are bytes in whatever encoding; this keeps them on the way from file to file.
+TAGS = {"metadata_errors": "surrogateescape"}
+
+# Transfer functions of the standard ITU-T H.273 whose values are not those of an ordinary picture.
 _HDR = {16: "PQ", 18: "HLG"}
 
-_ONE_FRAME_A_PACKET = ("dnxhd", "h264", "hevc", "mjpeg", "mpeg4", "prores")
+_ONE_FRAME_PER_PACKET = ("dnxhd", "h264", "hevc", "mjpeg", "mpeg4", "prores")
+
+# A time further from 0, in seconds and in units, comes from a damaged file; arithmetic with it would overflow.
+_LATEST_SECONDS, _LATEST_UNITS = 10**10, 2**62
 
 # SWS_ACCURATE_RND, SWS_FULL_CHR_H_INT and SWS_FULL_CHR_H_INP: without them FFmpeg rounds colours down by a level.
-_EXACTLY = 0x40000 | 0x2000 | 0x4000
+_EXACT = 0x40000 | 0x2000 | 0x4000
 
-# How RGB is coded, as `colour_coding` says it: by whichever matrix, in the full range.
+# The coding of RGB as `colour_coding` returns it: any matrix, full range.
 RGB_CODING = 1, 2
 
 
 def pyav(path):
-    """The module `av`, which is not required but for videos.
+    """Returns the module `av`, which only videos need.
 
     Args:
-        path: str or Path of the video that it is wanted for.
+        path: str or Path of the video, for the message.
 
     Raises:
-        BadImage: if it is not installed.
+        BadImage: if PyAV is not installed.
     """
     try:
         import av
@@ -35,104 +47,165 @@ def pyav(path):
     return av
 
 
-def main_video(path, container):
-    """The first stream of moving pictures of an open `av.container.InputContainer`; a cover is none.
+@contextlib.contextmanager
+def open_video(path):
+    """Opens a video file, and no other file that it may name.
+
+    Args:
+        path: str or Path.
+
+    Yields:
+        `(container, video)`: `av.container.InputContainer`, and its first `av.VideoStream` that is not a cover.
 
     Raises:
-        BadImage: if there is none.
+        BadImage: if PyAV is missing, the file is not a video, or its frames have more than `MAX_PIXELS` pixels.
+
+    >>> with open_video("clip.mp4") as (container, video):  # doctest: +SKIP
+    ...     n_packets = sum(1 for _ in read_packets(container, video))
     """
-    for stream in container.streams.video:
-        # A codec that is not known here has no context.
-        if stream.codec_context is not None and not stream.disposition & stream.disposition.attached_pic:
-            stream.thread_type = "AUTO"
-            return stream
-    raise BadImage(f"{path}: holds no video")
+    av, bound = pyav(path), {"max_pixels": str(MAX_PIXELS)}
+    if not os.path.isfile(path):
+        fault = "is a folder, a pipe, a socket or a device" if os.path.exists(path) else "no such file"
+        raise BadImage(f"{path}: {fault}; a video file is required")
+    try:
+        container = av.open(os.path.abspath(path), options=_ONLY_FILES | bound, **TAGS)
+    except av.FFmpegError as error:
+        raise BadImage(
+            f"{path}: cannot be read as a video ({ffmpeg_reason(error)}); a file such as MP4, MOV, MKV, WebM, AVI or "
+            "MPEG is required"
+        ) from None
+    with container:
+        covers = av.stream.Disposition.attached_pic
+        # A codec that FFmpeg cannot decode has no context.
+        videos = [s for s in container.streams.video if s.codec_context is not None and not s.disposition & covers]
+        if not videos:
+            raise BadImage(f"{path}: contains no video that can be decoded")
+        context = videos[0].codec_context
+        # FFmpeg forgets a size above the bound.
+        if not 0 < context.width * context.height <= MAX_PIXELS:
+            raise BadImage(f"{path}: its frames have no size, or more than the {MAX_PIXELS} pixels that are read")
+        # Frames may become larger later than the container states.
+        context.options = bound
+        context.thread_type = "AUTO"
+        yield container, videos[0]
 
 
-def decoded(path, stream, packets):
-    """Decodes the frames of a video in the order of time, and tells those that are broken.
+def read_packets(container, *streams):
+    """Reads packets in the order of the file, without the times that a damaged file gives them.
+
+    Args:
+        container: `av.container.InputContainer`.
+        streams: the `av.stream.Stream`s to read; all if there are none.
+
+    Yields:
+        `av.Packet` with content.
+
+    Raises:
+        av.FFmpegError: if the file cannot be read further.
+    """
+    for packet in container.demux(*streams):
+        if not packet.size:
+            continue  # PyAV's sign to flush the decoder
+        for name in ("pts", "dts"):
+            units = getattr(packet, name)
+            if units is not None and not _is_time(units, packet.time_base):
+                setattr(packet, name, None)
+        if packet.duration and not _is_time(packet.duration, packet.time_base):
+            packet.duration = 0
+        yield packet
+
+
+def _is_time(units, time_base):
+    return abs(units) < _LATEST_UNITS and abs(units * (time_base or 1)) < _LATEST_SECONDS
+
+
+def decode_frames(path, video, packets):
+    """Decodes the frames of a video in the order of time, and names those that are broken.
 
     Args:
         path: str or Path, for messages.
-        stream: `av.VideoStream`.
+        video: `av.VideoStream`.
         packets: iterable of its `av.Packet`s.
 
     Yields:
-        `(frame, seconds, broken)`: `av.VideoFrame`, or None if there is none to show; Fraction, its time, or None if it
-        is not known; str, what is broken about it, such as "is damaged", or None.
+        `(frame, seconds, fault)`: `av.VideoFrame`, or None if there is none to show; Fraction, its time, or None if
+        unknown; str such as "is damaged", or None.
 
     Raises:
         BadImage: if the video is recorded with high dynamic range.
         av.FFmpegError: if a packet cannot be read.
     """
     av = pyav(path)
-    reason, awaited = "it is missing", []
-    # AVI says when packets come, and not when their frames are shown: frames take those times in their order.
-    in_order = stream.container.format.name == "avi"
-    # A packet of another codec may hold no frame that is shown.
-    one_frame_each = not in_order and stream.codec_context.codec.canonical_name in _ONE_FRAME_A_PACKET
+    reason, expected = "it is missing", []
+    # AVI stores when packets come instead of when frames are shown: frames take these times in their order.
+    in_order = video.container.format.name == "avi"
+    # A packet of another codec may contain no frame that is shown.
+    one_frame_each = not in_order and video.codec_context.codec.canonical_name in _ONE_FRAME_PER_PACKET
 
     def missing(pts):
-        seconds = None if pts is None else pts * stream.time_base
+        seconds = None if pts is None else pts * video.time_base
         return None, seconds, f"cannot be decoded ({reason})"
 
-    for packet in itertools.chain(packets, [None]):
-        if packet is not None and not packet.size:
-            continue  # PyAV empties the decoder with it; here None does, once
+    for packet in itertools.chain(packets, [None]):  # None flushes the decoder
         pts = None if packet is None else packet.dts if in_order else packet.pts
         if (in_order or one_frame_each) and pts is not None and not packet.is_discard:
-            heapq.heappush(awaited, pts)
+            heapq.heappush(expected, pts)
         try:
-            frames = stream.codec_context.decode(packet)
+            frames = video.codec_context.decode(packet)
         except av.FFmpegError as error:
             frames, reason = [], ffmpeg_reason(error)
-            # The decoder says so once more when it is emptied at the end.
+            # At the end the decoder repeats the last error.
             if packet is not None and not one_frame_each:
-                yield missing(heapq.heappop(awaited) if awaited else pts)
+                yield missing(heapq.heappop(expected) if expected else pts)
         for frame in frames:
             if frame.color_trc in _HDR:
                 hdr = _HDR[frame.color_trc]
                 raise BadImage(f"{path}: is recorded with high dynamic range ({hdr}); standard is required")
             if in_order:
-                frame.pts = heapq.heappop(awaited) if awaited else None
-            while awaited and one_frame_each and frame.pts is not None and awaited[0] <= frame.pts:
-                pts = heapq.heappop(awaited)
+                frame.pts = heapq.heappop(expected) if expected else None
+            elif frame.pts is not None and not _is_time(frame.pts, video.time_base):
+                frame.pts = None
+            while expected and one_frame_each and frame.pts is not None and expected[0] <= frame.pts:
+                pts = heapq.heappop(expected)
                 if pts < frame.pts:
                     yield missing(pts)
-            seconds = None if frame.pts is None else frame.pts * stream.time_base
+            seconds = None if frame.pts is None else frame.pts * video.time_base
             yield frame, seconds, "is damaged" if frame.is_corrupt else None
-    while awaited and one_frame_each:
-        yield missing(heapq.heappop(awaited))
+    while expected and one_frame_each:
+        yield missing(heapq.heappop(expected))
 
 
-def picture(frame):
-    """The picture of a frame of a video, as a player shows it.
+def to_pixels(frame):
+    """Converts a frame to pixels as a player shows it.
 
-    The colours are those that the range and the matrix of the frame say; where it says no matrix, that of BT.709 above
-    1279 px of width or 576 px of height, else that of BT.601. More than 8 bits become 8. Pixels that share a colour
-    difference get the same one, so that `video.restore_video` can give back what it got.
+    Colours follow the range and the matrix that the frame states. Without a matrix it is BT.709 above 1279 px of width
+    or 576 px of height, else BT.601. More than 8 bits become 8. Pixels that share a colour difference get the same one,
+    so that an unchanged frame is encoded to what it was.
 
     Args:
         frame: `av.VideoFrame`.
 
     Returns:
-        uint8 `(H, W, 3)` RGB or, of a frame with transparency, `(H, W, 4)` RGBA, upright.
+        uint8 `(H, W, 3)` RGB or, for a frame with transparency, `(H, W, 4)` RGBA, upright.
+
+    >>> import av
+    >>> to_pixels(av.VideoFrame(64, 48, "yuv420p")).shape
+    (48, 64, 3)
     """
     layout = "rgba" if any(component.is_alpha for component in frame.format.components) else "rgb24"
-    colours = reformatted(_centred(frame), layout, "POINT", colour_coding(frame), RGB_CODING)
-    pixels = colours.to_ndarray()
+    pixels = reformat(_without_chroma_location(frame), layout, "POINT", colour_coding(frame), RGB_CODING).to_ndarray()
     if "DISPLAYMATRIX" in [data.type.name for data in frame.side_data]:
-        a, b, _, c, d, *_ = np.frombuffer(frame.side_data["DISPLAYMATRIX"], np.int32)
+        a, b, _, c, d, *_ = np.frombuffer(frame.side_data["DISPLAYMATRIX"], np.int32).astype(int)
         if abs(b) + abs(c) > abs(a) + abs(d):
             pixels, a, d = pixels.swapaxes(0, 1), c, b
         pixels = pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
     return np.ascontiguousarray(pixels)
 
 
-def _centred(frame):
-    """A copy that does not say where between pixels their shared colour differences lie.
+def _without_chroma_location(frame):
+    """Copies a frame without the location of the colour differences that pixels share.
 
-    The result of `restore_video` cannot say it, and FFmpeg would move the differences by half a pixel on the way.
+    The result of `restore_video` cannot state it, so FFmpeg would move the differences by half a pixel.
     """
     from av import VideoFrame
 
@@ -150,7 +223,7 @@ def _centred(frame):
 
 
 def colour_coding(frame):
-    """`(matrix, range)` of an `av.VideoFrame`, as FFmpeg numbers them; where it says none, what players take."""
+    """Returns `(matrix, range)` of an `av.VideoFrame` in FFmpeg's numbers; if it states none, what players assume."""
     if frame.format.is_rgb:
         return RGB_CODING
     matrix = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}.get(frame.colorspace)
@@ -160,20 +233,23 @@ def colour_coding(frame):
     return matrix, 2 if full else 1
 
 
-def reformatted(frame, layout, kernel, coding, to_coding):
-    """An `av.VideoFrame` with another layout of pixels, without the losses of FFmpeg's faster conversions.
+def reformat(frame, layout, kernel, coding, to_coding):
+    """Converts a frame to another pixel format without the losses of FFmpeg's faster conversions.
 
     Args:
         frame: `av.VideoFrame`.
-        layout: str, FFmpeg's name of a format of pixels.
-        kernel: str, how pixels come to share a colour difference: `"AREA"`, the mean; or how they part: `"POINT"`.
+        layout: str, FFmpeg's name of a pixel format.
+        kernel: str, how pixels that share a colour difference are joined, `"AREA"` (the mean), or parted, `"POINT"`.
         coding, to_coding: `(matrix, range)` of the frame and of the result; see `colour_coding`.
+
+    Returns:
+        `av.VideoFrame`.
     """
     from av.video.reformatter import Interpolation
 
     return frame.reformat(
         format=layout,
-        interpolation=int(Interpolation[kernel]) | _EXACTLY,
+        interpolation=int(Interpolation[kernel]) | _EXACT,
         src_colorspace=coding[0],
         src_color_range=coding[1],
         dst_colorspace=to_coding[0],
@@ -182,5 +258,5 @@ def reformatted(frame, layout, kernel, coding, to_coding):
 
 
 def ffmpeg_reason(error):
-    """What an `av.FFmpegError` says, in a few words."""
+    """Returns the message of an `av.FFmpegError` in a few words."""
     return error.strerror or type(error).__name__

@@ -178,7 +178,7 @@ def test_what_is_no_video_of_the_ordinary_kind_is_one_line(tmp_path):
         ("text", "cannot be read as a video"),
         ("empty", "cannot be read"),
         ("hdr", "dynamic range"),
-        ("pipe", "is a pipe, a socket or a device"),
+        ("pipe", "a pipe, a socket or a device"),
     ):
         path = next(tmp_path.glob(f"{name}.*"))
         with pytest.raises(BadImage, match=f"{path.name}: .*{reason}") as error:

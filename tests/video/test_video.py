@@ -1,20 +1,28 @@
 """Videos: what comes out of a clip beside its restored pixels is what went in."""
 
 import io
+import itertools
 import json
+import subprocess
+import sys
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from conftest import child_environment
 from PIL import Image
 from scipy.ndimage import gaussian_filter
+from tqdm import tqdm
 
+from deblur_gan.blur.recordings import read_frames
 from deblur_gan.commands import main
 from deblur_gan.images.photographs import BadImage
 from deblur_gan.restoring.jobs import find_jobs
-from deblur_gan.video.decode import picture
+from deblur_gan.video import decode, encode
+from deblur_gan.video.decode import to_pixels
+from deblur_gan.video.encode import VideoFile
 from deblur_gan.video.restore import restore_video
 
 av = pytest.importorskip("av", reason="video files require the extra [video]")
@@ -85,7 +93,7 @@ def frames(path):
 
 
 def shown(path):
-    return [picture(frame).astype(int) for frame in frames(path)]
+    return [to_pixels(frame).astype(int) for frame in frames(path)]
 
 
 def about(path):
@@ -242,7 +250,7 @@ def test_a_frame_that_cannot_be_decoded_is_named_and_the_others_keep_their_times
     damage(clip, 5, (0.01, 1))
     made = restore_video(identity, clip, tmp_path / "out.mkv")
     (note,) = made.notes
-    assert note.startswith("the frame at 0:00:00.200 cannot be decoded (") and note.endswith("shown in its place")
+    assert note.startswith("the frame at 0:00:00.200 cannot be decoded (") and note.endswith("is shown instead")
     times = [pts for number, (pts, _) in enumerate(packets(clip, "video")) if number != 5]
     assert [frame.pts for frame in frames(tmp_path / "out.mkv")] == times and made.n_frames == 7
 
@@ -359,9 +367,9 @@ def test_what_is_refused_is_refused_in_one_line_and_nothing_is_left(tmp_path):
         ("text.mp4", "out.mp4", "text.mp4: cannot be read as a video"),
         ("hdr.mp4", "out.mp4", r"hdr.mp4: is recorded with high dynamic range \(HLG\)"),
         ("fields.mp4", "out.mp4", "fields.mp4: is interlaced"),
-        ("clear.webm", "out.webm", "clear.webm: is transparent"),
-        ("sound.mp4", "out.mp4", "sound.mp4: holds no video"),
-        ("clip.mp4", "out.webm", "out.webm: cannot be written: such a file takes neither h264 nor H.264"),
+        ("clear.webm", "out.webm", "clear.webm: has the transparency of WebM"),
+        ("sound.mp4", "out.mp4", "sound.mp4: contains no video"),
+        ("clip.mp4", "out.webm", "out.webm: cannot be written: neither h264 nor H.264 can be encoded"),
         ("clip.mp4", "out.text", "out.text: no container of videos has this extension"),
     ):
         with pytest.raises(BadImage, match=line) as error:
@@ -386,6 +394,230 @@ def test_neither_a_fault_nor_an_interruption_leaves_half_a_file(tmp_path):
             restore_video(fail, clip, tmp_path / "out.mp4")
         assert (tmp_path / "out.mp4").read_bytes() == b"an older one"
         assert sorted(path.name for path in tmp_path.iterdir()) == ["clip.mp4", "out.mp4"]
+
+
+# ---- files as people have them, and damaged ones
+
+
+def read_both(path, target):
+    """Restores a video and reads its frames for training pairs; returns `(RestoredVideo, number of frames)`."""
+    return restore_video(identity, path, target), sum(1 for _ in read_frames(path, lambda fault: None))
+
+
+@pytest.mark.parametrize("name", ["clip.avi", "clip.mkv", "clip.mp4", "clip.mov", "clip.webm", "clip.ts", "clip.mpg"])
+def test_tags_that_are_not_utf8_come_over_as_they_are(tmp_path, name):
+    codec = {".webm": "libvpx", ".mpg": "mpeg2video"}.get(Path(name).suffix, "libx264")
+    latin = "J\udcf6rg"  # how Python keeps a byte that is not UTF-8
+    with av.open(str(tmp_path / name), "w", metadata_errors="surrogateescape") as container:
+        video = container.add_stream(codec, rate=25)
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        container.metadata["title"] = container.metadata["service_name"] = video.metadata["language"] = latin
+        if name.endswith("mkv"):
+            chapter = {"id": 1, "start": 0, "end": 50, "time_base": Fraction(1, 1000), "metadata": {"title": latin}}
+            container.set_chapters([chapter])
+        for frame in pictures(3):
+            coded = av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(format="yuv420p")
+            container.mux(video.encode(coded))
+        container.mux(video.encode(None))
+    made, n_frames = read_both(tmp_path / name, tmp_path / f"out_{name}")
+    assert made.n_frames == n_frames == 3
+
+    def tags(path):
+        with av.open(str(path), metadata_errors="surrogateescape") as container:
+            chapters = [chapter["metadata"] for chapter in container.chapters()]
+            ours = {
+                key: value
+                for key, value in container.streams[0].metadata.items()
+                if key != "ENCODER" and value != "und"
+            }
+            return container.metadata.get("title"), ours, chapters
+
+    assert tags(tmp_path / f"out_{name}") == tags(tmp_path / name)
+    assert name.endswith(("mpg", "ts")) or tags(tmp_path / name)[0] == latin
+
+
+@pytest.mark.parametrize("name", ["clip.avi", "clip.mkv", "clip.mp4", "clip.ts", "clip.mpg"])
+def test_frames_larger_than_a_photograph_may_be_are_refused(tmp_path, monkeypatch, name):
+    codec = {".mpg": "mpeg2video", ".ts": "libx264"}.get(Path(name).suffix, "mpeg4")
+    clip = write_clip(tmp_path / name, codec, n=2)
+    monkeypatch.setattr(decode, "MAX_PIXELS", 64 * 48 - 1)
+    for read in (lambda: restore_video(identity, clip, tmp_path / f"out_{name}"), lambda: [*read_frames(clip, print)]):
+        with pytest.raises(BadImage, match=f"{name}: its frames have no size, or more than the 3071 pixels"):
+            read()
+
+
+def test_frames_that_become_larger_than_a_photograph_may_be_are_not_decoded(tmp_path, monkeypatch):
+    sizes = [write_clip(tmp_path / f"{n}.mkv", "mjpeg", n=5, pixels="yuvj420p", width=n) for n in (64, 128)]
+    with av.open(str(sizes[0])) as small, av.open(str(tmp_path / "clip.mkv"), "w") as container:
+        stream = container.add_stream_from_template(small.streams.video[0])
+        for number, (_, content) in enumerate(packets(sizes[0], "video") + packets(sizes[1], "video")):
+            packet = av.Packet(content)
+            packet.pts = packet.dts = 40 * number
+            packet.stream, packet.time_base, packet.is_keyframe = stream, Fraction(1, 1000), True
+            container.mux(packet)
+    monkeypatch.setattr(decode, "MAX_PIXELS", 64 * 48)
+    made = restore_video(identity, tmp_path / "clip.mkv", tmp_path / "out.mkv")
+    assert (made.size, made.n_frames, len(made.notes)) == ((64, 48), 5, 5)
+    assert made.notes[0].startswith("the frame at 0:00:00.200 cannot be decoded")
+
+
+LISTS = {
+    "ffconcat version 1.0\nfile neighbour.mp4\n": "clip.mp4",
+    "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nneighbour.ts\n#EXT-X-ENDLIST\n": "clip.ts",
+    "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\n": "clip.mkv",
+    '<MPD xmlns="urn:mpeg:dash:schema:mpd:2011" profiles="urn:mpeg:dash:profile:isoff-on-demand:2011">': "clip.mov",
+}
+
+
+@pytest.mark.parametrize("content", LISTS, ids=LISTS.values())
+def test_a_list_of_other_files_is_not_a_video(tmp_path, content):
+    for name in ("neighbour.mp4", "neighbour.ts"):
+        write_clip(tmp_path / name, n=2)
+    clip = tmp_path / LISTS[content]
+    clip.write_text(content)
+    for read in (lambda: restore_video(identity, clip, tmp_path / "out.mkv"), lambda: [*read_frames(clip, print)]):
+        with pytest.raises(BadImage, match=f"{clip.name}: cannot be read as a video"):
+            read()
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "size", "written"),
+    [
+        ("thin.mkv", "ffv1", (2, 900), "H.264"),
+        ("thin.mkv", "mpeg4", (1, 33), None),
+        ("odd.avi", "utvideo", (64, 48), None),
+        ("small.mp4", "mpeg4", (8, 8), None),
+        ("flat.webm", "libvpx-vp9", (64, 1), None),
+        ("thin.mov", "png", (1, 1), None),
+    ],
+)
+def test_frames_of_any_size_are_written(tmp_path, name, codec, size, written):
+    pixels = {"png": "rgb24"}.get(codec, "yuv420p")
+    options = {"level": "1"} if codec == "ffv1" else {}  # later versions cut frames into slices
+    clip = write_clip(tmp_path / name, codec, n=2, pixels=pixels, options=options, width=size[0], height=size[1])
+    made = restore_video(identity, clip, tmp_path / f"out_{name}")
+    assert (made.n_frames, made.size) == (2, size)
+    assert made.notes == ([f"it is written as {written}: {codec} cannot be written here"] if written else [])
+    assert shown(tmp_path / f"out_{name}")[0].shape == (*size[::-1], 3)
+
+
+def test_an_encoder_that_takes_no_such_frames_gives_way_to_h264(tmp_path):
+    clip = write_clip(tmp_path / "clip.mkv", n=2, width=8)
+    with av.open(str(clip)) as container:
+        frame, video = next(container.decode(video=0)), container.streams.video[0]
+        for name, layout, width in (("libx265", "yuv420p", 8), ("libsvtav1", "yuv420p", 2), ("huffyuv", "yuv422p", 63)):
+            settings = {"width": width, "height": 48, "pix_fmt": layout, "framerate": Fraction(25)}
+            with pytest.raises((ValueError, NotImplementedError)):
+                encode._try_encoder(name, {}, settings)
+        monkey = VideoFile(tmp_path / "out.mkv", tmp_path / "out.mkv", video, None)
+        with pytest.raises(BadImage, match=r"out.mkv: cannot be written: neither h264 nor H.264 .* at 0x48 pixels"):
+            monkey.size = (0, 48)
+            monkey._add_encoder(frame)
+
+
+@pytest.mark.parametrize("name", ["late.mkv", "late.mp4", "late.mov", "late.webm", "late.ts"])
+def test_a_film_that_starts_late_is_not_cut_and_keeps_its_times(tmp_path, name):
+    times = [180_000 + 3600 * i for i in range(30)]
+    clip = write_clip(
+        tmp_path / name, "libvpx" if name.endswith("webm") else "libx264", n=30, times=times, options={"g": "5"}
+    )
+    made = restore_video(identity, clip, tmp_path / f"out_{name}")
+    assert made.notes == [] and made.n_frames == 30
+    assert [frame.time for frame in frames(tmp_path / f"out_{name}")] == [frame.time for frame in frames(clip)]
+
+
+@pytest.mark.parametrize("atom", ["mvhd", "mdhd", "tkhd", "elst", "stts", "ctts", "stsz", "stsc", "edts"])
+def test_times_that_make_no_sense_end_in_a_video_or_one_line(tmp_path, atom):
+    whole = write_clip(tmp_path / "clip.mp4", "libx264", "aac").read_bytes()
+    for value in (b"\x7f\xff\xff\xff", b"\xff\xff\xff\xff", b"\x80\x00\x00\x00", b"\x00\x00\x00\x01"):
+        for offset in range(8, 40, 4):
+            content, start = bytearray(whole), whole.find(atom.encode())
+            content[start + offset : start + offset + 4] = value
+            (tmp_path / "clip.mp4").write_bytes(content)
+            bars = []
+
+            def progress(total, unit, bars=bars):
+                bars.append(total)
+                return tqdm(total=total, unit=unit, disable=True)
+
+            try:
+                restore_video(identity, tmp_path / "clip.mp4", tmp_path / "out.mp4", progress=progress)
+            except (BadImage, OSError) as error:
+                assert "mp4: " in str(error) and "\n" not in str(error)
+            assert not bars or bars[0] is None or bars[0] <= len(content)
+
+
+# ---- what a copy must not lose
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_hevc_in_mp4_has_the_tag_that_apples_players_require(tmp_path, n):
+    clip = write_clip(tmp_path / "clip.mp4", "libx265", n=n, options={"x265-params": "log-level=0"})
+    assert restore_video(identity, clip, tmp_path / "out.mp4").n_frames == n
+    assert [frame.pts for frame in frames(tmp_path / "out.mp4")] == [frame.pts for frame in frames(clip)]
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        assert container.streams.video[0].codec_context.codec_tag == "hvc1"
+
+
+@pytest.mark.parametrize("name", ["clip.mp4", "clip.mov", "clip.mkv"])
+def test_the_last_frame_keeps_its_duration(tmp_path, name):
+    with av.open(str(tmp_path / name), "w") as container:
+        video = container.add_stream("mpeg4", rate=25)
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        encoded = [
+            packet
+            for frame in [*pictures(3), None]
+            for packet in video.encode(frame if frame is None else av.VideoFrame.from_ndarray(frame, format="rgb24"))
+        ]
+        for number, packet in enumerate(encoded):
+            packet.pts = packet.dts = number
+            packet.duration, packet.time_base = (20 if number == 2 else 1), Fraction(1, 25)
+            container.mux(packet)
+    restore_video(identity, tmp_path / name, tmp_path / f"out_{name}")
+    for path in (tmp_path / name, tmp_path / f"out_{name}"):
+        with av.open(str(path)) as container:
+            assert container.duration == pytest.approx(22 / 25 * 1_000_000, abs=2000)
+
+
+def test_sound_whose_times_go_back_is_copied_whole(tmp_path):
+    clip = write_clip(tmp_path / "clip.mkv", "mpeg4", "mp3")
+    content, sound = bytearray(clip.read_bytes()), packets(clip, "audio")
+    for number in (5, 6):  # Matroska keeps the time of a packet in two bytes, three before its content
+        place = content.index(sound[number][1]) - 3
+        content[place : place + 2] = (1).to_bytes(2)
+    clip.write_bytes(content)
+    times = [pts for pts, _ in packets(clip, "audio")]
+    assert times != sorted(times)
+    made = restore_video(identity, clip, tmp_path / "out.mkv")
+    copied = packets(tmp_path / "out.mkv", "audio")
+    assert made.notes == [] and [packet for _, packet in copied] == [packet for _, packet in sound]
+    assert all(one[0] < other[0] for one, other in itertools.pairwise(copied))
+
+
+def test_sound_that_lies_after_its_pictures_in_the_file_is_found(tmp_path):
+    clip = tmp_path / "clip.mkv"
+    source = write_clip(tmp_path / "first.mkv", "mpeg4", "mp3", n=50)
+    with (
+        av.open(str(source)) as first,
+        av.open(str(clip), "w", container_options={"max_interleave_delta": "1"}) as container,
+    ):
+        copies = [container.add_stream_from_template(stream, opaque=True) for stream in first.streams]
+        read = sorted((p for p in first.demux() if p.size), key=lambda packet: packet.stream.type != "video")
+        for packet in read:
+            packet.stream = copies[packet.stream.index]
+            container.mux(packet)
+    with av.open(str(clip)) as container:
+        kinds = [packet.stream.type for packet in container.demux() if packet.size]
+    assert kinds.index("audio") >= 25, "the sound of the part lies after all its pictures"
+    restore_video(identity, clip, tmp_path / "out.mkv", duration=0.4)
+    wanted = [content for pts, content in packets(clip, "audio") if pts < 400]
+    assert [content for _, content in packets(tmp_path / "out.mkv", "audio")] == wanted != []
+
+
+def test_restoring_photographs_loads_no_video_code():
+    program = "import sys; from deblur_gan import restore; print([m for m in sys.modules if 'deblur_gan.video.' in m])"
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=child_environment())
+    assert result.stdout == "[]\n", result.stderr
 
 
 # ---- the command
