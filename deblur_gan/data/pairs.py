@@ -71,7 +71,7 @@ def find_pairs(data_dir, blur="blur"):
     if data_dir.is_file():
         return _read_list(data_dir), []
     if not data_dir.is_dir():
-        raise NotADirectoryError(f"{data_dir}: no such folder; name a folder or a list of pairs")
+        raise NotADirectoryError(f"{data_dir}: no such folder or list; name one with pairs")
 
     names = sorted(path.name for path in data_dir.iterdir() if path.is_dir())
     prefixes = [name.removesuffix("_sharp") for name in names if name.endswith("_sharp")]

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from deblur_gan.data.pairs import check_pairs, find_pairs
-from deblur_gan.data.split import evenly, set_aside
+from deblur_gan.data.split import evenly, scene_of, set_aside
 from deblur_gan.images.photographs import find_images
 from deblur_gan.training.checkpoint import BadRun
 
@@ -84,6 +84,9 @@ def find_data(data_dir, synthetic, val_dir, *, blur, n_images, n_val_images, see
             )
     elif n_val_images and len(pairs) > 1:
         pairs, validation_pairs = set_aside(pairs, seed)
+        if n_workers and set(map(scene_of, pairs)) & set(map(scene_of, validation_pairs)):
+            folders = ", ".join(map(str, data_dir))
+            print(f"{folders}: one scene, so validation flatters; name other pairs with --val_dir", file=sys.stderr)
         held_out = _identities(validation_pairs, [])
         photographs = [path for path in photographs if not _identities([], [path]) & held_out]
     elif n_val_images and not pairs and len(photographs) > 1:
@@ -110,10 +113,7 @@ def _pairs(folders, blur, n_workers):
         try:
             found, unmatched = find_pairs(folder, blur)
         except NotADirectoryError as error:
-            raise BadRun(
-                f"{error}; `deblur-gan organize` makes images/ from GOPRO_Large, "
-                "`deblur-gan samples` from a few samples, --data_dir gives another folder"
-            ) from None
+            raise BadRun(f"{error}; `deblur-gan organize` or `deblur-gan samples` makes images/train") from None
         problems = check_pairs(found, unmatched, n_workers, show_progress=True) if n_workers else []
         for problem in problems:
             print(problem, file=sys.stderr)

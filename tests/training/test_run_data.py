@@ -35,6 +35,29 @@ def test_nothing_is_trained_on_and_validated_with(photographs, pairs):
         assert len(data.validation_pairs) + len(data.pairs) == 9 and data.validation_pairs
 
 
+@pytest.mark.parametrize(("n_scenes", "noted"), [(1, True), (2, False), (3, False)])
+def test_validation_with_a_scene_that_is_trained_on_is_reported(tmp_path, capsys, n_scenes, noted):
+    for scene in range(n_scenes):
+        write_pairs(tmp_path / f"GOPR{scene}", range(4), first=4 * scene)
+    data = found({"data_dir": (tmp_path,)}, n_workers=2)
+    shared = {pair.sequence for pair in data.pairs} & {pair.sequence for pair in data.validation_pairs}
+    assert bool(shared) == noted == ("one scene, so validation flatters" in capsys.readouterr().err)
+
+
+def test_a_list_of_pairs_is_trained_on(tmp_path, pairs):
+    file = tmp_path / "list.txt"
+    file.write_text("".join(f"images/train/sharp/{i}.png images/train/blur/{i}.png\n" for i in range(5)))
+    data = found({"data_dir": (file,)}, n_workers=2)
+    assert {pair.blurred for pair in data.pairs + data.validation_pairs} == {pairs / f"blur/{i}.png" for i in range(5)}
+    file.write_text("blur/missing.png sharp/missing.png\n")
+    with pytest.raises(BadRun, match="cannot be trained on"):
+        found({"data_dir": (file,)}, n_workers=2)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(BadRun, match="no pairs found") as caught:
+        found({"data_dir": (tmp_path / "empty",)})
+    assert len(str(caught.value)) <= 300
+
+
 def test_each_folder_is_a_source(photographs, pairs, tmp_path):
     write_pairs(tmp_path / "more", range(40), first=50)
     data = found({"data_dir": (pairs, tmp_path / "more"), "synthetic": (photographs,)}, n_images=20)
