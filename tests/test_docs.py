@@ -102,8 +102,8 @@ def test_examples_for_other_engines_restore_as_deblur_does(block, clone, shipped
 def test_snippets_run_as_printed(block, clone, monkeypatch):
     if "tf_keras" in block:
         pytest.importorskip("tf_keras")
-    if "gradio_client" in block:
-        pytest.skip("test_page.py runs it, where the page is served")
+    if "/restore" in block:
+        pytest.skip("tests/web/test_server.py runs it, with a server")
     monkeypatch.chdir(clone)
     found = {}
     exec(block, found)

@@ -1,6 +1,6 @@
-"""`deblur-gan serve`: a page in a browser that restores photographs."""
+"""`deblur-gan serve`: a page in a browser, and one address for programs, that restore photographs."""
 
-import importlib.util
+import re
 import signal
 import webbrowser
 from pathlib import Path
@@ -8,55 +8,84 @@ from pathlib import Path
 import click
 
 
+def _host_names(context, parameter, names):
+    for name in names:
+        if not re.fullmatch(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+", name):
+            raise click.BadParameter(f"{name!r} is not a host name or address; give it without scheme and port")
+    return names
+
+
+def _root_path(context, parameter, path):
+    if not re.fullmatch(r"(/[A-Za-z0-9._~-]+)*", path):
+        raise click.BadParameter(f"{path!r} is not a path such as /deblur")
+    return path
+
+
 @click.command()
 @click.option(
     "--host",
     default="127.0.0.1",
     show_default=True,
-    help="Address to be reached at; 0.0.0.0 lets other machines in. There is no password.",
+    help="Address to listen at. 0.0.0.0 lets other machines in, without a password; it needs --allow_host.",
 )
 @click.option("--port", type=click.IntRange(0, 65535), default=7860, show_default=True, help="0 takes a free one.")
+@click.option(
+    "--allow_host",
+    "allowed_hosts",
+    multiple=True,
+    callback=_host_names,
+    help="Name or address at which visitors reach this server, besides localhost. Can be given several times.",
+)
+@click.option(
+    "--root_path",
+    default="",
+    callback=_root_path,
+    help="Path under which a proxy publishes the page, such as /deblur, if the proxy does not remove it.",
+)
 @click.option(
     "--weight_path",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Weights of a generator that the page offers first, before those that come with the package.",
 )
 @click.option("--open/--no-open", "opens", default=False, show_default=True, help="Open the page in a browser.")
-def serve(host, port, weight_path, opens):
-    """Serves a page on which photographs are dropped and restored, and an API that does the same. Ctrl-C ends it.
+def serve(host, port, allowed_hosts, root_path, weight_path, opens):
+    """Serves a page on which photographs are dropped and restored. Ctrl-C ends it.
 
-    Photographs are restored on this machine. They are kept in a temporary folder, which is removed at the end; nothing
-    is asked of another host.
+    Programs send a photograph with one request:
+    curl -F photograph=@blurred.jpg http://127.0.0.1:7860/restore -o restored.jpg
+
+    Photographs are restored on this machine, in memory. Nothing is written to disk or sent to another host.
     """
-    if importlib.util.find_spec("gradio") is None:
-        raise click.ClickException('the page needs Gradio, which is not installed: pip install "deblur-gan[web]"')
-    from deblur_gan.backend import start_backend
-
-    start_backend(restoring=True)
     from deblur_gan.files import printable
-    from deblur_gan.images.photographs import BadImage
-    from deblur_gan.web import page
-    from deblur_gan.weights import BadWeights
+    from deblur_gan.web.server import LOCAL_HOSTS, listen, offered_weights
+    from deblur_gan.web.server import serve as serve_page
 
+    if host not in LOCAL_HOSTS and not allowed_hosts:
+        raise click.UsageError(
+            f"--host {printable(host)}: lets other machines in, without a password; add --allow_host and the name or "
+            "address that visitors type"
+        )
     try:
-        listener = page.listen(host, port)
+        listener = listen(host, port)
     except OSError as error:
         raise click.ClickException(
-            f"--host {printable(host)} --port {port}: cannot be served at ({error.strerror}); choose another"
+            f"--host {printable(host)} --port {port}: cannot be opened ({error.strerror}); choose another"
         ) from None
 
-    def ready(_):
+    def ready(*_):
         name, number = listener.getsockname()[:2]
-        address = f"http://{f'[{name}]' if ':' in name else name}:{number}/"
+        address = f"http://{f'[{name}]' if ':' in name else name}:{number}{root_path}/"
         click.echo(f"Restoring photographs at {address} until Ctrl-C")
+        if host not in LOCAL_HOSTS:
+            click.echo(f"Whoever reaches this machine as {' or '.join(allowed_hosts)} can restore photographs here")
         if opens:
             webbrowser.open(address)
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # it cleans up as Ctrl-C does
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        page.serve(listener, page.weights_in_the_box(weight_path), ready)
-    except KeyboardInterrupt:  # it does not come where the shell had let the process ignore Ctrl-C
+        serve_page(listener, *offered_weights(weight_path), allowed_hosts, root_path, ready)
+    except KeyboardInterrupt:  # it does not come if the shell lets the process ignore Ctrl-C
         pass
-    except (BadImage, BadWeights, OSError) as error:
+    except (OSError, ValueError) as error:  # BadWeights too
         raise click.ClickException(printable(error)) from None
     click.echo("Closed")

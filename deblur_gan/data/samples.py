@@ -8,7 +8,7 @@ import skimage
 
 from deblur_gan.blur.camera import random_blur
 from deblur_gan.blur.make_pairs import drop_grey_copies, write_pair
-from deblur_gan.images.photographs import read_photograph, write_photograph
+from deblur_gan.images.photographs import Photograph, encoded, read_photograph, write_photograph
 
 # Photographs in scikit-image's wheel, and the part of each: left, top, right, bottom. The two parts share none.
 _SAMPLES = {
@@ -31,6 +31,7 @@ _SAMPLES = {
         "rocket": ("rocket.jpg", (0, 0, 640, 427)),
     },
 }
+_PHOTOGRAPHS = Path(skimage.__file__).parent / "data"
 
 
 def write_sample_images(output_dir):
@@ -62,16 +63,36 @@ def write_sample_images(output_dir):
         for path in (output_dir / part).rglob("*"):
             if path.is_file() and path not in ours and not path.name.startswith("."):
                 raise FileExistsError(f"{path}: is not a sample image; choose a folder without other images")
-    photographs = Path(skimage.__file__).parent / "data"
     for part, samples in _SAMPLES.items():
         for side in ("A", "B"):
             (output_dir / part / side).mkdir(parents=True, exist_ok=True)
-        for name, (file_name, (left, top, right, bottom)) in samples.items():
-            photograph = read_photograph(photographs / file_name)
-            crop = replace(photograph, pixels=photograph.pixels[top:bottom, left:right])
-            rng = np.random.default_rng(int.from_bytes(name.encode(), "big"))
-            sharp = drop_grey_copies(crop)
-            write_pair(output_dir / part, name, random_blur(sharp, rng, length=(10.0, 40.0))[0], sharp)
+        for name in samples:
+            write_pair(output_dir / part, name, *_sample_pair(part, name))
     (output_dir / "real").mkdir(exist_ok=True)
-    write_photograph(output_dir / "real" / "clock_motion.png", read_photograph(photographs / "clock_motion.png"))
+    write_photograph(output_dir / "real" / "clock_motion.png", read_photograph(_PHOTOGRAPHS / "clock_motion.png"))
     return len(_SAMPLES["train"]), len(_SAMPLES["test"])
+
+
+def blurred_sample(name):
+    """Returns a blurred photograph of the test part, as `write_sample_images` writes it.
+
+    Args:
+        name: str, such as "chelsea".
+
+    Returns:
+        bytes of a PNG file.
+
+    Example:
+        >>> restored = restore(blurred_sample("chelsea"))
+    """
+    blurred, _ = _sample_pair("test", name)
+    return encoded(Photograph(np.broadcast_to(blurred, (*blurred.shape[:2], 3)), grey=blurred.shape[2] == 1))
+
+
+def _sample_pair(part, name):
+    """Returns `(blurred, sharp)`: uint8 `(H, W, 3)`, or `(H, W, 1)` of a grey photograph."""
+    file_name, (left, top, right, bottom) = _SAMPLES[part][name]
+    photograph = read_photograph(_PHOTOGRAPHS / file_name)
+    sharp = drop_grey_copies(replace(photograph, pixels=photograph.pixels[top:bottom, left:right]))
+    rng = np.random.default_rng(int.from_bytes(name.encode(), "big"))
+    return random_blur(sharp, rng, length=(10.0, 40.0))[0], sharp

@@ -1,0 +1,261 @@
+"""Restores the photographs of all visitors, one at a time, in the order in which they come."""
+
+import contextlib
+import functools
+import io
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from PIL import Image
+
+from deblur_gan.files import reason
+from deblur_gan.images.photographs import BadImage, encoded, read_photograph
+from deblur_gan.restoring.working_size import LARGEST_ENLARGEMENT, WORKING_SIDE
+from deblur_gan.web.uploads import Refusal, one_line
+
+# Names in requests, and the number of views that `deblur` averages.
+VIEWS = {"fast": 1, "finer": 4, "finest": 8}
+
+# What browsers display. The page gets PNG copies of photographs in other formats.
+_DISPLAYED = ("AVIF", "BMP", "JPEG", "PNG", "WEBP")
+
+
+class _Cancelled(Exception):
+    """Ends a restoration whose visitor has gone."""
+
+
+@dataclass
+class Job:
+    """A photograph in the queue.
+
+    Attributes:
+        content: bytes of the image file.
+        name: str, its file name.
+        weights: str, a key of `Restorer.weights`.
+        strength, scale: as `deblur`.
+        views: str, a key of `VIEWS`.
+        with_copies: bool, the result has copies that browsers display.
+        working_size: `(width, height)` at which it is restored, in pixels. `look` estimates it.
+        done, total: int, tiles that are restored, and tiles of all views; the total is 0 before the first.
+        began, reached: float, `time.monotonic()` when the restoration began and the last tile was done; None before.
+        cancelled: bool; if True, the restoration ends at the next tile.
+        future: `concurrent.futures.Future` of the `Result`.
+    """
+
+    content: bytes
+    name: str
+    weights: str
+    strength: float = 1.0
+    scale: str | float = "auto"
+    views: str = "fast"
+    with_copies: bool = False
+    working_size: tuple = (0, 0)
+    done: int = 0
+    total: int = 0
+    began: float | None = None
+    reached: float | None = None
+    cancelled: bool = False
+    future: object = None
+
+    def look(self):
+        """Reads the size from the head of the file, for an estimate of the time.
+
+        Raises:
+            Refusal: 415 if the content is no photograph.
+        """
+        with _refused_in_words(self):
+            try:
+                with Image.open(io.BytesIO(self.content)) as image:
+                    self.plan(image.size)
+            except Exception:
+                self.plan(read_photograph(self.content, self.name).pixels.shape[1::-1])  # or it gives the reason
+
+    def plan(self, size):
+        """Estimates `working_size` from the `(width, height)` of the photograph."""
+        rule = min(WORKING_SIDE / max(size), LARGEST_ENLARGEMENT)
+        self.working_size = tuple(round(side * (rule if self.scale == "auto" else self.scale)) for side in size)
+
+    def cost(self, views):
+        """Returns the time that `views` take, in times of one view of a tile of 256 pixels: float.
+
+        If `deblur` chooses the working size, half of several views have 4/3 of it, 16/9 of its pixels.
+        """
+        width, height = self.working_size
+        n_tiles = max(1, width / 208) * max(1, height / 208)
+        number = VIEWS[views]
+        return n_tiles * (number if number == 1 or self.scale != "auto" else number * (1 + 16 / 9) / 2)
+
+
+@dataclass
+class Result:
+    """A restored photograph.
+
+    Attributes:
+        content: bytes of the image file, in the format of the original.
+        media_type: str, such as "image/jpeg".
+        size: `(width, height)` in pixels.
+        seconds: float, from reading to encoding.
+        notes: list of str, what is not kept, as `Photograph.notes`.
+        copies: list of bytes: the photograph before and after as PNG files, if browsers do not display its format.
+    """
+
+    content: bytes
+    media_type: str
+    size: tuple
+    seconds: float
+    notes: list = field(default_factory=list)
+    copies: list = field(default_factory=list)
+
+    @property
+    def n_bytes(self):
+        """int, of the content and the copies."""
+        return len(self.content) + sum(map(len, self.copies))
+
+
+class Restorer:
+    """A queue of photographs, and the thread that restores them.
+
+    Args:
+        weights: dict from str to Path of weight files of generators.
+
+    Attributes:
+        jobs: list of `Job`: the one that is being restored, then those that wait.
+        ready: bool, the first weights are loaded.
+        error: Exception that ended loading, or None.
+
+    Example:
+        >>> restorer = Restorer({"faithful": shipped_generator()})
+        >>> restorer.start()
+        >>> restorer.submit(job := Job(Path("photo.jpg").read_bytes(), "photo.jpg", "faithful"))
+        >>> job.future.result().size
+        (1280, 720)
+    """
+
+    def __init__(self, weights):
+        self.weights = weights
+        self.jobs = []
+        self.ready = False
+        self.error = None
+        self._generators = {}
+        self._seconds_per_tile = {}
+        self._thread = ThreadPoolExecutor(1, "restorer")
+
+    def start(self, failed=lambda: None):
+        """Loads the first weights in the background; calls `failed`, in another thread, if they cannot be loaded."""
+        self._thread.submit(self._load, failed)
+
+    def submit(self, job):
+        """Puts a job at the end of the queue, and sets its `future`."""
+        self.jobs.append(job)
+        job.future = self._thread.submit(self._restore, job)
+        job.future.add_done_callback(lambda _: self.jobs.remove(job))
+
+    def cancel(self, job):
+        """Takes a job out of the queue, or ends its restoration at the next tile."""
+        job.cancelled = True
+        if job.future:
+            job.future.cancel()
+
+    def close(self):
+        """Cancels all jobs, and waits for the thread to end."""
+        for job in list(self.jobs):
+            self.cancel(job)
+        self._thread.shutdown(cancel_futures=True)
+
+    def state(self, job):
+        """Returns where a job is, as a dict for JSON: its place in the queue or its tiles, and the seconds left."""
+        jobs = list(self.jobs)
+        if job.began is None:
+            before = jobs[: jobs.index(job)] if job in jobs else []
+            seconds = [self._seconds_left(other) for other in [*before, job]]
+            return {
+                "state": "waiting" if before or self.ready else "loading",
+                "place": len(before),
+                "seconds": None if None in seconds else round(sum(seconds), 1),
+            }
+        left = self._seconds_left(job)
+        about = {"state": "restoring", "done": job.done, "total": job.total}
+        return about | {"seconds": None if left is None else round(left, 1), "times": self.times(job)}
+
+    def times(self, job):
+        """Returns the seconds that a photograph takes at each of `VIEWS`: dict, empty as long as nothing is known."""
+        pace = self._seconds_per_tile.get(job.weights)
+        return {name: round(pace * job.cost(name), 1) for name in VIEWS} if pace else {}
+
+    def _seconds_left(self, job):
+        if job.done:
+            left = (job.reached - job.began) / job.done * (job.total - job.done)
+            return max(0.0, left - (time.monotonic() - job.reached))
+        return self.times(job).get(job.views)
+
+    def _load(self, failed):
+        from deblur_gan.backend import start_backend
+
+        try:
+            start_backend(restoring=True)
+            self._generator(next(iter(self.weights)))
+            self.ready = True
+        except Exception as error:  # a backend whose parts do not fit fails with whatever its import trips over
+            self.error = error
+            failed()
+
+    def _generator(self, name):
+        from deblur_gan.backend import dtype_to_restore_in
+        from deblur_gan.weights import load_generator
+
+        if name not in self._generators:
+            self._generators[name] = load_generator(self.weights[name], dtype_to_restore_in())
+        return self._generators[name]
+
+    def _restore(self, job):
+        from deblur_gan.restoring.deblur import deblur
+        from deblur_gan.restoring.photograph import restored_copy
+
+        with _refused_in_words(job):
+            generator = self._generator(job.weights)
+            job.began = time.monotonic()
+            photograph = read_photograph(job.content, job.name)
+            how = {"strength": job.strength, "ensemble": VIEWS[job.views], "scale": job.scale}
+            how["progress"] = functools.partial(_watched, job)
+            result = restored_copy(functools.partial(deblur, generator, **how), photograph)
+            content, copies = encoded(result), []
+            if job.with_copies and photograph.format not in _DISPLAYED:
+                copies = [_png(photograph.pixels), _png(result.pixels)]
+        seconds = time.monotonic() - job.began
+        self._seconds_per_tile[job.weights] = seconds / job.cost(job.views)
+        height, width = result.pixels.shape[:2]
+        return Result(content, Image.MIME[result.format], (width, height), round(seconds, 2), result.notes, copies)
+
+
+def _watched(job, tiles):
+    """Yields the tiles, counts them, and ends where the job is cancelled."""
+    job.total = len(tiles)
+    job.working_size = tiles[0][0].size[::-1]
+    for tile in tiles:
+        if job.cancelled:
+            raise _Cancelled
+        yield tile
+        job.done, job.reached = job.done + 1, time.monotonic()
+
+
+@contextlib.contextmanager
+def _refused_in_words(job):
+    """Turns what a photograph can meet into a `Refusal` that names no path of this machine."""
+    try:
+        yield
+    except (_Cancelled, Refusal):
+        raise
+    except BadImage as error:
+        raise Refusal(415, error) from None
+    except MemoryError:
+        raise Refusal(503, f"{job.name}: there is not enough memory now; try again later") from None
+    except Exception as error:
+        print(one_line(f"{job.name}: could not be restored ({reason(error)})"), flush=True)
+        raise Refusal(500, f"{job.name}: could not be restored; the server has printed the reason") from None
+
+
+def _png(pixels):
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG", compress_level=1)
+    return file.getvalue()
