@@ -170,6 +170,8 @@ def _check_claims(size, n_bytes, n_pictures):
     """Refuses, before memory is taken, what cannot or need not be decoded."""
     width, height = size
     n_pixels = width * height
+    if not n_pixels:
+        raise NotRead(f"is {width}x{height} pixels; at least one is required")
     if n_pixels > MAX_PIXELS:
         raise NotRead(f"has more than the {MAX_PIXELS} pixels that are read at most; restore a smaller copy")
     if n_pixels > max(_FREE_PIXELS, _PIXELS_PER_BYTE * n_bytes):

@@ -143,6 +143,8 @@ class Tiff:
         page = self._page
         samples, largest = _decoded(page), 2**page.bitspersample - 1
         n_colours, alpha = _SAMPLES[int(page.photometric)], None
+        if samples.shape != (page.imagelength, page.imagewidth, page.samplesperpixel):
+            raise ValueError("its layout is damaged")
         for number, kind in enumerate(page.extrasamples[: samples.shape[2] - n_colours], n_colours):
             if kind in (1, 2):
                 alpha = samples[..., number]

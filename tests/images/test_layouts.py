@@ -191,6 +191,16 @@ def test_cut_and_missing_strips_are_refused(tmp_path):
             read_photograph(tmp_path / "a.tif")
 
 
+@pytest.mark.parametrize(("tag", "message"), [(256, "is 0x21 pixels"), (257, "is 30x0 pixels")])
+def test_a_picture_without_pixels_is_refused(tmp_path, tag, message):
+    tiff(tmp_path / "a.tif", levels(8, 1), 8, 1)
+    content = (tmp_path / "a.tif").read_bytes()
+    size = struct.pack("<HHII", tag, 4, 1, 30 if tag == 256 else 21)
+    (tmp_path / "a.tif").write_bytes(content.replace(size, size[:8] + bytes(4)))
+    with pytest.raises(BadImage, match=message):
+        read_photograph(tmp_path / "a.tif")
+
+
 @pytest.mark.parametrize("name", ["rgb8_planar_deflate.tif", "grey12.tif", "tiff_missing_dimensions.tif"])
 def test_files_that_came_back_wrong(name):
     photograph = read_photograph(CASES / name)
