@@ -52,6 +52,7 @@ def toy_shapes(ngf, n_blocks):
     return [[(3, 3, *pair), (pair[1],)] for pair in zip(channels, channels[1:], strict=False)]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(keras.backend.backend() == "openvino", reason="OpenVINO restores only")
 @pytest.mark.filterwarnings("ignore")  # matplotlib's and TensorBoard's
 def test_another_generator_costs_its_function_and_one_row(pairs, tmp_path, monkeypatch):

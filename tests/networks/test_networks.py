@@ -11,6 +11,7 @@ from deblur_gan.networks import (
     generator_model,
     widened_weights,
 )
+from deblur_gan.training.gan import DeblurGAN
 
 
 def output(model, x):
@@ -230,3 +231,64 @@ def test_a_widened_generator_restores_the_same_with_channels_that_can_part(archi
             kernel = np.moveaxis(wide.get_layer(name).get_weights()[0], read, 0)
             half = narrow.get_layer(name).kernel.shape[read]
             assert np.abs(kernel[0] - kernel[half]).max() > 0.01 * np.abs(kernel).max()
+
+
+@pytest.mark.parametrize("architecture", ["meudec", "paper"])
+def test_the_data_format_of_keras_json_does_not_matter(architecture):
+    x = images(1, 16, 24, 3)
+    ordinary, critic = generator_model(architecture, 4, 1), critic_model(architecture, 4, (32, 32, 3))
+    keras.config.set_image_data_format("channels_first")
+    try:
+        ours, other_critic = generator_model(architecture, 4, 1), critic_model(architecture, 4, (32, 32, 3))
+        ours.set_weights(ordinary.get_weights())
+        np.testing.assert_allclose(output(ours, x), output(ordinary, x), atol=1e-6)
+        assert other_critic.output_shape == critic.output_shape
+    finally:
+        keras.config.set_image_data_format("channels_last")
+
+
+def gradients_of(generator, x):
+    """Gradients of the sum of squares of a training pass, taken eagerly, as the backend in use does."""
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(tf.square(generator(x, training=True)))
+        return tape.gradient(loss, [variable.value for variable in generator.trainable_variables])
+    if backend == "jax":
+        import jax
+
+        def loss(trainable):
+            state = [variable.value for variable in generator.non_trainable_variables]
+            restored, _ = generator.stateless_call(trainable, state, x, training=True)
+            return keras.ops.sum(keras.ops.square(restored))
+
+        return jax.grad(loss)([variable.value for variable in generator.trainable_variables])
+    generator.zero_grad()
+    keras.ops.sum(keras.ops.square(generator(x, training=True))).backward()
+    return [variable.value.grad for variable in generator.trainable_variables]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(keras.backend.backend() == "openvino", reason="OpenVINO restores only")
+@pytest.mark.parametrize("architecture", ["meudec", "paper"])
+def test_an_eager_training_step_at_full_width(architecture):
+    """Traced steps do not show what an operation refuses to do eagerly; so wide layers once took another path."""
+    x = images(1, 16, 16, 3)
+    generator = generator_model(architecture, 16, 1)
+    for gradient, variable in zip(gradients_of(generator, x), generator.trainable_variables, strict=True):
+        gradient = keras.ops.convert_to_numpy(gradient)
+        assert gradient.shape == variable.shape and np.isfinite(gradient).all()
+        # A bias before a normalization that subtracts the mean changes nothing.
+        assert gradient.any() or variable.name == "bias"
+
+    def no_perceptual_loss(sharp, restored):
+        return keras.ops.zeros(())
+
+    gan = DeblurGAN(generator, critic_model("paper", 4, (16, 16, 3)), no_perceptual_loss, pixel_weight=1.0)
+    gan.compile(*(keras.optimizers.Adam(1e-3) for _ in range(2)), run_eagerly=True)
+    before = generator.get_weights()[0].copy()
+    gan.train_on_batch(x, x[:, ::-1])
+    after = generator.get_weights()[0]
+    assert np.isfinite(after).all() and (after != before).any()
