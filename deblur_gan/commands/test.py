@@ -16,7 +16,7 @@ from deblur_gan.commands import ensemble_option, home, scale_option
     type=click.Path(path_type=Path),
     default=lambda: home() / "images" / "test",
     show_default="images/test of a clone, or of the current folder",
-    help="Folder with A/ and B/, or blur/ and sharp/, or a GoPro tree <sequence>/{blur,blur_gamma,sharp}/.",
+    help="Folder with A/ and B/, or blur/ and sharp/, or GoPro, REDS or RealBlur as unpacked; or a text file of paths.",
 )
 @click.option(
     "--weight_path",

@@ -55,8 +55,8 @@ class Options:
     n_epochs: int = _option(200, "Epochs to train for, including those before --resume.", at_least=1, may_change=True)
     data_dir: tuple = _option(
         (),
-        "Folder with pairs: A/ (blurred) and B/ (sharp), or blur/ and sharp/, or the sequences of GOPRO_Large/train. "
-        "May be given several times.",
+        "Folder with pairs: A/ (blurred) and B/ (sharp), or blur/ and sharp/, or GoPro, REDS or RealBlur as unpacked; "
+        "or a text file of paths. May be given several times.",
         shown="images/train, unless --synthetic is given",
         may_change=True,
     )
