@@ -25,6 +25,8 @@ _SAMPLES = {_GREY_FROM_WHITE: 1, _GREY: 1, _RGB: 3, _PALETTE: 1, _CMYK: 4, _YCBC
 _KINDS = {1: "unsigned", 2: "signed", 3: "floating-point", 5: "complex", 6: "complex"}
 _WIDTH, _HEIGHT = 256, 257
 _INCH, _CENTIMETRE = 2, 3
+_JPEG = 6, 7
+_TURNED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))  # each byte with its bits in the other order
 
 
 class Tiff:
@@ -106,6 +108,8 @@ class Tiff:
             raise NotRead("its layout is damaged")
         if page.photometric == _CMYK and page.tags.valueof(332, 1) != 1:
             raise NotRead("its inks are not cyan, magenta, yellow and black")
+        if page.photometric == _YCBCR and int(page.compression) not in _JPEG:
+            raise NotRead(f"its colours are YCbCr compressed by {compression}")
         if (int(page.compression) not in _BYTES or page.photometric == _YCBCR) and bits not in (1, 8):
             raise NotRead(f"its pixels are {bits}-bit numbers compressed by {compression}")
         if page.photometric == _LAB and bits != 8:
@@ -185,7 +189,8 @@ def _is_copy(page):
 def _decoded(page):
     """All samples, `(H, W, samples)`, uint8 or uint16."""
     compression = int(page.compression)
-    page.compression = 1  # tifffile arranges what is decompressed here
+    turned_bits = page.fillorder == 2
+    page.compression = page.fillorder = 1  # tifffile arranges what is decompressed here
     shape = page.shaped
     result = np.zeros(shape, np.uint8 if page.bitspersample <= 8 else np.uint16)
     across = page.samplesperpixel if page.planarconfig == 1 else 1
@@ -197,7 +202,10 @@ def _decoded(page):
         n_bytes = rows * math.ceil(columns * across * page.bitspersample / 8)
         file.seek(offset)
         data = file.read(count)
-        data = data[:n_bytes] if compression == 1 else _decompressed(data, compression, n_bytes)
+        if compression == 1:
+            data = data[:n_bytes].translate(_TURNED) if turned_bits else data[:n_bytes]
+        else:
+            data = _decompressed(data, compression, n_bytes, turned_bits)
         if len(data) < n_bytes:
             raise ValueError("image file is truncated")
         if page.bitspersample in (8, 16):
@@ -212,8 +220,7 @@ def _decoded(page):
 def _unpacked(data, rows, columns, page):
     """Samples of any number of bits, `(rows, columns)`; each row begins with a new byte."""
     n_bits = page.bitspersample
-    order = "little" if page.fillorder == 2 else "big"
-    bits = np.unpackbits(np.frombuffer(data, np.uint8).reshape(rows, -1), axis=1, bitorder=order)
+    bits = np.unpackbits(np.frombuffer(data, np.uint8).reshape(rows, -1), axis=1)
     bits = bits[:, : columns * n_bits].reshape(rows, columns, n_bits)
     values = np.zeros((rows, columns), np.uint16)
     for bit in range(n_bits):
@@ -221,9 +228,10 @@ def _unpacked(data, rows, columns, page):
     return values
 
 
-def _decompressed(data, compression, n_bytes):
+def _decompressed(data, compression, n_bytes, turned_bits):
     """The bytes of a strip, by libtiff, which stops at `n_bytes`: Pillow reads them as one row of a grey picture."""
     tags = [(256, n_bytes), (257, 1), (258, 8), (259, compression), (262, 1), (273, 8), (277, 1), (278, 1)]
+    tags.insert(5, (266, 2 if turned_bits else 1))
     tags.append((279, len(data)))
     directory = struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
     data += bytes(len(data) % 2)

@@ -31,7 +31,18 @@ def packed(values, n_bits):
     return np.packbits(bits.reshape(values.shape[0], -1).astype(np.uint8), axis=1).tobytes()
 
 
-def tiff(path, values, n_bits, photometric, extra=(), planar=1, compression=1, rows_a_strip=None, big_endian=False):
+def tiff(
+    path,
+    values,
+    n_bits,
+    photometric,
+    extra=(),
+    planar=1,
+    compression=1,
+    rows_a_strip=None,
+    big_endian=False,
+    turned=False,
+):
     """Writes `(H, W, samples)` as a TIFF of strips, which no library does in all these layouts."""
     order, (height, width, n_samples) = ">" if big_endian else "<", values.shape
     rows_a_strip = rows_a_strip or height
@@ -52,11 +63,13 @@ def tiff(path, values, n_bits, photometric, extra=(), planar=1, compression=1, r
                 tags = read_directory(raw, struct.unpack_from("<I", raw, 4)[0], "<")[0]
                 offset, count = (int.from_bytes(tags[tag][2][:4], "little") for tag in (273, 279))
                 data = raw[offset : offset + count]
+            if turned:
+                data = bytes(int(f"{byte:08b}"[::-1], 2) for byte in data)
             strips.append(data + bytes(len(data) % 2))
     offsets = np.cumsum([8] + [len(strip) for strip in strips])
     tags = {256: [width], 257: [height], 258: [n_bits] * n_samples, 259: [compression], 262: [photometric]}
     tags |= {273: list(offsets[:-1]), 277: [n_samples], 278: [rows_a_strip], 279: [len(s) for s in strips]}
-    tags |= {284: [planar]} | ({338: list(extra)} if extra else {})
+    tags |= {266: [2 if turned else 1], 284: [planar]} | ({338: list(extra)} if extra else {})
     entries, after, start = b"", b"", int(offsets[-1]) + 6 + 12 * len(tags)
     for tag, numbers in sorted(tags.items()):
         content = struct.pack(f"{order}{len(numbers)}I", *numbers)
@@ -86,6 +99,14 @@ def test_tiff_of_any_layout_of_grey_and_colours(tmp_path, n_bits, planar, rows_a
         photograph = read_photograph(path)
         np.testing.assert_array_equal(photograph.pixels, np.broadcast_to(expected, photograph.pixels.shape))
         assert photograph.grey == (n_samples == 1) and photograph.alpha is None and not photograph.notes
+
+
+@pytest.mark.parametrize("compression", [1, 5, 8, 32773])
+@pytest.mark.parametrize("n_bits", [1, 4, 8, 12])
+def test_tiff_whose_bytes_begin_with_the_lowest_bit(tmp_path, n_bits, compression):
+    values = levels(n_bits, 3)
+    tiff(tmp_path / "a.tif", values, n_bits, 2, compression=compression, turned=True)
+    np.testing.assert_array_equal(read_photograph(tmp_path / "a.tif").pixels, nearest(values, 2**n_bits - 1))
 
 
 @pytest.mark.parametrize("planar", [1, 2])
@@ -148,7 +169,8 @@ def test_tiff_that_pillow_alone_decompresses(tmp_path, compression):
     [
         ({"n_bits": 16, "photometric": 8}, "16-bit Lab"),
         ({"n_bits": 8, "photometric": 32844}, "its colours are of the kind LOGL"),
-        ({"n_bits": 16, "photometric": 6}, "its pixels are 16-bit numbers compressed by NONE"),
+        ({"n_bits": 8, "photometric": 6}, "its colours are YCbCr compressed by NONE"),
+        ({"n_bits": 8, "photometric": 6, "compression": 32773}, "its colours are YCbCr compressed by PACKBITS"),
     ],
 )
 def test_tiff_that_is_not_read_is_refused_by_its_name(tmp_path, change, message):
