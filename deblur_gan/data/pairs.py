@@ -77,7 +77,8 @@ def find_pairs(data_dir, blur="blur"):
     prefixes = [name.removesuffix("_sharp") for name in names if name.endswith("_sharp")]
     sides = [(blur, "sharp"), (blur, "gt"), *((f"{prefix}_{blur}", f"{prefix}_sharp") for prefix in prefixes)]
     if blur == "blur":
-        sides += [("A", "B"), ("input", "target"), *((f"{prefix}_blur_jpeg", f"{prefix}_sharp") for prefix in prefixes)]
+        sides.insert(0, ("A", "B"))
+        sides += [("input", "target"), *((f"{prefix}_blur_jpeg", f"{prefix}_sharp") for prefix in prefixes)]
     for blurred, sharp in sides:
         if blurred in names and sharp in names:
             return _match_folders("", data_dir / blurred, data_dir / sharp)
@@ -102,9 +103,9 @@ def find_pairs(data_dir, blur="blur"):
 
 
 def _match_folders(sequence, blurred_dir, sharp_dir):
-    """Pairs the files of two folders, or of the folders in them if the first contains no files."""
+    """Pairs the files of two folders, or of the folders in them if they contain no files."""
     blurred, sharp = find_images(blurred_dir), find_images(sharp_dir)
-    if blurred or sequence:
+    if blurred or sharp or sequence:
         return _match(sequence, blurred, sharp)
     names = sorted({path.name for side in (blurred_dir, sharp_dir) for path in side.iterdir() if path.is_dir()})
     return _concatenate(

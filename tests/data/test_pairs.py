@@ -96,6 +96,14 @@ def test_common_layouts_are_accepted(tmp_path):
     }
 
 
+def test_a_folder_without_any_counterpart_is_named(tmp_path):
+    touch(tmp_path, "A/readme.txt", "B/1.png", "B/2.png")
+    pairs, unmatched = find_pairs(tmp_path)
+    assert not pairs and unmatched == [tmp_path / "B" / "1.png", tmp_path / "B" / "2.png"]
+    touch(tmp_path, "empty/A/readme.txt", "empty/B/readme.txt")
+    assert find_pairs(tmp_path / "empty") == ([], [])
+
+
 def test_a_side_in_a_name_that_both_files_share_is_a_part_of_the_name(tmp_path):
     touch(tmp_path, *(f"{side}/{name}.png" for side in "AB" for name in ("1", "1_blur", "gt_2")))
     pairs, unmatched = find_pairs(tmp_path)
