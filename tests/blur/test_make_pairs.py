@@ -161,6 +161,7 @@ def test_any_size_and_mode_gives_a_pair(tmp_path):
         assert Image.open(pair.blurred).size == Image.open(pair.sharp).size == size
 
 
+@pytest.mark.slow
 def test_the_sample_data_set_is_the_same_twice_and_tests_on_other_photographs(tmp_path):
     done = run("make_sample_images.py", "--output_dir", "samples", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (0, "10 training and 4 test pairs written to samples\n")
