@@ -12,7 +12,8 @@ _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12
 _UNITS = _SIZES | {5: 4, 10: 4}
 _LONG = 4
 _NAME = b"Exif\0\0"  # which Pillow expects before a block
-# What the first directory of a TIFF says about the layout and the colours of its own pixels, not about the photograph.
+_RESOLUTION = {282, 283, 296}
+# Tags of the first directory of a TIFF that concern the layout and the colours of its own pixels.
 _LAYOUT = {
     *range(254, 269), *range(273, 285), 288, 289, *range(290, 294), 296, 297, 301, *range(317, 326), 328, 330,
     *range(332, 348), *range(512, 533), 700, 33421, 33422, 34377, 34675, 37724, *range(50706, 51200),
@@ -210,7 +211,8 @@ def tiff_with(content, block, xmp):
     if block:
         block, order_of_block = _split(block)
         described = _tree(block, struct.unpack_from(f"{order_of_block}I", block, 4)[0], order_of_block)
-        described = {tag: value for tag, value in described.items() if tag not in _LAYOUT}
+        resolution = _RESOLUTION - tags.keys()
+        described = {tag: value for tag, value in described.items() if tag not in _LAYOUT or tag in resolution}
         tags |= _turned(described, order_of_block, order)
     if xmp:
         tags[700] = 1, len(xmp), xmp

@@ -98,6 +98,16 @@ def test_bytes_of_texts_come_over_in_all_directories(file_format, target, order)
     assert raw_exif(encoded(again), target)[0] == [UTF8] * 5, "and once more"
 
 
+def test_a_resolution_in_exif_data_alone_comes_into_a_tiff():
+    exif = Image.Exif()
+    exif[ExifTags.Base.XResolution] = exif[ExifTags.Base.YResolution] = 240.0
+    exif[ExifTags.Base.ResolutionUnit] = 2
+    file = io.BytesIO()
+    Image.fromarray(PIXELS).save(file, "WEBP", exif=exif)
+    copy = read_photograph(encoded(converted(read_photograph(file.getvalue()), "TIFF")))
+    assert copy.metadata["dpi"] == (240, 240)
+
+
 @pytest.mark.parametrize(
     "stored",
     [(1, b"\6"), (2, b"6\0"), (3, b"\6\0"), (4, b"\6\0\0\0"), (6, b"\6"), (7, b"\6"), (8, b"\6\0"), (9, b"\6\0\0\0")],
