@@ -244,7 +244,77 @@ def states(folder):
     return load, (BadRun, BadOption), sources
 
 
-KINDS = {"weights": weights, "pytorch": pytorch, "vgg": vgg, "photographs": photographs, "states": states}
+def videos(folder):
+    """Clips in each container; each is restored whole and in part, and read for training pairs."""
+    from fractions import Fraction
+
+    import av
+    import numpy as np
+    from tqdm import tqdm
+
+    from deblur_gan.blur.recordings import read_frames
+    from deblur_gan.images.photographs import BadImage
+    from deblur_gan.video.restore import restore_video
+
+    def write(name, codec, sound=None, layout="yuv420p", n=6):
+        with av.open(str(folder / name), "w") as container:
+            container.metadata["title"] = "a walk"
+            quiet = {"x265-params": "log-level=none"} if codec == "libx265" else {}
+            video = container.add_stream(codec, rate=25, options=quiet)
+            video.width, video.height, video.pix_fmt = 64, 48, layout
+            audio = container.add_stream(sound, rate=48000) if sound else None
+            if name.endswith("mkv"):
+                chapter = {"id": 1, "start": 0, "end": 100, "time_base": Fraction(1, 1000), "metadata": {"title": "a"}}
+                container.set_chapters([chapter])
+            for number in range(n):
+                pixels = np.add.outer(np.arange(48), np.arange(64) + number).astype(np.uint8)
+                frame = av.VideoFrame.from_ndarray(np.dstack([pixels, 255 - pixels, pixels]), format="rgb24")
+                container.mux(video.encode(frame.reformat(format=layout)))
+            container.mux(video.encode(None))
+            if audio:
+                silence = av.AudioFrame.from_ndarray(np.zeros((1, 2 * 10000), np.int16), format="s16", layout="stereo")
+                silence.sample_rate = 48000
+                context = audio.codec_context
+                parts = av.AudioResampler(context.format, context.layout, 48000, context.frame_size or 1024)
+                for part in [*parts.resample(silence), *parts.resample(None), None]:
+                    container.mux(audio.encode(part))
+        return folder / name
+
+    paths = [
+        write("h264.mp4", "libx264", "aac"),
+        write("hevc.mov", "libx265"),
+        write("prores.mov", "prores_ks", layout="yuv422p10le"),
+        write("h264.mkv", "libx264", "aac"),
+        write("ffv1.mkv", "ffv1"),
+        write("vp9.webm", "libvpx-vp9"),
+        write("mpeg4.avi", "mpeg4", "pcm_s16le"),
+        write("mjpeg.avi", "mjpeg", layout="yuvj420p"),
+        write("mpeg2.mpg", "mpeg2video"),
+        write("h264.ts", "libx264", "mp2"),
+    ]
+
+    def load(path):
+        copy = path.with_name(f"copy{path.suffix}")
+        for frames in (
+            lambda: restore_video(np.copy, path, copy, progress=lambda **options: tqdm(disable=True, **options)),
+            lambda: restore_video(np.copy, path, copy, start=0.08, duration=0.1),
+            lambda: list(read_frames(path, lambda fault: None)),
+        ):
+            with contextlib.suppress(BadImage):
+                frames()
+        restore_video(np.copy, path, copy)
+
+    return load, (BadImage, OSError), paths
+
+
+KINDS = {
+    "weights": weights,
+    "pytorch": pytorch,
+    "vgg": vgg,
+    "photographs": photographs,
+    "states": states,
+    "videos": videos,
+}
 
 
 # ---- damages

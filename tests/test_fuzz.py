@@ -7,11 +7,15 @@ from deblur_gan.weights import load as load_module
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's notes on damaged tags
-@pytest.mark.parametrize(("kind", "n"), [("weights", 25), ("pytorch", 25), ("vgg", 25), ("photographs", 3)])
+@pytest.mark.parametrize(
+    ("kind", "n"), [("weights", 25), ("pytorch", 25), ("vgg", 25), ("photographs", 3), ("videos", 3)]
+)
 def test_a_damaged_file_loads_or_is_refused_in_one_line(tmp_path, monkeypatch, kind, n):
     monkeypatch.setattr(load_module, "build", load_module.build)  # which the kind replaces
     if kind == "pytorch":
         pytest.importorskip("torch")
+    if kind == "videos":
+        pytest.importorskip("av", reason="video files require PyAV: pip install av")
     load, declared, sources = fuzz.KINDS[kind](tmp_path)
     for source in sources:
         whole = source.read_bytes()

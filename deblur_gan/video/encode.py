@@ -32,6 +32,8 @@ _STALE = ("BPS", "DURATION", "ENCODER", "NUMBER_OF_", "ROTATE", "_STATISTICS_")
 
 _MOST_FRAMES_PER_SECOND = 1000
 
+_NARROWEST_HEVC = 64  # libx265 writes beyond its memory at 40x64 and 48x32 pixels, which ends the process
+
 _LONGEST_DELAY = 16  # frames between the times at which one is decoded and shown: what H.264 and HEVC allow
 
 
@@ -241,6 +243,8 @@ def _try_encoder(name, options, settings):
     """
     if name == "libsvtav1":
         os.environ.setdefault("SVT_LOG", "1")  # only errors; it writes to stderr
+    if name == "libx265" and settings["width"] < _NARROWEST_HEVC:
+        raise ValueError
     context = pyav(name).CodecContext.create(name, "w")
     context.options, context.time_base = dict(options), 1 / settings["framerate"]
     for field, value in settings.items():

@@ -505,7 +505,11 @@ def test_an_encoder_that_takes_no_such_frames_gives_way_to_h264(tmp_path):
     clip = write_clip(tmp_path / "clip.mkv", n=2, width=8)
     with av.open(str(clip)) as container:
         frame, video = next(container.decode(video=0)), container.streams.video[0]
-        for name, layout, width in (("libx265", "yuv420p", 8), ("libsvtav1", "yuv420p", 2), ("huffyuv", "yuv422p", 63)):
+        for name, layout, width in (
+            ("libx265", "yuv420p", 40),
+            ("libsvtav1", "yuv420p", 2),
+            ("huffyuv", "yuv422p", 63),
+        ):
             settings = {"width": width, "height": 48, "pix_fmt": layout, "framerate": Fraction(25)}
             with pytest.raises((ValueError, NotImplementedError)):
                 encode._try_encoder(name, {}, settings)
