@@ -1,4 +1,7 @@
-"""The examples in docstrings run and print what they show, with the public names, `keras`, `np` and `Path` imported."""
+"""The examples in docstrings run and print what they show.
+
+They find `keras`, `np`, `Path` and the public names imported, `weights/`, and a `photo.jpg` of 1280x720.
+"""
 
 import doctest
 import importlib
@@ -7,12 +10,12 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, noise, save
 
 import deblur_gan
 
 NEEDS = {"blur.optical_flow": "cv2", "weights.save": "torch"}
-SLOW = {"data.samples"}
+SLOW = {"data.samples", "restoring.deblur", "training.gan", "web.restorer"}
 MODULES = [
     path.relative_to(ROOT / "deblur_gan").with_suffix("").as_posix().replace("/", ".")
     for path in sorted((ROOT / "deblur_gan").rglob("*.py"))
@@ -27,6 +30,7 @@ def test_the_examples_of_a_module_run(name, tmp_path, monkeypatch):
     if name in NEEDS:
         pytest.importorskip(NEEDS[name], reason=f"an example needs {NEEDS[name]}")
     (tmp_path / "weights").symlink_to(ROOT / "weights")
+    save(tmp_path / "photo.jpg", noise(0, 720, 1280))
     monkeypatch.chdir(tmp_path)
     module = importlib.import_module(f"deblur_gan.{name}".removesuffix(".__init__"))
     names = {name: getattr(deblur_gan, name) for name in deblur_gan.__all__}

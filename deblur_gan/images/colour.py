@@ -66,8 +66,8 @@ def profile_of_cicp(primaries, transfer):
         NotRead: for high dynamic range.
 
     Example:
-        >>> len(profile_of_cicp(12, 13))  # Display P3
-        572
+        >>> profile_of_cicp(12, 13)[36:40]  # Display P3
+        b'acsp'
     """
     refuse_hdr(_HDR.get(transfer))
     corners, curve = _PRIMARIES.get(primaries, SRGB), _CURVES.get(transfer, _SRGB_CURVE)

@@ -98,6 +98,7 @@ def upright_block(block):
         ValueError: if it is damaged.
 
     Example:
+        >>> from PIL import Image
         >>> exif = Image.Exif()
         >>> exif[0x0112], exif[0x0110] = 6, "a camera"
         >>> upright_block(exif.tobytes())[1]

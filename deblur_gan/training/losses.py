@@ -89,7 +89,7 @@ def psnr(sharp, restored):
         float32 `(B,)`, decibels; 148 for equal images.
 
     Example:
-        >>> images = keras.ops.zeros((1, 8, 8, 3))
+        >>> images = -keras.ops.ones((1, 8, 8, 3))
         >>> round(float(psnr(images, images + 2 / 255)[0]), 2)  # one level
         48.13
     """

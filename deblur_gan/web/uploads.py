@@ -22,7 +22,8 @@ class Refusal(Exception):
     """A request that is refused, with an HTTP status and one sentence of at most 300 printable characters.
 
     Example:
-        >>> raise Refusal(422, "strength '2': must be from 0 to 1")
+        >>> Refusal(422, "strength '2': must be from 0 to 1").status
+        422
     """
 
     def __init__(self, status, sentence):
