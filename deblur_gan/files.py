@@ -1,4 +1,4 @@
-"""Files on disk: a file appears whole or not at all, and names are shown without harm."""
+"""Files on disk that appear whole or not at all, locks, and harmless messages of one line."""
 
 import contextlib
 import os
@@ -71,19 +71,26 @@ def _set_mode(path, mode):
 
 
 def write_bytes(path, content, like=None):
-    """Writes bytes-like `content` to `path`, whole or not at all; see `whole_file`."""
+    """Writes bytes-like `content` to `path`, whole or not at all; see `whole_file`.
+
+    Example:
+        >>> write_bytes("restored/a.txt", b"content")
+    """
     with whole_file(path, like) as temporary:
         temporary.write_bytes(content)
 
 
 def make_folder(path):
-    """Makes a folder and those above it where they are missing, and makes sure that files can be written there.
+    """Makes a folder and its parents if they are missing, and checks that files can be written there.
 
     Args:
         path: str or Path.
 
     Raises:
-        OSError: one line that names the folder, and says why it cannot be used.
+        OSError: one line with the folder and the reason.
+
+    Example:
+        >>> make_folder("restored/holiday")
     """
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
@@ -105,6 +112,9 @@ def clear_unfinished(folder):
 
     Args:
         folder: str or Path; it exists.
+
+    Example:
+        >>> clear_unfinished("restored")
     """
     for path in Path(folder).glob(f"{UNFINISHED}*"):
         with contextlib.suppress(OSError):  # BlockingIOError, too: somebody writes it
@@ -135,17 +145,22 @@ def _lock(file):
 
 
 @contextmanager
-def workshop(path):
-    """Gives a folder beside `path`, in which something is made that `put_in_place` then puts there.
+def staging_folder(path):
+    """Makes a temporary folder next to `path`, for a result that `put_in_place` then moves to `path`.
 
     Args:
         path: str or Path; its folder exists.
 
     Yields:
-        Path of the folder, which is gone afterwards with all that is still in it.
+        Path of the folder, which is removed afterwards with everything that is still in it.
 
     Raises:
         OSError: if it cannot be made.
+
+    Example:
+        >>> with staging_folder("exported/model") as folder:
+        ...     (folder / "model").mkdir()
+        ...     put_in_place(folder / "model", "exported/model")
     """
     folder = Path(path).with_name(f"{UNFINISHED}{secrets.token_hex(8)}")
     folder.mkdir()
@@ -156,14 +171,16 @@ def workshop(path):
 
 
 def put_in_place(made, path):
-    """Renames a file or folder; what stood at `path` before is replaced.
+    """Renames a file or folder, and replaces an older one at `path`.
 
     Args:
-        made: Path in the `workshop` of `path`.
+        made: Path in the `staging_folder` of `path`.
         path: str or Path.
 
     Raises:
-        OSError: if it cannot be renamed; what stood at `path` before is then still there.
+        OSError: if it cannot be renamed; the older one is then still there.
+
+    Example: see `staging_folder`.
     """
     path = Path(path)
     if not path.is_dir():
@@ -181,14 +198,18 @@ def put_in_place(made, path):
 
 @contextmanager
 def locked(folder):
-    """Keeps other processes out of a folder, until it is left or the process ends, however that happens.
+    """Locks a folder against other processes, until the block or the process ends.
 
     Args:
         folder: str or Path; it exists.
 
     Raises:
-        BlockingIOError: if another process, or another place of this one, holds it. Windows and some shared file
-            systems have no such lock; there nobody is kept out.
+        BlockingIOError: if another process, or another place of this one, holds the lock. Windows and some shared
+            file systems have no such lock; there it never raises.
+
+    Example:
+        >>> with locked("results"):
+        ...     write_bytes("results/scores.csv", b"image,psnr")
     """
     if fcntl is None:  # Windows opens no folder
         yield
@@ -207,16 +228,20 @@ def locked(folder):
 
 
 def printable(text):
-    """A file name, or a text that holds one, as it may be shown on a terminal, in a table or on a page.
+    """Returns a file name, or a text that contains one, for a terminal, a table or a page.
 
-    A file name may hold line breaks, escape codes that act on the terminal, marks that turn the direction of writing,
-    and bytes that are no text. They come out as `\\n`, `\\x1b`, `\\u202e`, `\\xff`: one line, and nothing acts.
+    A file name may contain line breaks, escape codes of terminals, marks that turn the direction of writing, and bytes
+    that are no text. They are returned as `\\n`, `\\x1b`, `\\u202e`, `\\xff`.
 
     Args:
         text: str or Path.
 
     Returns:
-        str in which every character is printable (`str.isprintable`); other text comes back as it is.
+        str in which every character is printable (`str.isprintable`); other text is unchanged.
+
+    Example:
+        >>> printable("holi\\nday.jpg")
+        'holi\\\\nday.jpg'
     """
     return "".join(letter if letter.isprintable() else _escaped(letter) for letter in str(text))
 

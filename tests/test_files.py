@@ -16,8 +16,8 @@ from deblur_gan.files import (
     put_in_place,
     reason,
     shortened,
+    staging_folder,
     whole_file,
-    workshop,
     write_bytes,
 )
 
@@ -160,7 +160,7 @@ def test_names_are_shown_without_harm(name, shown):
 def test_a_folder_takes_the_place_of_another_or_the_other_stays(tmp_path, monkeypatch):
     target = tmp_path / "model"
     for content in ("first", "second"):
-        with workshop(target) as folder:
+        with staging_folder(target) as folder:
             (folder / "made").mkdir()
             (folder / "made" / "content").write_text(content)
             put_in_place(folder / "made", target)
@@ -174,7 +174,7 @@ def test_a_folder_takes_the_place_of_another_or_the_other_stays(tmp_path, monkey
         rename(source, destination)
 
     monkeypatch.setattr(os, "rename", full)
-    with pytest.raises(OSError, match="No space"), workshop(target) as folder:
+    with pytest.raises(OSError, match="No space"), staging_folder(target) as folder:
         (folder / "made").mkdir()
         put_in_place(folder / "made", target)
     assert (target / "content").read_text() == "second"

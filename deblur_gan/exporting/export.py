@@ -15,7 +15,7 @@ from deblur_gan import __version__
 from deblur_gan.architectures import GENERATORS
 from deblur_gan.backend import keras
 from deblur_gan.exporting import FORMATS
-from deblur_gan.files import put_in_place, reason, workshop
+from deblur_gan.files import put_in_place, reason, staging_folder
 from deblur_gan.images.photographs import read_rgb
 from deblur_gan.restoring.deblur import FULL_CONTRAST, INSTANCE_TILE_SIZE, deblur
 from deblur_gan.restoring.tiles import SIZE_MULTIPLE, SMALLEST_WHOLE_SIDE
@@ -72,7 +72,7 @@ def export_generator(weight_path, output, format, precision="float32", dropout=T
     require_exportable(output, format, precision)
     generator, facts = load_generator(weight_path), _facts(weight_path, precision)
     output.parent.mkdir(parents=True, exist_ok=True)
-    with workshop(output) as folder:
+    with staging_folder(output) as folder:
         made = folder / f"generator{FORMATS[format].suffix}"
         try:
             with _quiet():

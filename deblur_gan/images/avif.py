@@ -1,4 +1,4 @@
-"""What Pillow does not say of an AVIF file: its colours, and its EXIF data as they are.
+"""AVIF boxes: the code points of the colours, which Pillow leaves out.
 
 Source: ISO/IEC 14496-12 (boxes), 23008-12 (items and their properties).
 """

@@ -48,7 +48,7 @@ def hdr_of_profile(profile):
 
 
 def refuse_hdr(name):
-    """Raises NotRead if a transfer function of high dynamic range is named; `name` is str or None."""
+    """Raises NotRead if `name`, str or None, is that of a transfer function of high dynamic range."""
     if name:
         raise NotRead(f"high dynamic range ({name}) is not read; save it in standard dynamic range first")
 
@@ -60,7 +60,7 @@ def profile_of_cicp(primaries, transfer):
         primaries, transfer: int, code points of H.273.
 
     Returns:
-        bytes; None for sRGB, for the colours of video, which are shown as sRGB, and where nothing is specified.
+        bytes; None for sRGB, for the colours of video, which are shown as sRGB, and for unspecified ones.
 
     Raises:
         NotRead: for high dynamic range.

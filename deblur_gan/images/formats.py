@@ -1,11 +1,11 @@
-"""Formats of image files: their names and extensions, and how a file is told by its first bytes."""
+"""Formats of image files: names, extensions, limits, and the first bytes that identify them."""
 
 import importlib.util
 
 from PIL import features
 
-# The formats that are read and written, by Pillow's names: what their files end in, the usual ending first, how they
-# are written where the file that a photograph came from does not say it, and the longest side that they can hold.
+# The formats that are read and written, by Pillow's names: their extensions, the usual one first; options of Pillow's
+# `save`, unless the original file decides them; and the longest side that they can hold.
 _FORMATS = {
     "AVIF": ((".avif",), {"quality": 95, "subsampling": "4:4:4"}, 32_768),
     "BMP": ((".bmp", ".dib"), {}, 2**31 - 1),
@@ -20,11 +20,11 @@ WRITING = {name: options for name, (_, options, _) in _FORMATS.items()}
 LONGEST_SIDE = {name: side for name, (_, _, side) in _FORMATS.items()}
 FORMATS_READ = "JPEG, PNG, WebP, TIFF, BMP, AVIF or HEIC"
 IMAGE_EXTENSIONS = frozenset(extension for extensions in EXTENSIONS.values() for extension in extensions)
-# Cameras' raw files: TIFF inside, many with a thumbnail where the photograph is expected.
+# Cameras' raw files are TIFF inside, many with a thumbnail as their first picture.
 _RAW_EXTENSIONS = frozenset(
     (".3fr", ".arw", ".cr2", ".cr3", ".dng", ".erf", ".iiq", ".nef", ".nrw", ".orf", ".pef", ".raf", ".rw2", ".srw")
 )
-# What looks like a picture, so that it can be named where a folder holds it.
+# Files that look like pictures: a folder that contains them is reported.
 PICTURE_EXTENSIONS = (
     IMAGE_EXTENSIONS
     | _RAW_EXTENSIONS
@@ -49,7 +49,7 @@ _BEGINNINGS = {
     b"MM\0+": "TIFF",
 }
 _RAW = "a camera's raw file; develop it to JPEG, PNG or TIFF first"
-# What other files begin with.
+# The first bytes of other files.
 _OTHERS = {
     b"GIF8": "GIF",
     b"8BPS": "Photoshop",
@@ -74,15 +74,15 @@ _HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b
 
 
 class NotRead(ValueError):
-    """Content that is not read; the message says why, and does not name the file."""
+    """Content that is not read; the message is the reason, without the name of the file."""
 
 
 def require(file_format, done="written"):
-    """Raises NotRead where a format is not installed, with what to install."""
+    """Raises NotRead if a format is not installed; the message contains the command that installs it."""
     if not _INSTALLED.get(file_format, True):
-        needs = {"HEIF": "pip install pillow-heif", "AVIF": "a Pillow that was built with it"}[file_format]
+        needs = {"HEIF": "it: pip install pillow-heif", "AVIF": "a Pillow that was built with it"}[file_format]
         name = "HEIC" if file_format == "HEIF" else file_format
-        raise NotRead(f"{name} is {done} where it is installed: {needs}")
+        raise NotRead(f"{name} cannot be {done}; install {needs}")
 
 
 def format_of(head, extension):

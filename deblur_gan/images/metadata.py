@@ -9,8 +9,8 @@ from PIL.PngImagePlugin import PngInfo
 from deblur_gan.files import reason
 from deblur_gan.images.exif import tiff_with, upright_block
 
-# By format, what a file of it has room for. `chunks` are those of a PNG, `extra` segments of a JPEG.
-_ROOM = {
+# By format, the metadata that a file of it can hold. `chunks` are those of a PNG, `extra` segments of a JPEG.
+_HELD = {
     "AVIF": {"exif", "icc_profile", "xmp"},
     "BMP": {"dpi"},
     "HEIF": {"exif", "icc_profile", "xmp"},
@@ -33,21 +33,21 @@ _PLAIN_WORDS = {
 _EXTENDED_XMP = b"http://ns.adobe.com/xmp/extension/\0"
 
 _TIFF = (b"tiff", b"http://ns.adobe.com/tiff/1.0/")
-# What XMP data say of a film, a gain map or another picture that lies behind the photograph: their names begin so.
-_BEHIND = (
+# Beginnings of the names in XMP data that describe a film, a gain map or another picture after the photograph.
+_OTHER_PICTURES = (
     ((b"GCamera", b"http://ns.google.com/photos/1.0/camera/"), b"(?:MicroVideo|MotionPhoto)"),
     ((b"Container", b"http://ns.google.com/photos/1.0/container/"), b"Directory"),
     ((b"hdrgm", b"http://ns.adobe.com/hdr-gain-map/1.0/"), b""),
     ((b"HDRGainMap", b"http://ns.apple.com/HDRGainMap/1.0/"), b""),
 )
-BEHIND = "the film, gain map or other picture behind it cannot be kept"
+OTHER_PICTURE = "the film, gain map or other picture in the same file cannot be kept"
 
 
 def upright(metadata, notes):
-    """Takes the orientation out of EXIF and XMP data, and out of XMP what lies behind the photograph.
+    """Removes the orientation from EXIF and XMP data, and from XMP data other pictures of the same file.
 
     Args:
-        metadata: dict with `exif` and `xmp`, bytes, where the file has them; it is changed.
+        metadata: dict that may contain `exif` and `xmp`, bytes; it is changed.
         notes: list of str, to which is added what cannot be kept.
 
     Returns:
@@ -65,11 +65,11 @@ def upright(metadata, notes):
         digit = re.search(rb"Orientation\D*([1-8])", removed[0]) if removed else None
         if orientation is None and digit:
             orientation = int(digit[1])
-        for namespace, names in _BEHIND:
+        for namespace, names in _OTHER_PICTURES:
             xmp, found = _without(xmp, namespace, names)
             removed += found
-            if found and BEHIND not in notes:
-                notes.append(BEHIND)
+            if found and OTHER_PICTURE not in notes:
+                notes.append(OTHER_PICTURE)
         if removed:
             metadata["xmp"] = xmp
     return orientation or 1
@@ -126,14 +126,14 @@ def kept(metadata, file_format, notes):
     """Returns what of a photograph's metadata a copy in a format is given; each has been tried.
 
     Args:
-        metadata: dict with keys of `_ROOM`.
+        metadata: dict with keys of `_HELD`.
         file_format: str, Pillow's name of the format.
         notes: list of str, to which is added what cannot be kept.
 
     Returns:
         dict.
     """
-    room = _ROOM[file_format]
+    room = _HELD[file_format]
     notes += [
         f"its {_PLAIN_WORDS.get(key, key)} cannot be kept in {file_format}"
         for key in metadata
@@ -172,7 +172,7 @@ def written(image, file_format, metadata, options):
         options: dict of more options of Pillow's `save`.
 
     Raises:
-        Exception: whatever Pillow raises where it cannot write this.
+        Exception: any, from Pillow, if it cannot write this.
     """
     options, after = options | metadata, {}
     if file_format == "TIFF":

@@ -71,7 +71,7 @@ if HAS_HEIF:
 
 
 class BadImage(ValueError):
-    """A file that cannot be used as a photograph; the message is one printable line that names it and says why."""
+    """A file that cannot be used as a photograph; the message is one printable line with its name and the reason."""
 
     def __init__(self, message):
         super().__init__(shortened(printable(message)))
@@ -84,10 +84,10 @@ class Photograph:
     Attributes:
         pixels: uint8 `(H, W, 3)` RGB, upright (an EXIF rotation is applied).
         alpha: uint8 `(H, W)`, or None if the file is opaque.
-        grey: bool, the file holds luminance alone.
+        grey: bool, the file contains only luminance.
         format: str, Pillow's name of the file format, such as "JPEG".
-        metadata: dict with what the file has of `exif`, `icc_profile`, `xmp` (bytes) and `dpi`, and of what only its
-            own format has room for.
+        metadata: dict that may contain `exif`, `icc_profile`, `xmp` (bytes) and `dpi`, and what only its own format
+            can hold.
         notes: list of str, what a copy does not keep, such as "its resolution cannot be kept (it is damaged)".
 
     Example:
@@ -203,7 +203,7 @@ def _read(file, file_format, n_bytes):
         image, metadata, notes = open_png(file)
     else:
         image = _OPENERS[file_format](file, "")
-    # Phones write JPEG with a second, smaller picture behind the photograph; Pillow calls that MPO.
+    # Phones write JPEG with a second, smaller picture after the photograph; Pillow calls that MPO.
     several = image.format == "MPO"
     _check_claims(image.size, n_bytes, 1 if several else getattr(image, "n_frames", 1))
     if file_format == "PNG":
@@ -212,7 +212,7 @@ def _read(file, file_format, n_bytes):
         image = _loaded(image, file, notes)
     if file_format == "JPEG":
         metadata = meta.of_jpeg(image)
-        notes += [meta.BEHIND] if several else []
+        notes += [meta.OTHER_PICTURE] if several else []
     elif file_format != "PNG":
         metadata = {key: image.info[key] for key in ("exif", "icc_profile", "dpi", "xmp") if image.info.get(key)}
     turned = _read_boxes(image, file, file_format, metadata)
@@ -277,7 +277,7 @@ def _photograph(pixels, alpha, grey, orientation, file_format, metadata, notes):
 
 
 def _turned(plane, orientation):
-    """Turns pixels as EXIF orientation 1 to 8 asks for."""
+    """Returns pixels of EXIF orientation 1 to 8 upright."""
     if orientation in (5, 6, 7, 8):
         plane = np.swapaxes(plane, 0, 1)
     if orientation in (3, 4, 7, 8):
@@ -494,7 +494,7 @@ def read_rgb(path):
 def find_images(folder, extensions=IMAGE_EXTENSIONS):
     """The image files of a folder, by extension in any letter case, hidden files apart.
 
-    What cannot be read (a broken link, a pipe) is among them, for `read_photograph` to say so.
+    Broken links and pipes are among them; `read_photograph` refuses them with a reason.
 
     Args:
         folder: str or Path; its subfolders are not looked into.

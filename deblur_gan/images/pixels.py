@@ -4,10 +4,20 @@ import numpy as np
 
 
 def from_uint8(pixels):
-    """uint8 [0, 255] of any shape to float32 [-1, 1], as the networks take it."""
+    """Returns uint8 [0, 255] of any shape as float32 [-1, 1], the range of the networks.
+
+    Example:
+        >>> from_uint8([0, 255])
+        array([-1.,  1.], dtype=float32)
+    """
     return np.asarray(pixels, np.float32) / np.float32(127.5) - np.float32(1)
 
 
 def to_uint8(values):
-    """Float [-1, 1] of any shape to uint8 [0, 255]: clipped, then rounded to the nearest."""
+    """Returns float [-1, 1] of any shape as uint8 [0, 255]: clipped, then rounded to the nearest.
+
+    Example:
+        >>> to_uint8([-2, 1])
+        array([  0, 255], dtype=uint8)
+    """
     return np.rint((np.clip(np.asarray(values, np.float32), -1, 1) + 1) * np.float32(127.5)).astype(np.uint8)

@@ -13,7 +13,7 @@ from PIL import PngImagePlugin
 from deblur_gan.images.colour import SRGB, profile_of_chromaticities, profile_of_cicp
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-# What Pillow is given: the pixels, and what it takes to tell an animation.
+# The chunks that Pillow gets: those of the pixels, and those that mark an animation.
 _PIXELS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"acTL", b"fcTL", b"fdAT"}
 _TEXTS = {b"tEXt", b"zTXt", b"iTXt"}
 _COLOURS = {b"cHRM": 32, b"gAMA": 4, b"sRGB": 1, b"cICP": 4}  # chunks that describe colours, and their lengths
@@ -42,8 +42,8 @@ def open_png(file):
         file: binary file at its beginning.
 
     Returns:
-        `(image, metadata, notes)`: Pillow's image, not loaded; dict with `exif`, `icc_profile`, `dpi`, `xmp` and
-        `chunks`, where the file has them; list of str, what is damaged and left out.
+        `(image, metadata, notes)`: Pillow's image, not loaded; dict that may contain `exif`, `icc_profile`, `dpi`,
+        `xmp` and `chunks`; list of str, what is damaged and left out.
 
     Raises:
         NotRead: if it is of high dynamic range.
@@ -129,7 +129,7 @@ def _text(kind, content):
 
 
 def _described_colours(colours):
-    """The profile that says what chunks say of the colours; None for sRGB."""
+    """Returns the profile of the colours that chunks describe; None for sRGB."""
     if b"cICP" in colours:
         return profile_of_cicp(*colours[b"cICP"][:2])
     if b"sRGB" in colours:
@@ -141,14 +141,14 @@ def _described_colours(colours):
 
 
 def deep_pixels(image):
-    """Decodes what Pillow alone does not read as it is: 16 bits, of which it takes 8, and transparent grey levels.
+    """Decodes 16 bits, of which Pillow reads 8, and transparent grey levels of two and four bits.
 
     Args:
         image: Pillow's image as `open_png` returns it, not loaded.
 
     Returns:
         `(pixels, alpha)` as unsigned integers: `(H, W)` or `(H, W, 3)`, and `(H, W)` or None. Both are scaled to 8
-        bits if they are uint16. None, if Pillow alone reads this image.
+        bits if they are uint16. None if Pillow decodes this image without loss.
 
     Raises:
         Exception: whatever Pillow raises at damaged pixels.

@@ -40,7 +40,7 @@ class Tiff:
         n_pictures: int, pages that are neither reduced copies nor masks, 100 at most.
         orientation: int, None if the file does not say.
         grey: bool.
-        metadata: dict with `exif`, `icc_profile`, `dpi`, `xmp` and `compression`, where the file has them.
+        metadata: dict that may contain `exif`, `icc_profile`, `dpi`, `xmp` and `compression`.
         notes: list of str, what is damaged and left out.
 
     Raises:
@@ -57,7 +57,7 @@ class Tiff:
         except IndexError:
             pass
         except Exception:
-            self.notes.append("what stands behind its first page is damaged and cannot be kept")
+            self.notes.append("the pages after its first are damaged and cannot be kept")
         pictures = [number for number, page in enumerate(pages) if not _is_copy(page)] or [0]
         self.n_pictures, self._number = len(pictures), pictures[0]
         self._page = page = pages[self._number]
@@ -94,7 +94,7 @@ class Tiff:
         """Refuses, before memory is taken, what is not read.
 
         Raises:
-            NotRead: if the layout is not read, or parts are missing; the message says which.
+            NotRead: if the layout is not read, or parts are missing.
         """
         page = self._page
         bits, kind = page.bitspersample, int(page.sampleformat or 1)

@@ -1,4 +1,4 @@
-"""Many photographs: which files are meant, where each result goes, and all restored, one after the other."""
+"""Many photographs: a list of jobs from files and folders, and their restoring one after the other."""
 
 import contextlib
 import dataclasses
@@ -31,7 +31,7 @@ class Job:
     Attributes:
         source: Path of the photograph or video.
         target: Path that the restored one is to be written to.
-        problem: str, one line that says why it cannot be; None where nothing is known against it.
+        problem: str, one line with the reason why it cannot be restored; None if there is none.
     """
 
     source: Path
@@ -51,15 +51,15 @@ class Job:
 
 @dataclasses.dataclass
 class Outcome:
-    """What became of a photograph.
+    """The result of a job.
 
     Attributes:
         job: `Job`.
-        error: str, one printable line that names the file and says why it was not restored; None if it was.
+        error: str, one printable line with the file and the reason why it was not restored; None if it was.
         size: `(width, height)` of what was written, in pixels.
         n_frames: int, of a video.
-        notes: list of str, what the result does not keep, as `Photograph.notes` or `RestoredVideo.notes`.
-        seconds: float, spent on reading, restoring and writing it; others may have been read and written meanwhile.
+        notes: list of str, losses of the result, as `Photograph.notes` or `RestoredVideo.notes`.
+        seconds: float, for reading, restoring and writing it; other photographs may be read and written meanwhile.
     """
 
     job: Job
@@ -71,13 +71,13 @@ class Outcome:
 
 
 def find_jobs(sources, output_dir, recursive=False, suffix="", file_format=None, shard=(1, 1)):
-    """Finds the photographs that are meant, and where their restored copies go.
+    """Lists the photographs to restore, and the paths of their restored copies.
 
-    What looks like a picture in a folder, by its extension, is meant, hidden files and folders and the output folder
-    apart. A file lands in `output_dir` under its name, one from a subfolder in a folder of that name. A photograph
+    Of a folder these are the files with the extension of a picture, except hidden files and folders and the output
+    folder. A file lands in `output_dir` under its name, one from a subfolder in a folder of that name. A photograph
     that would take the name of another's result, or the place of another photograph, is not restored but has a
-    `problem`, so that nothing is lost. A video, which takes as long as hundreds of photographs, is restored where it is
-    named itself; in a folder it is left out.
+    `problem`, so that nothing is lost. A video takes as long as hundreds of photographs: it is restored if it is a
+    source itself, and left out of a folder.
 
     Args:
         sources: sequence of str or Path, files and folders.
@@ -93,6 +93,10 @@ def find_jobs(sources, output_dir, recursive=False, suffix="", file_format=None,
 
     Raises:
         BadImage: if a source does not exist, or is a folder without a picture.
+
+    Example:
+        >>> find_jobs(["photo.jpg"], "restored")[0]
+        [Job(source=PosixPath('photo.jpg'), target=PosixPath('restored/photo.jpg'), problem=None)]
     """
     output_dir = Path(output_dir)
     jobs, left_out, places = [], [], {}
@@ -109,9 +113,9 @@ def find_jobs(sources, output_dir, recursive=False, suffix="", file_format=None,
                 ask = "name its videos to restore them" if videos else f"{FORMATS_READ} files are required"
                 raise BadImage(f"{source}: no image in this folder; {ask}")
             if videos:
-                left_out.append(printable(f"{source}: videos are restored where they are named: {_short_list(videos)}"))
+                left_out.append(printable(f"{source}: its videos are skipped; name them: {_short_list(videos)}"))
         for path, folder in found:
-            if _place(path) not in places:  # or it was named twice
+            if _place(path) not in places:  # or it was given twice
                 places[_place(path)] = None
                 jobs.append(Job(path, output_dir / folder / _result_name(path, suffix, file_format)))
     for job in jobs:
@@ -246,7 +250,7 @@ def restore_files(
                         f"{job.source}: the result would replace it; take another output folder or --overwrite"
                     )
                 if job.is_video and side_by_side:
-                    raise BadImage(f"{job.source}: side by side is for photographs alone")
+                    raise BadImage(f"{job.source}: side by side is only for photographs")
         return outcome, photograph
 
     def change(outcome, photograph):
@@ -302,7 +306,7 @@ def restore_files(
 def _accounted(outcome):
     """Adds the time of a step to an outcome, or its error.
 
-    Whatever one photograph meets (no memory left, a full disk), the next one gets its chance.
+    An error of one photograph (no memory left, a full disk) does not stop the others.
     """
     began = time.perf_counter()
     try:

@@ -14,7 +14,7 @@ from deblur_gan.api import restore
 from deblur_gan.images.avif import colour_code_points
 from deblur_gan.images.colour import profile_of_chromaticities, profile_of_cicp
 from deblur_gan.images.exif import upright_block
-from deblur_gan.images.metadata import BEHIND
+from deblur_gan.images.metadata import OTHER_PICTURE
 from deblur_gan.images.photographs import (
     EXTENSIONS,
     BadImage,
@@ -164,7 +164,7 @@ def test_of_xmp_only_what_names_a_film_is_taken_out(file_format, prefix):
         "<Box:Directory><rdf:Seq><Box:Item/></rdf:Seq></Box:Directory><dc:subject>family</dc:subject>"
     )
     photograph = read_photograph(image_file(file_format, xmp=xmp(inside, prefix)))
-    assert photograph.notes == [BEHIND]
+    assert photograph.notes == [OTHER_PICTURE]
     found = read_photograph(encoded(photograph)).metadata["xmp"]
     assert b"MicroVideo" not in found and b"MotionPhoto" not in found and b"Directory" not in found
     assert b'xmp:Rating="5"' in found and b"<dc:subject>family</dc:subject>" in found
@@ -181,7 +181,7 @@ def test_the_same_names_of_others_stay():
 def test_motion_photographs_keep_keywords_and_rating(name):
     photograph = read_photograph(CASES / name)
     found = photograph.metadata["xmp"]
-    assert photograph.notes == [BEHIND] and b"MicroVideo" not in found and b"MotionPhoto" not in found
+    assert photograph.notes == [OTHER_PICTURE] and b"MicroVideo" not in found and b"MotionPhoto" not in found
     if "keywords" in name:
         assert b"Rating" in found and b"family" in found
 
@@ -392,7 +392,7 @@ def test_a_jpeg_that_lacks_its_end_marker_alone_is_whole(mode, progressive):
         (b"\0\0\0\x18ftypcrx \0\0\0\1", "develop it"),
         (b"II*\0\x10\0\0\0CR\2\0", "develop it"),
         (b"\0\0\0\x14ftypisom\0\0\0\0mp42", "it is a video"),
-        (b"\0\0\0\x14ftypheic\0\0\0\0mif1", "HEIC is read where it is installed: pip install pillow-heif"),
+        (b"\0\0\0\x14ftypheic\0\0\0\0mif1", "HEIC cannot be read; install it: pip install pillow-heif"),
     ],
 )
 def test_what_is_not_read_is_named(content, message, monkeypatch):

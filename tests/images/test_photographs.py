@@ -13,7 +13,7 @@ from conftest import ROOT
 from PIL import ExifTags, Image, ImageCms, features
 from PIL.PngImagePlugin import PngInfo
 
-from deblur_gan.images.metadata import BEHIND
+from deblur_gan.images.metadata import OTHER_PICTURE
 from deblur_gan.images.photographs import (
     MAX_PIXELS,
     PICTURE_EXTENSIONS,
@@ -341,7 +341,7 @@ def test_xmp_that_describes_what_is_not_copied_is_left_out(tmp_path):
     xmp = b"<x:xmpmeta><Container:Directory/></x:xmpmeta>"
     Image.fromarray(smooth(8, 8)).save(tmp_path / "a.jpg", xmp=xmp)
     assert copied(tmp_path / "a.jpg").info["xmp"] == b"<x:xmpmeta></x:xmpmeta>"
-    assert read_photograph(tmp_path / "a.jpg").notes == [BEHIND]
+    assert read_photograph(tmp_path / "a.jpg").notes == [OTHER_PICTURE]
 
 
 def test_texts_of_a_png_survive(tmp_path):

@@ -658,7 +658,7 @@ def test_videos_of_a_folder_are_named_and_restored_where_they_are_named(folder, 
     assert result.exit_code == 1 and "in: no image in this folder; name its videos to restore them" in result.output
     Image.fromarray(pictures(1)[0]).save("in/photo.png")
     result = restore(identity_weights, "in", "--recursive")
-    assert "in: videos are restored where they are named: clip.mp4, deep/clip.mp4\n" in result.stderr
+    assert "in: its videos are skipped; name them: clip.mp4, deep/clip.mp4\n" in result.stderr
     result = restore(identity_weights, "in", "in/deep/clip.mp4", "--format", "webp", "-o", "out")
     assert result.exit_code == 0 and "Restored 2 of 2 files into out/" in result.stdout, result.output
     assert sorted(path.name for path in Path("out").iterdir()) == ["clip.mp4", "photo.webp"]
@@ -672,7 +672,7 @@ def test_videos_of_a_folder_are_named_and_restored_where_they_are_named(folder, 
         (["clip.mp4", "--start", "1:75"], 2, "'1:75' is no time such as"),
         (["clip.mp4", "--start", "9"], 1, "clip.mp4: no frame of it lies in the part that was asked for"),
         (["photo.png", "--duration", "1"], 2, "--start and --duration are for videos; none is named"),
-        (["clip.mp4", "--side_by_side"], 1, "clip.mp4: side by side is for photographs alone"),
+        (["clip.mp4", "--side_by_side"], 1, "clip.mp4: side by side is only for photographs"),
         (["clip.mp4", "-o", "."], 1, "clip.mp4: the result would replace it"),
     ],
 )
