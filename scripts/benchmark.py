@@ -1,4 +1,4 @@
-"""Measures what this machine makes of training and restoring: python scripts/benchmark.py"""
+"""Times training and restoring on this machine: python scripts/benchmark.py"""
 
 import itertools
 from pathlib import Path
@@ -7,7 +7,7 @@ import click
 
 from deblur_gan.training.options import Options
 
-# Of each mode, where nothing else is said: `ngf`, `image_size`, `batch_size`, `precision`.
+# Defaults of each mode.
 STEP = {"ngf": (64,), "image_size": (256,), "batch_size": (1,), "precision": ("float32",)}
 TABLE = {
     "ngf": (32, 64),
@@ -19,7 +19,7 @@ AGAINST = STEP | {"precision": TABLE["precision"]}
 
 
 def several(name, type, text):
-    """An option that may be given several times, and has a default for each mode."""
+    """Adds an option that may be given several times, and has a default for each mode."""
     by_mode = ((" with --table", TABLE), (" with --against", AGAINST))
     defaults = [", ".join(map(str, STEP[name]))]
     defaults += [f"{', '.join(map(str, d[name]))}{mode}" for mode, d in by_mode if d[name] != STEP[name]]
@@ -44,16 +44,16 @@ def several(name, type, text):
     "--critic_updates", type=click.IntRange(2), default=Options.critic_updates, help="Updates of the critic in a step."
 )
 @click.option("--jit_compile", is_flag=True, help="As of train.py. On PyTorch the generator has no dropout then.")
-@click.option("--n_steps", type=click.IntRange(1), default=5, help="How often each is timed, in turn.")
-@click.option("--plain", is_flag=True, help="Also time the step written plainly (TensorFlow).")
+@click.option("--n_steps", type=click.IntRange(1), default=5, help="Number of times that each is timed, in turn.")
+@click.option("--plain", is_flag=True, help="Also time the same step without our optimizations (TensorFlow).")
 @click.option("--kind", "kinds", multiple=True, help="A row of --against, such as 'full step'.  [default: all]")
 def benchmark(table, against, engines, plain, kinds, n_steps, **sizes):
-    """Times training steps on this machine and backend (KERAS_BACKEND=tensorflow, jax or torch), says where time goes.
+    """Times training steps and their parts on this machine and backend (KERAS_BACKEND=tensorflow, jax or torch).
 
     Prints seconds per step and their parts, images per second, and the share of the speed of this machine's own
     matrix multiplication, in the same run. VGG has random weights, which take as long. --table, --against and --engines
     print a Markdown table instead. --ngf, --image_size, --batch_size, --precision and --kind may be given several
-    times; each combination is measured. What is timed are medians, after two calls that compile.
+    times; each combination is measured. Times are medians, after two calls that compile.
     """
     modes = {"--table": table, "--against": against, "--engines": engines, "--plain": plain}
     given = [flag for flag, value in modes.items() if value]

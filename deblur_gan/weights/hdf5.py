@@ -1,9 +1,9 @@
-"""HDF5 as Keras writes it: the one guarded reader and the one writer.
+"""Reads and writes HDF5 as Keras writes it; safe on damaged and hostile files.
 
-The reader is our own, of the part of the format that Keras uses: libhdf5 can hang or crash on a damaged file where no
-signal reaches it, a child process around it costs a third of a second for every file, and the readers in Python take
-what a file says at its word (31 s and 6 GB for one of 3 MB). Here every step is paid from a budget, every address
-lies inside the file, and memory is taken only for numbers that were found.
+The reader covers the part of the format that Keras uses. It is our own for three reasons. libhdf5 can hang or crash on
+a damaged file, and no signal ends it. A child process around it takes a third of a second for each file. Readers in
+Python trust the sizes in a file (31 s and 6 GB for one of 3 MB). Here each step costs part of a budget, each address
+lies inside the file, and memory is allocated only for numbers that exist.
 
 Format: https://support.hdfgroup.org/documentation/hdf5/latest/_f_m_t3.html
 """
@@ -25,12 +25,12 @@ from deblur_gan.files import printable, shortened
 # The largest network that is read: six times the full-size generator.
 MAX_NUMBERS = 2**26
 MAX_LAYERS = 2000
-# What may be read of a file's structure, in bytes and with some for each step. A full-size generator takes 0.3 MiB.
+# Limit in bytes for reading the structure of a file. A full-size generator uses 0.3 MiB. Each step costs some more.
 _BUDGET_OF_STRUCTURE = 2**24
 _PRICE_OF_A_STEP = 64
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
-# The IEEE formats: where a number's bits stand, as a datatype message says it.
+# The IEEE formats: the positions of a number's bits in a datatype message.
 _FLOATS = {
     (2, 0, 16, 10, 5, 0, 10, 15): "f2",
     (4, 0, 32, 23, 8, 0, 23, 127): "f4",
@@ -43,14 +43,14 @@ _UNDEFINED = 2**64 - 1
 
 
 class BadWeights(ValueError):
-    """A file that cannot be used as weights; the message is one line that names it and says why."""
+    """A file that cannot be used as weights; the message is one line with its name and the reason."""
 
     def __init__(self, message):
         super().__init__(shortened(printable(message)))
 
 
 class Layer(NamedTuple):
-    """A layer that holds weights: its name and its arrays (`Array`, NumPy's, or anything with a shape)."""
+    """A layer that holds weights: its name and its arrays (`Array`, NumPy arrays, or anything with a shape)."""
 
     name: str
     arrays: list
@@ -60,8 +60,8 @@ class Layer(NamedTuple):
 def opened(path):
     """Opens an HDF5 file, or the one inside a `.keras` archive.
 
-    Nothing in the file is executed, and nothing outside of it is read. Reading takes a bounded time and no memory
-    that the file does not pay for.
+    Nothing in the file is executed, and nothing outside of it is read. Time is bounded, and so is memory by the size
+    of the file.
 
     Args:
         path: str or Path.
@@ -89,13 +89,13 @@ def opened(path):
 
 
 def layers(root):
-    """Lists the layers of a file in the layout of Keras 2, in the order in which they were called.
+    """Lists the layers of a file in the layout of Keras 2, in the order of the forward pass.
 
     Args:
         root: `Group`, the file's.
 
     Returns:
-        list of `Layer`, of those that hold weights, the arrays not read yet; None if the file has another layout.
+        list of `Layer` with weights, the arrays not read yet; None if the file has another layout.
 
     Raises:
         BadWeights: if something is missing or damaged.
@@ -118,14 +118,14 @@ def file_of(layers, attributes):
     """Makes a file in the layout of Keras 2, which Keras 2 and Keras 3 read with `load_weights`.
 
     Args:
-        layers: list of `Layer`, also those without weights; each array is a pair of its name and a NumPy array.
+        layers: list of `Layer`, with or without weights; each array is a pair of its name and a NumPy array.
         attributes: dict of str, of the file.
 
     Returns:
         bytes.
     """
     content = io.BytesIO()
-    # Into memory: HDF5 crashes the process where a disk fills. Keras 2 of 2017 reads the earliest format alone.
+    # In memory, because HDF5 crashes the process if a disk is full. Keras 2 of 2017 reads only the earliest format.
     with h5py.File(content, "w", libver="earliest") as file:
         file.attrs.update(attributes)
         root = file.create_group("model_weights")
@@ -141,7 +141,7 @@ def file_of(layers, attributes):
 
 
 class Group:
-    """A group: names of groups and arrays, and attributes."""
+    """A group of a file: it contains groups and arrays by name, and attributes."""
 
     def __init__(self, file, address):
         self._file = file
@@ -162,15 +162,15 @@ class Group:
         return group
 
     def array(self, path):
-        """Returns the `Array` at `path` below this group; raises `BadWeights` if there is none that can be used."""
+        """Returns the `Array` at `path` below this group; raises `BadWeights` if there is no usable one."""
         *groups, name = _parts(path) or self._file.refuse(f"nothing at {path!r} where weights are required")
         group = self.group("/".join(groups))
         return self._file.array(path, group._address(name, path))
 
     def strings(self, name):
-        """Returns the list of str in an attribute; Keras splits a long one into `name0`, `name1` and so on.
+        """Returns the list of str in an attribute, None if there is no such attribute.
 
-        None if there is no such attribute.
+        Keras splits a long list into `name0`, `name1` and so on.
         """
         attributes = self._attributes()
         pieces = [name] if name in attributes else []
@@ -199,7 +199,7 @@ class Group:
         datatype, dataspace, data = attribute
         count = math.prod(_shape(self._file, dataspace))
         if count == 0:
-            return []  # whatever the type: NumPy makes an empty list one of floating-point numbers
+            return []  # of any type, because NumPy makes an empty list floating-point numbers
         kind, size = datatype[0] & 15, struct.unpack_from("<I", datatype, 4)[0]
         if kind in (3, 9) and count * size > len(data):
             self._file.damaged(f"the attribute {name}")
@@ -293,7 +293,7 @@ class Array:
         self._file.refuse(f"{self._name!r} declares shape {self.shape} but holds fewer numbers")
 
     def _index(self, body):
-        """The shape of a chunk, and of each its offset, address, stored size, and the filters that it skipped."""
+        """Returns the shape of a chunk, and for each chunk its offset, address, stored size, and skipped filters."""
         rank, index = struct.unpack_from("<BQ", body)
         sides = struct.unpack_from(f"<{rank}I", body, 9)[:-1]
         if len(sides) != len(self.shape) or not all(
@@ -330,7 +330,7 @@ class Array:
 
 
 class _File:
-    """The structures that a file is made of, each found by its address."""
+    """The structures of a file, each found by its address."""
 
     def __init__(self, path, file):
         self._path, self._file = path, file
@@ -366,7 +366,7 @@ class _File:
         return self._file.read(size)
 
     def _part(self, address, size):
-        """Bytes of the structure of the file."""
+        """Reads bytes of the structure of the file, and reduces the budget."""
         self._pay(size)
         return self.content(address, size)
 
@@ -383,7 +383,7 @@ class _File:
         return array
 
     def messages(self, address):
-        """The messages of the object header at `address`: pairs of kind and content."""
+        """Lists the messages of the object header at `address`: pairs of kind and content."""
         version, count, size = struct.unpack("<BxH4xI", self._part(address, 12))
         if version != 1:
             self.damaged(f"no object at {address}")
@@ -402,7 +402,7 @@ class _File:
         return found
 
     def links(self, tree, heap):
-        """The members of a group: name to address, or to None for a link to somewhere else."""
+        """Returns the members of a group: dict from name to address, or to None for a link."""
         signature, size, address = struct.unpack("<4s4xQ8xQ", self._part(heap, 32))
         if signature != b"HEAP":
             self.damaged("the names of a group")
@@ -421,7 +421,7 @@ class _File:
         return found
 
     def tree(self, address, kind, key, level=None):
-        """Yields the leaves of a B-tree: pairs of a key, unpacked as `key` says, and an address."""
+        """Yields the leaves of a B-tree: pairs of a key, unpacked by the format `key`, and an address."""
         signature, found, depth, count = struct.unpack("<4sBBH", self._part(address, 8))
         if signature != b"TREE" or found != kind or level not in (None, depth):
             self.damaged("a B-tree")
@@ -435,7 +435,7 @@ class _File:
                 yield struct.unpack_from(key, entries, at), child
 
     def text(self, length, heap, number):
-        """The bytes of a string of variable length, object `number` of the global heap at `heap`."""
+        """Returns the bytes of a string of variable length, object `number` of the global heap at `heap`."""
         if heap not in self._heaps:
             signature, size = struct.unpack("<4s4xQ", self._part(heap, 16))
             if signature != b"GCOL":
@@ -455,14 +455,14 @@ class _File:
 
 
 def _member_of_archive(path):
-    limit = 8 * MAX_NUMBERS  # weights, and as much again for what an optimizer keeps
+    limit = 8 * MAX_NUMBERS  # the weights, and an equal amount for the state of an optimizer
     try:
         with zipfile.ZipFile(path) as archive:
             try:
                 entry = archive.getinfo("model.weights.h5")
             except KeyError:
                 raise BadWeights(f"{path}: an archive without model.weights.h5; a .keras file is required") from None
-            # Keras stores the file as it is; a packed one may grow a thousandfold.
+            # Keras stores the file unpacked; a packed one may grow a thousandfold.
             if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                 raise BadWeights(f"{path}: packed in a way that Keras does not use")
             with archive.open(entry) as file:
@@ -474,7 +474,7 @@ def _member_of_archive(path):
                 return content
     except BadWeights:
         raise
-    # zipfile meets damage with whichever error it trips over.
+    # zipfile raises many kinds of errors on damage.
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError, NotImplementedError, OSError) as error:
         raise BadWeights(f"{path}: damaged or not readable ({' '.join(str(error).split())})") from None
 
@@ -491,7 +491,7 @@ def _shape(file, dataspace):
 
 
 def _float(datatype):
-    """The NumPy type of a datatype message, None for anything but the floating-point numbers of IEEE 754."""
+    """Returns the NumPy type of a datatype message, None unless it is a floating-point type of IEEE 754."""
     if datatype[0] & 15 != 1 or datatype[1] & 0x40:
         return None
     name = _FLOATS.get(struct.unpack_from("<I", datatype, 4) + struct.unpack_from("<HHBBBBI", datatype, 8))

@@ -1,4 +1,4 @@
-"""Tells which network the arrays of a file are of: by what the file records, or else by their shapes."""
+"""Identifies the network of a weight file: by what the file records, or else by the shapes of its arrays."""
 
 import math
 import re
@@ -21,7 +21,7 @@ def identify(source, layers, record=None):
     Args:
         source: path, or what else messages begin with.
         layers: list of `hdf5.Layer`.
-        record: what the file itself says, a dict as `describe` returns it; None if it says nothing.
+        record: what the file records about itself, as `recorded` returns it; None if nothing.
 
     Returns:
         dict, see `describe`.
@@ -37,7 +37,7 @@ def identify(source, layers, record=None):
     fewest = min(misfits, key=len)
     description = candidates[misfits.index(fewest)]
     if fewest:
-        how = "says that it holds a" if record else "looks like a"
+        how = "records a" if record else "looks like a"
         raise BadWeights(f"{source}: {how} {name_of(description)}, but {fewest[0]}")
     return description
 
@@ -173,7 +173,7 @@ def _first_kernel(row, **sizes):
 
 
 def _count_blocks(convolutions, row):
-    """Returns the number of residual blocks of a generator with so many convolutions; None if there is none."""
+    """Returns the number of residual blocks that such a list of convolutions has; None if it fits none."""
     one, two = (sum(len(shapes[0]) == 4 for shapes in row.shapes(ngf=1, n_blocks=n)) for n in (1, 2))
     more_blocks, rest = divmod(len(convolutions) - one, max(two - one, 1))
     return None if rest or more_blocks < 0 else 1 + more_blocks

@@ -78,7 +78,7 @@ def read_layers(path):
         raise BadWeights(f"{path}: damaged or not readable ({reason(error)})") from None
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception:  # torch too, and what it says of sizes is often untrue
+    except Exception:  # torch raises many kinds too, and its messages about sizes are often wrong
         raise BadWeights(f"{path}: damaged, or not a state_dict of tensors; nothing in it was executed") from None
     return _layers(torch, path, state)
 

@@ -16,7 +16,7 @@ def save_generator(generator, path, training=None, dtype="float32"):
     """Writes a generator's weights, whole or not at all.
 
     `load_weights` of Keras 2 and Keras 3 reads the file, as does Keras 3 `load_model` after
-    `import deblur_gan.networks`. The attribute `deblur_gan` holds JSON that says what the file is; see `describe`.
+    `import deblur_gan.networks`. The attribute `deblur_gan` holds JSON with the facts that `describe` returns.
 
     Args:
         generator: `keras.Model` from `generator_model`.

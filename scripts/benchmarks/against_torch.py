@@ -1,4 +1,4 @@
-"""The `paper` networks and the step of training beside the same in plain PyTorch, timed in turn."""
+"""Times the `paper` networks and the training step in turn with the same in plain PyTorch."""
 
 import statistics
 import sys
@@ -6,16 +6,16 @@ import sys
 import click
 from benchmarks.measuring import ROOT, about, time_in_turn
 
-# In which the networks are as their authors write them.
+# Its module authors_pytorch has the networks as their authors write them.
 sys.path.append(str(ROOT / "tests"))
 
 ROWS = ("restore 256x256", "restore 1280x720", "generator step", "full step")
 
 
 def print_ratios(settings, n_steps, kinds):
-    """How our time compares with that of plain PyTorch, eager and compiled, in a table for each setting.
+    """Prints a table for each setting, with our time next to that of plain PyTorch, eager and compiled.
 
-    Rows: restoring a photograph of 256x256 and of 1280x720; a step of the generator alone, which learns from the
+    Rows: restoring a photograph of 256x256 and of 1280x720; a step of only the generator, which learns from the
     pixels; a full step, with the updates of the critic and the gradient penalty. No dropout, no VGG. A ratio is the
     median of the ratios of each turn, with the smallest and largest; below 1, ours is faster.
 
@@ -37,7 +37,7 @@ def print_ratios(settings, n_steps, kinds):
         raise click.ClickException(f"--against torch: needs PyTorch ({error}); pip install torch") from None
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    click.echo(f"{about()}; beside PyTorch {torch.__version__} on {device}, {torch.get_num_threads()} threads")
+    click.echo(f"{about()}; compared with PyTorch {torch.__version__} on {device}, {torch.get_num_threads()} threads")
     click.echo(
         f"Medians of {n_steps} in turn, (smallest to largest); full step: {settings[0].critic_updates} updates of "
         "the critic with penalty and one of the generator; no VGG, no dropout"
@@ -57,7 +57,7 @@ def print_ratios(settings, n_steps, kinds):
 
 
 def _rows(setting, device):
-    """dict from the name of a row to a function that makes what is timed: ours, PyTorch's, PyTorch's compiled."""
+    """Returns a dict from the name of a row to a function that returns three: ours, PyTorch's, PyTorch's compiled."""
     import numpy as np
     import torch
     from authors_pytorch import patch_critic, resnet_generator
@@ -95,9 +95,9 @@ def _rows(setting, device):
 
 
 def _plain_step(generator, critic, critic_updates, half, device):
-    """The step as one writes it in PyTorch: `function(blurred, sharp)`, which returns the loss.
+    """Returns the step as one writes it in PyTorch: `function(blurred, sharp)`, which returns the loss.
 
-    The critic is not compiled, in PyTorch either: compiled, it would have no second derivative.
+    The critic is not compiled, because it would have no second derivative then.
     """
     import torch
 
@@ -146,6 +146,6 @@ def _channels_first(images, device):
 
 
 def ratio(ours, theirs):
-    """The median of the ratios of each turn, the smallest and the largest."""
+    """Returns the median of the ratios of each turn, the smallest and the largest."""
     ratios = [our / their for our, their in zip(ours, theirs, strict=True)]
     return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"

@@ -1,4 +1,4 @@
-"""What a generator takes in each format that it can be exported to."""
+"""Measures size and time of a generator in each format that it can be exported to."""
 
 import statistics
 import tempfile
@@ -9,7 +9,7 @@ from benchmarks.measuring import time_in_turn
 
 
 def print_engines(weight_path, n_times):
-    """A table of the formats: size of the file, seconds for a photograph, and their share of what Keras takes."""
+    """Prints a table of the formats: size of the file, seconds for a photograph, their ratio to those of Keras."""
     from deblur_gan.backend import start_backend
 
     start_backend(training=True)

@@ -1,4 +1,4 @@
-"""What the benchmarks share: a step of given sizes, timing in turn, and the machine that it is measured on."""
+"""Shared by the benchmarks: a step of given sizes, timing in turn, a description of the machine."""
 
 import contextlib
 import os
@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 class Setting(NamedTuple):
-    """What a step is timed with; each as the flag of `benchmark.py`."""
+    """The sizes and options of a step that is timed; each is a flag of `benchmark.py`."""
 
     generator: str
     ngf: int
@@ -30,7 +30,7 @@ class Setting(NamedTuple):
         return self.image_size, self.image_size, 3
 
     def networks(self, dropout=Options.dropout):
-        """A generator of any size and a critic, with random weights."""
+        """Builds a generator of any size and a critic, with random weights."""
         import keras
 
         from deblur_gan.networks import critic_model, generator_model
@@ -43,7 +43,7 @@ class Setting(NamedTuple):
         )
 
     def gan(self, networks, perceptual_loss=None, critic_updates=None):
-        """A compiled `DeblurGAN`; without a perceptual loss it learns from the pixels, as l2.
+        """Builds a compiled `DeblurGAN`; without a perceptual loss it learns from the pixels, as l2.
 
         Raises:
             click.ClickException: if PyTorch cannot compile.
@@ -68,7 +68,7 @@ class Setting(NamedTuple):
         return gan
 
     def batch(self):
-        """float32 array `(2, B, H, W, 3)` in [-1, 1], blurred and sharp."""
+        """Returns blurred and sharp images: float32 array `(2, B, H, W, 3)` in [-1, 1]."""
         import numpy as np
 
         shape = 2, self.batch_size, *self.image_shape
@@ -76,7 +76,7 @@ class Setting(NamedTuple):
 
 
 def time_in_turn(kinds, n_steps):
-    """Wall and processor seconds, A B A B, so that what else the machine does meets all alike.
+    """Measures wall and processor seconds, A B A B, so that the load of the machine is the same for all.
 
     Args:
         kinds: dict from name to function.
@@ -98,7 +98,7 @@ def time_in_turn(kinds, n_steps):
 
 
 def about():
-    """One line: commit, processor or GPU, backend and versions."""
+    """Returns one line: commit, processor or GPU, backend and versions."""
     import keras
 
     from deblur_gan.backend import versions
@@ -113,7 +113,7 @@ def about():
 
 
 def processor():
-    """The name of the processor, and how many of its cores this process may use."""
+    """Returns the name of the processor, and how many of its cores this process may use."""
     name = platform.processor() or platform.machine()
     with contextlib.suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
@@ -123,7 +123,7 @@ def processor():
 
 
 def gpu():
-    """`(name, peak)` of the GPU that the backend computes on: str, and bytes of its memory; `(None, None)` without."""
+    """Returns name and peak bytes of memory of the GPU that the backend computes on; `(None, None)` without."""
     import keras
 
     backend = keras.backend.backend()

@@ -1,4 +1,4 @@
-"""Where the time of a training step goes."""
+"""Times a training step and its parts."""
 
 import math
 import statistics
@@ -11,7 +11,7 @@ from benchmarks.measuring import about, time_in_turn
 
 
 def print_parts(setting, n_steps, plain):
-    """Seconds of a step and of its parts; with `plain` beside the step written plainly."""
+    """Prints seconds of a step and of its parts; with `plain`, also of the step without our optimizations."""
     from deblur_gan.backend import start_backend
 
     start_backend(training=True)
@@ -57,7 +57,7 @@ def print_parts(setting, n_steps, plain):
 
 
 def _plain_step(gan, blurred, sharp):
-    """The same step as one writes it first: the generator once more for the critic, each batch scored in a call."""
+    """Returns the same step without our optimizations: a forward pass more, a call of the critic for each batch."""
     import tensorflow as tf
 
     blurred, sharp = tf.constant(blurred), tf.constant(sharp)
@@ -88,7 +88,7 @@ def _plain_step(gan, blurred, sharp):
 
 
 def _time_data(image_size, batch_size, n_batches):
-    """Seconds for a batch from 1280x720 JPEG pairs, decoded anew each time."""
+    """Returns seconds for a batch from 1280x720 JPEG pairs, which are decoded each time."""
     import numpy as np
 
     from deblur_gan.data.pairs import find_pairs
@@ -110,14 +110,16 @@ def _time_data(image_size, batch_size, n_batches):
 
 
 def _operations(network):
-    """Floating-point operations of the convolutions of one forward pass for one image."""
+    """Counts the floating-point operations of the convolutions of one forward pass for one image."""
     import keras
+
+    from deblur_gan.networks import TransposedConv3x3Stride2
 
     total = 0
     for layer in network.layers:
         if isinstance(layer, keras.layers.Conv2D):
             places = layer.output.shape[1:3]
-        elif isinstance(layer, keras.layers.Conv2DTranspose):
+        elif isinstance(layer, TransposedConv3x3Stride2):
             places = layer.input.shape[1:3]
         else:
             continue
@@ -126,7 +128,7 @@ def _operations(network):
 
 
 def _multiplication_speed(size=2048, n_times=5):
-    """Floating-point operations per second of float32 matrix multiplication, the best of several."""
+    """Measures floating-point operations per second of float32 matrix multiplication, the best of several."""
     import keras
 
     matrix = keras.random.normal((size, size))

@@ -1,4 +1,4 @@
-"""What a machine makes of training, in a table: samples per second, memory, hours; and of restoring a photograph."""
+"""Measures training and restoring in a table: samples per second, memory, hours."""
 
 import multiprocessing
 import signal
@@ -17,9 +17,10 @@ OUT_OF_MEMORY = "out of memory"
 
 
 def print_table(settings, n_steps):
-    """A row for each setting as soon as it is measured, then one for restoring with each width of generator.
+    """Prints a row for each setting as soon as it is measured, then one for restoring with each generator width.
 
-    Each is measured in a process of its own: its memory is its own, and where there is not enough, that alone ends.
+    Each is measured in a process of its own, so that memory is counted for each, and only that process ends if there
+    is not enough.
     """
     for number, setting in enumerate(settings):
         said, *found = in_a_process(_measure_training, setting, n_steps)
@@ -28,10 +29,10 @@ def print_table(settings, n_steps):
             click.echo(
                 f"Training a {setting.generator} generator against a PatchGAN of {setting.ndf} channels"
                 f"{', compiled' if setting.jit_compile else ''}; medians of {n_steps}. Step: {setting.critic_updates} "
-                "updates of the critic and one of the generator, with VGG16. Generator alone: pixel loss.\n"
+                "updates of the critic and one of the generator, with VGG16. Only the generator: pixel loss.\n"
             )
             click.echo(
-                "| ngf | crop | batch | precision | step, samples/s | generator alone, samples/s | memory, GiB "
+                "| ngf | crop | batch | precision | step, samples/s | only the generator, samples/s | memory, GiB "
                 f"| {Options.n_epochs} epochs of GoPro, h |"
             )
             click.echo("|---:|---:|---:|---|---:|---:|---:|---:|")
@@ -43,21 +44,21 @@ def print_table(settings, n_steps):
             click.echo("| ngf | s | memory, GiB |\n|---:|---:|---:|")
         click.echo(restoring_row(ngf, *found))
     click.echo(
-        f"\nMemory is the peak of the GPU where there is one, else that of the process. {Options.n_epochs} epochs of "
+        f"\nMemory is the peak of the GPU, without one that of the process. {Options.n_epochs} epochs of "
         f"GoPro: {N_PAIRS} pairs, each once in an epoch; without validation."
     )
 
 
-def training_row(setting, alone=OUT_OF_MEMORY, step=OUT_OF_MEMORY):
-    """A row of the table.
+def training_row(setting, generator_step=OUT_OF_MEMORY, step=OUT_OF_MEMORY):
+    """Returns a row of the table.
 
     Args:
-        alone, step: `(seconds, bytes)` of a step of the generator alone and of a full one, or `OUT_OF_MEMORY`.
+        generator_step, step: `(seconds, bytes)` of a step of only the generator and of a full one, or `OUT_OF_MEMORY`.
     """
     sizes = f"| {setting.ngf} | {setting.image_size} | {setting.batch_size} | {setting.precision} "
     without_critic = OUT_OF_MEMORY
-    if alone != OUT_OF_MEMORY:
-        without_critic = _digits(setting.batch_size / alone[0])
+    if generator_step != OUT_OF_MEMORY:
+        without_critic = _digits(setting.batch_size / generator_step[0])
     if step == OUT_OF_MEMORY:
         return f"{sizes}| {OUT_OF_MEMORY} | {without_critic} | | |"
     seconds, peak = step
@@ -67,14 +68,14 @@ def training_row(setting, alone=OUT_OF_MEMORY, step=OUT_OF_MEMORY):
 
 
 def restoring_row(ngf, found=OUT_OF_MEMORY):
-    """A row of the table; `found` is `(seconds, bytes)` or `OUT_OF_MEMORY`."""
+    """Returns a row of the table; `found` is `(seconds, bytes)` or `OUT_OF_MEMORY`."""
     if found == OUT_OF_MEMORY:
         return f"| {ngf} | {OUT_OF_MEMORY} | |"
     return f"| {ngf} | {found[0]:.2f} | {_gibibytes(found[1])} |"
 
 
 def _digits(number):
-    """A positive number with three digits that count."""
+    """Formats a positive number with three significant digits."""
     return f"{float(f'{number:.3g}'):g}"
 
 
@@ -83,7 +84,7 @@ def _gibibytes(size):
 
 
 def _measure_training(setting, n_steps):
-    """Yields what it is measured on, then `(seconds, bytes)` of the generator's step, then those of a full one."""
+    """Yields the machine, then `(seconds, bytes)` of the generator's step, then those of a full one."""
     from deblur_gan.backend import start_backend
 
     start_backend(training=True)
@@ -98,7 +99,7 @@ def _measure_training(setting, n_steps):
 
 
 def _measure_restoring(generator, ngf, n_times):
-    """Yields what it is measured on, then `(seconds, bytes)` of a photograph, on the backend that restores."""
+    """Yields the machine, then `(seconds, bytes)` of a photograph, on the backend that restores."""
     from deblur_gan.backend import start_backend
 
     start_backend(restoring=True)
@@ -115,7 +116,7 @@ def _measure_restoring(generator, ngf, n_times):
 
 
 def _peak():
-    """Bytes, the most that were in use at a time: of the GPU, else of this process; None where it cannot be known."""
+    """Returns the peak memory in bytes, of the GPU or else of this process; None if it is unknown."""
     name, peak = gpu()
     if name:
         return peak
@@ -127,10 +128,10 @@ def _peak():
 
 
 def in_a_process(function, *arguments):
-    """What a generator function yields in a process of its own.
+    """Runs a generator function in a process of its own.
 
     Returns:
-        list; shorter, if memory ended before the function did.
+        list of the yielded values; shorter if memory ended before the function did.
 
     Raises:
         click.ClickException: if it ended for another reason.
@@ -148,7 +149,7 @@ def in_a_process(function, *arguments):
         process.join()
     if found and isinstance(found[-1], click.ClickException):
         raise found[-1]
-    # The system ends the process that takes the last of its memory.
+    # The system kills a process that uses up its memory.
     if process.exitcode not in (0, -getattr(signal, "SIGKILL", 9)):
         raise click.ClickException(f"a measurement ended with exit code {process.exitcode}")
     return found

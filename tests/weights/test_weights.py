@@ -317,7 +317,7 @@ def test_another_network(tmp_path):
     refused(tmp_path / "x.h5", r"first kernel has shape \(3, 3, 3, 5\)")
 
 
-@pytest.mark.parametrize(("recorded", "said"), [(True, "says that it holds a"), (False, "looks like a")])
+@pytest.mark.parametrize(("recorded", "said"), [(True, "records a"), (False, "looks like a")])
 def test_the_layer_and_the_shapes_that_do_not_fit_are_named(path, recorded, said):
     with h5py.File(path, "r+") as file:
         if not recorded:
@@ -534,7 +534,7 @@ def test_a_recorded_image_size_must_fit_the_dense_layer(tmp_path, shape, message
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"ngf": 5}, r"says that it holds a paper generator with ngf=5, n_blocks=1, but layer 'stem_conv' has"),
+        ({"ngf": 5}, r"records a paper generator with ngf=5, n_blocks=1, but layer 'stem_conv' has"),
         ({"n_blocks": 2}, "ngf=4, n_blocks=2, but has 8 convolutions; 10 are required"),
         ({"n_blocks": 10**9}, "has 1000000000 residual blocks; at most 64 are read"),
         ({"architecture": "meudec"}, "a meudec generator with ngf=4, n_blocks=1, but"),
