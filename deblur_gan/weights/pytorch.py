@@ -183,6 +183,8 @@ def _check_pickle(path, stream, size):
     last, plain = "", set()
     for operation, argument, _ in pickletools.genops(stream):
         name = operation.name
+        if name == "PROTO" and argument != 2:
+            raise BadWeights(f"{path}: a pickle of protocol {argument}; torch.save writes protocol 2")
         if name == "GLOBAL" and not _GLOBALS.fullmatch(argument):
             raise BadWeights(f"{path}: names {argument[:80]!r}; only tensors are read, and nothing is executed")
         if name.startswith(("BININT", "LONG1")) and not 0 <= argument <= max(size, 2**16) and argument != _MAGIC:
