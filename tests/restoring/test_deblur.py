@@ -219,6 +219,31 @@ def test_photographs_of_full_contrast_get_the_whole_change(inventive):
     )
 
 
+@pytest.mark.parametrize(("contrast", "share"), [(40, 1), (33, 1), (16, 0.5)])
+def test_the_whole_change_begins_at_a_contrast_of_32_levels(inventive, contrast, share):
+    image = (128 + contrast * np.random.default_rng(0).choice([-1, 1], (64, 64, 3))).astype(np.uint8)
+    whole = inventive.predict_on_batch(from_uint8(image[None]))[0] * 127.5 + 127.5 - image
+    change = deblur(inventive, image).astype(int) - image
+    assert np.abs(whole).mean() > 4 and np.abs(change - share * whole).max() <= 0.5 + 0.01 * np.abs(whole).max()
+
+
+def test_contrast_in_any_colour_counts(inventive):
+    for colour in range(3):
+        image = noise(64, 64, 3)
+        image[..., colour] = 128
+        np.testing.assert_array_equal(
+            deblur(inventive, image), to_uint8(inventive.predict_on_batch(from_uint8(image[None])))[0]
+        )
+
+
+def test_each_photograph_of_a_batch_has_its_own_contrast(inventive):
+    photograph = noise(64, 64, 3).astype(int)
+    batch = np.stack([128 + (photograph - 128) // faded for faded in (1, 4, 16, 1000)]).astype(np.uint8)
+    together = deblur(inventive, batch).astype(int)
+    alone = np.stack([deblur(inventive, image) for image in batch])
+    assert np.abs(together - alone).max() <= 1 and (np.abs(alone - batch.astype(int)).mean(axis=(1, 2, 3)) > 0).any()
+
+
 def test_a_small_photograph_is_restored_as_its_reflection(meudec):
     """Within a picture of at least 64 pixels, made by mirroring it."""
     small = noise(12, 20, 3)
