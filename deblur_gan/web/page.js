@@ -215,8 +215,8 @@ const draw = (photograph) => {
   $('notes').hidden = !done || !result.about.notes.length;
   if (done) {
     const {size, seconds, working_size: working} = result.about;
-    $('facts').textContent = `${size.join(' \u00d7 ')} pixels, restored in ${seconds.toFixed(1)} s`
-      + (working && working.join() !== size.join() ? ` at ${working.join(' \u00d7 ')}` : '');
+    $('facts').textContent = `${size.join(' \u00d7 ')} pixels, restored `
+      + (working.join() === size.join() ? '' : `at ${working.join(' \u00d7 ')} `) + `in ${seconds.toFixed(1)} s`;
     $('notes').replaceChildren(...result.about.notes.map((note) => element('li', {textContent: `Not kept: ${note}`})));
   }
   $('download').hidden = $('zoom').hidden = !done;

@@ -30,7 +30,7 @@ NETWORKS = {
     "crisper": ("Crisper", "generator_gan.h5"),
     "meudec": ("Meudec's network", "meudec_generator.h5"),
 }
-SAMPLES = ("chelsea", "coffee", "rocket", "camera")
+SAMPLES = ("rocket", "camera", "coffee", "chelsea")
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 
 # The `Accept` header of a program that wants lines of JSON about the progress before the bytes.

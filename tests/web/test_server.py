@@ -2,6 +2,7 @@
 
 # ruff: noqa: F401, F811 (fixtures are found by their names)
 
+import contextlib
 import http.client
 import json
 import os
@@ -289,16 +290,36 @@ def test_fifty_at_once_are_restored_or_told_to_come_later(served, pictures, tile
     assert served.idle()
 
 
-def test_two_hundred_aborted_uploads_leave_nothing(served, tmp_path, monkeypatch):
+@contextlib.contextmanager
+def files_opened_to_write():
+    """Collects the files that this process opens to write, temporary files without a name too."""
+    opened, watching = [], True
+
+    def watch(event, arguments):
+        if watching and event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR):
+            opened.append(arguments[0])
+
+    sys.addaudithook(watch)
+    yield opened
+    watching = False
+
+
+def test_uploads_stay_in_memory_and_two_hundred_aborted_ones_leave_nothing(served, tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     head = b"POST /restore HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=xx\r\n"
     part = b'--xx\r\nContent-Disposition: form-data; name="photograph"; filename="a.png"\r\n\r\n' + bytes(2_000_000)
+    whole = np.random.default_rng(0).integers(0, 256, (900, 1200, 3), dtype=np.uint8)
+    Image.fromarray(whole).save(tmp_path / "whole.png")
+    with files_opened_to_write() as opened:
+        assert served.post(tmp_path / "whole.png", scale=0.1)[0] == 200
+        assert served.ask("restore?scale=0.1", (tmp_path / "whole.png").read_bytes())[0] == 200
+    (tmp_path / "whole.png").unlink()
     for number in range(200):
         connection = socket.create_connection(("127.0.0.1", served.port))
         connection.sendall(head + b"Content-Length: 9000000\r\n\r\n" + part[: 10_000 * number])
         connection.close()
     eventually(served.idle)
-    assert not list(tmp_path.iterdir())
+    assert opened == [] and not list(tmp_path.iterdir())
 
 
 def test_too_large_is_refused_before_and_while_it_comes(served, pictures, monkeypatch):
