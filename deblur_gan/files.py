@@ -74,7 +74,7 @@ def write_bytes(path, content, like=None):
     """Writes bytes-like `content` to `path`, whole or not at all; see `whole_file`.
 
     Example:
-        >>> write_bytes("restored/a.txt", b"content")
+        >>> write_bytes("a.txt", b"content")
     """
     with whole_file(path, like) as temporary:
         temporary.write_bytes(content)
@@ -158,9 +158,9 @@ def staging_folder(path):
         OSError: if it cannot be made.
 
     Example:
-        >>> with staging_folder("exported/model") as folder:
+        >>> with staging_folder("model") as folder:
         ...     (folder / "model").mkdir()
-        ...     put_in_place(folder / "model", "exported/model")
+        ...     put_in_place(folder / "model", "model")
     """
     folder = Path(path).with_name(f"{UNFINISHED}{secrets.token_hex(8)}")
     folder.mkdir()
@@ -208,8 +208,8 @@ def locked(folder):
             file systems have no such lock; there it never raises.
 
     Example:
-        >>> with locked("results"):
-        ...     write_bytes("results/scores.csv", b"image,psnr")
+        >>> with locked("."):
+        ...     write_bytes("scores.csv", b"image,psnr")
     """
     if fcntl is None:  # Windows opens no folder
         yield
