@@ -226,21 +226,21 @@ def states(folder):
     shrunk = {"crop_size": 16, "ngf": 2, "n_blocks": 1, "ndf": 2, "critic_updates": 1, "perceptual_weight": 0.0}
     shrunk |= {"pixel_weight": 1.0, "n_epochs": 1, "steps_per_epoch": 1, "n_workers": 1, "n_val_images": 0}
     with contextlib.redirect_stdout(sys.stderr):
-        run = run.train(Options(data_dir=(str(data),), log_dir=str(folder / "runs"), **shrunk))
-    run._fit = lambda options, run_folder, *rest: run_folder.path  # all of going on but the steps
+        run_dir = run.train(Options(data_dir=(str(data),), log_dir=str(folder / "runs"), **shrunk))
+    run._fit = lambda options, run_folder, *rest: run_folder.path  # all of resuming but the steps
 
     def load(path):
-        whole = (run / path.name).read_bytes()
-        shutil.copy(path, run / path.name)
+        whole = (run_dir / path.name).read_bytes()
+        shutil.copy(path, run_dir / path.name)
         try:
             with contextlib.redirect_stdout(sys.stderr):
-                run.resume(run, n_epochs=2)
+                run.resume(run_dir, n_epochs=2)
         finally:
-            (run / path.name).write_bytes(whole)
+            (run_dir / path.name).write_bytes(whole)
 
     sources = [folder / name for name in ("state.npz", "options.json")]
     for source in sources:
-        shutil.copy(run / source.name, source)
+        shutil.copy(run_dir / source.name, source)
     return load, (BadRun, BadOption), sources
 
 

@@ -7,6 +7,7 @@ import errno
 import functools
 import json
 import os
+import random
 import resource
 import shutil
 import signal
@@ -25,8 +26,8 @@ from deblur_gan.data import training_set as training_set_module
 from deblur_gan.networks import generator_model
 from deblur_gan.training import run, run_data, run_folder
 from deblur_gan.training.callback import RunCallback
-from deblur_gan.training.checkpoint import BadRun, variables_of
-from deblur_gan.training.gan import DeblurGAN
+from deblur_gan.training.checkpoint import BadRun, Progress, variables_of
+from deblur_gan.training.gan import LOSSES, DeblurGAN
 from deblur_gan.training.options import Options
 from deblur_gan.training.run import Stopped, learning_rate, resume, train
 from deblur_gan.training.run_folder import RunFolder
@@ -483,6 +484,91 @@ def test_shares_are_those_of_the_folders(pairs, tmp_path, monkeypatch):
     options = small(data_dir=(few, pairs), shares="3:1", n_val_images=0, n_images=1)
     with pytest.raises(BadRun, match="^--shares 3:1: a folder of --data_dir has no pairs left"):
         run._build_datasets(options, run._find_data(options, n_checking=0))
+
+
+@on_tensorflow
+def test_the_first_of_two_equally_good_generators_is_the_best(pairs, tmp_path, eager):
+    """One that hardly learns scores the same after both epochs."""
+    frozen = {"generator": "paper", "critic_updates": 0, "learning_rate": 1e-30, "steps_per_epoch": 1, "n_epochs": 2}
+    run_dir = train(small(data_dir=pairs, log_dir=tmp_path / "weights", **frozen))
+    first, second = log_of(run_dir)
+    assert first["val_psnr"] == second["val_psnr"]
+    assert describe(run_dir / "generator_best.h5")["training"]["epoch"] == 1
+
+
+@on_tensorflow
+def test_building_leaves_the_random_numbers_of_others_alone():
+    state = random.getstate()
+    gan, other = (run.build_gan(small(seed=3)) for _ in range(2))
+    assert random.getstate() == state
+    for one, two in zip(gan.generator.weights, other.generator.weights, strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+def test_a_resumed_run_says_where_its_learning_rate_rises():
+    begun_with = Options(n_epochs=200)
+    note = run._note_on_learning_rate(begun_with, Options(n_epochs=300), 200)
+    assert note.startswith("learning rate: 6.7e-05 from epoch 201 on, after 1e-06 in epoch 200")
+    assert "--schedule constant --learning_rate 1e-06" in note and "\n" not in note
+    kept = Options(n_epochs=300, schedule="constant", learning_rate=1e-6)
+    for options, epoch in ((begun_with, 150), (kept, 200), (Options(n_epochs=300), 0), (Options(n_epochs=300), 100)):
+        assert run._note_on_learning_rate(begun_with, options, epoch) == ""
+
+
+def test_the_line_of_progress_has_the_losses_of_the_generator_in_80_columns(capsys):
+    callback = RunCallback(None, Progress(epoch=198), Options(n_epochs=200), 1000, None)
+    logs = dict(zip(LOSSES, (-12.345, 0.98765, 123.45, -23.456, 0.65432, 0.034567), strict=True))
+    callback._show(999, logs)
+    callback.bar.dynamic_ncols = lambda file: (80, 24)
+    callback.bar.initial = 0
+    callback.bar.start_t -= 7_000_000
+    capsys.readouterr()
+    callback.bar.refresh()
+    callback.close()
+    line = capsys.readouterr().err.split("\r")[1].rstrip()
+    assert line.startswith("epoch 199/200") and len(line) <= 80
+    assert " 9:4" in line and "loss 123 adv -23.5 perc 0.654 pixel 0.0346" in line
+
+
+def test_what_cannot_fit_is_refused_from_arithmetic(pairs, tmp_path, monkeypatch):
+    monkeypatch.delattr(run, "find_data")
+    for sizes in ({"batch_size": 2**31 - 1}, {"crop_size": 2**20}, {"crop_size": 2**30, "batch_size": 10**9}):
+        with pytest.raises(BadRun, match=r"^--batch_size \d+ --crop_size \d+: the batches prepared ahead need [^\n]*$"):
+            train(small(data_dir=pairs, log_dir=tmp_path / "weights", **sizes))
+    assert not (tmp_path / "weights").exists()
+
+
+@on_tensorflow
+def test_a_run_prints_few_options_and_refuses_what_another_version_wrote(pairs, tmp_path, eager, capsys):
+    options = small(data_dir=pairs, n_epochs=1, log_dir=tmp_path / "weights", critic_updates=0, steps_per_epoch=1)
+    run_dir = train(options)
+    printed = capsys.readouterr().out
+    assert f"--data_dir {pairs}" in printed and "--ngf 2" in printed and "--seed" not in printed
+    assert len(printed.splitlines()) < 20
+    result = CliRunner().invoke(script(), ["--resume", str(run_dir), "--n_epochs", "0"])
+    assert result.exit_code == 2
+    for name, content in (("log.csv", b"epoch,loss\n1,2\n"), ("options.json", None)):
+        whole = (run_dir / name).read_bytes()
+        values = [content] if content else []
+        if name == "options.json":
+            for key, value in (("crop_size", 11805916207174113034240), ("batch_size", 10**12), ("dropout", 10**400)):
+                edited = json.loads(whole)
+                edited["options"][key] = value
+                values.append(json.dumps(edited).encode())
+            edited = json.loads(whole)
+            del edited["fingerprints"]
+            values.append(json.dumps(edited).encode())
+        for value in values:
+            (run_dir / name).write_bytes(value)
+            result = CliRunner().invoke(script(), ["--resume", str(run_dir), "--n_epochs", "2"])
+            assert result.exit_code == 1 and isinstance(result.exception, SystemExit), result.output
+            assert result.output.startswith("Error: ") and result.output.count("\n") == 1 and len(result.output) < 400
+        (run_dir / name).write_bytes(whole)
+    (run_dir / "state.npz").rename(tmp_path / "state.npz")
+    assert len(log_of(resume(run_dir, n_epochs=2))) == 2  # the state may be missing after one epoch only
+    (run_dir / "state.npz").unlink()
+    with pytest.raises(BadRun, match=r"state\.npz: missing"):
+        resume(run_dir, n_epochs=3)
 
 
 def test_mistakes_on_the_command_line_are_one_line(pairs, tmp_path):
