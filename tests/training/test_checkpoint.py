@@ -34,7 +34,9 @@ def gan(seed=0, channels=4):
         generator=SimpleNamespace(weights=variables((3, 3, channels), (channels,))),
         moving_average=SimpleNamespace(weights=variables((3, 3, channels))),
         critic=SimpleNamespace(weights=variables((64, 64))),
-        optimizer=SimpleNamespace(variables=[keras.Variable(seed, dtype="int32", trainable=False), *variables((64, 64))]),
+        optimizer=SimpleNamespace(
+            variables=[keras.Variable(seed, dtype="int32", trainable=False), *variables((64, 64))]
+        ),
         random_state=[keras.Variable([seed, 7], dtype="uint32", trainable=False)],
         metrics_variables=variables(()),
     )
