@@ -7,7 +7,7 @@ import click
 from benchmarks.measuring import ROOT, about, time_in_turn
 
 # Its module authors_pytorch has the networks as their authors write them.
-sys.path.append(str(ROOT / "tests"))
+sys.path.append(str(ROOT / "tests" / "weights"))
 
 ROWS = ("restore 256x256", "restore 1280x720", "generator step", "full step")
 
