@@ -20,7 +20,7 @@ from typing import NamedTuple
 import h5py
 import numpy as np
 
-from deblur_gan.files import printable, shortened
+from deblur_gan.files import printable, reason, shortened
 
 # The largest network that is read: six times the full-size generator.
 MAX_NUMBERS = 2**26
@@ -465,18 +465,18 @@ def _member_of_archive(path):
             # Keras stores the file unpacked; a packed one may grow a thousandfold.
             if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                 raise BadWeights(f"{path}: packed in a way that Keras does not use")
-            with archive.open(entry) as file:
+            if entry.file_size > limit:
+                raise BadWeights(f"{path}: unpacks to more than the {limit >> 20} MiB that are read at most")
+            with archive.open(entry) as file:  # it ends at `file_size`
                 content = io.BytesIO()
                 while block := file.read(2**20):
                     content.write(block)
-                    if content.tell() > limit:
-                        raise BadWeights(f"{path}: unpacks to more than the {limit >> 20} MiB that are read at most")
                 return content
     except BadWeights:
         raise
     # zipfile raises many kinds of errors on damage.
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError, NotImplementedError, OSError) as error:
-        raise BadWeights(f"{path}: damaged or not readable ({' '.join(str(error).split())})") from None
+        raise BadWeights(f"{path}: damaged or not readable ({reason(error)})") from None
 
 
 def _parts(path):
