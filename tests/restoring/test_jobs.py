@@ -62,7 +62,7 @@ def test_a_folder_keeps_names_and_one_bad_file_stops_nothing(identity_weights):
     Path("in/._a.png").write_text("what macOS leaves on foreign disks")
     result = restore(identity_weights, "in")
     assert result.exit_code == 1 and "in/broken.png: cannot be decoded" in result.stderr
-    assert "Restored 2 of 3 photographs into restored/ (0.0 megapixels, worked on at 10 to 18 pixels, in " in result.stdout
+    assert "Restored 2 of 3 photographs into restored/ (0.0 megapixels, worked on at 10 to 18 pixels, " in result.stdout
     assert tree("restored") == ["B.BMP", "a.png"]
     np.testing.assert_array_equal(np.asarray(Image.open("restored/a.png")), first)
     np.testing.assert_array_equal(np.asarray(Image.open("restored/B.BMP")), second)
