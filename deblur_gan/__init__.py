@@ -29,7 +29,11 @@ def shipped_generator():
     """Returns the path of the trained generator that comes with the package.
 
     Returns:
-        Path of `generator.h5`: inside an installed package, in `weights/` beside it in a clone.
+        Path of `generator.h5`: inside an installed package, or in `weights/` of a clone.
+
+    Example:
+        >>> shipped_generator().name
+        'generator.h5'
     """
     package = Path(__file__).resolve().parent
     installed = package / "shipped" / "generator.h5"

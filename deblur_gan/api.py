@@ -53,6 +53,11 @@ def restore(photograph, weights=None, strength=1.0, tile_size=None, precision="a
         BadImage: if a file or bytes cannot be used as a photograph.
         BadWeights: if `weights` cannot be used.
         ImportError: if no backend of Keras is installed.
+
+    Example:
+        >>> restored = restore(np.zeros((48, 64, 3), np.uint8))
+        >>> restored.shape, restored.dtype
+        ((48, 64, 3), dtype('uint8'))
     """
     if isinstance(photograph, (list, tuple)):
         return [restore(one, weights, strength, tile_size, precision, ensemble, scale) for one in photograph]

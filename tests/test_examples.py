@@ -15,7 +15,7 @@ from conftest import ROOT, noise, save
 import deblur_gan
 
 NEEDS = {"blur.optical_flow": "cv2", "weights.save": "torch"}
-SLOW = {"data.samples", "restoring.deblur", "training.gan", "web.restorer"}
+SLOW = {"data.samples", "restoring.deblur", "training.gan", "web.restorer", "training.gan"}
 MODULES = [
     path.relative_to(ROOT / "deblur_gan").with_suffix("").as_posix().replace("/", ".")
     for path in sorted((ROOT / "deblur_gan").rglob("*.py"))
