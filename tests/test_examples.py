@@ -15,7 +15,7 @@ from conftest import ROOT, noise, save
 import deblur_gan
 
 NEEDS = {"blur.optical_flow": "cv2", "weights.save": "torch"}
-SLOW = {"data.samples", "restoring.deblur", "training.gan", "web.restorer", "training.gan"}
+SLOW = {"data.samples", "restoring.deblur", "training.gan", "web.restorer"}
 MODULES = [
     path.relative_to(ROOT / "deblur_gan").with_suffix("").as_posix().replace("/", ".")
     for path in sorted((ROOT / "deblur_gan").rglob("*.py"))
@@ -35,3 +35,8 @@ def test_the_examples_of_a_module_run(name, tmp_path, monkeypatch):
     module = importlib.import_module(f"deblur_gan.{name}".removesuffix(".__init__"))
     names = {name: getattr(deblur_gan, name) for name in deblur_gan.__all__}
     assert doctest.testmod(module, extraglobs={**names, "keras": keras, "np": np, "Path": Path}).failed == 0
+
+
+@pytest.mark.parametrize("name", deblur_gan.__all__)
+def test_a_public_name_has_an_example(name):
+    assert ">>>" in getattr(deblur_gan, name).__doc__
