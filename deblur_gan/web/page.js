@@ -179,7 +179,7 @@ const shownIn = (photograph, result) => {  // the picture is made anew only if i
   box.prepend(scroller);
   const [width, height] = result.about.size;
   box.style.maxWidth = `min(${Math.max(width, 640)}px, ${70 * width / height}vh)`;
-  box.style.setProperty('--width', `${width / devicePixelRatio}px`);
+  box.style.setProperty('--width', `${width}px`);
   $('picture').replaceChildren(box);
   blend();
 };

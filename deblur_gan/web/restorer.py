@@ -17,7 +17,7 @@ from deblur_gan.web.uploads import Refusal, one_line
 # Names in requests, and the number of views that `deblur` averages.
 VIEWS = {"fast": 1, "finer": 4, "finest": 8}
 
-# What browsers display. The page gets PNG copies of photographs in other formats.
+# Formats that browsers display. The page gets PNG copies of photographs in other formats.
 _DISPLAYED = ("AVIF", "BMP", "JPEG", "PNG", "WEBP")
 
 
@@ -164,7 +164,7 @@ class Restorer:
         self._thread.shutdown(cancel_futures=True)
 
     def state(self, job):
-        """Returns where a job is, as a dict for JSON: its place in the queue or its tiles, and the seconds left."""
+        """Returns the state of a job as a dict for JSON: its place in the queue or its tiles, and the seconds left."""
         jobs = list(self.jobs)
         if job.began is None:
             before = jobs[: jobs.index(job)] if job in jobs else []
@@ -229,7 +229,7 @@ class Restorer:
 
 
 def _watched(job, tiles):
-    """Yields the tiles, counts them, and ends where the job is cancelled."""
+    """Yields the tiles and counts them; raises `_Cancelled` at the next tile if the job is cancelled."""
     job.total = len(tiles)
     job.working_size = tiles[0][0].size[::-1]
     for tile in tiles:

@@ -24,7 +24,7 @@ from deblur_gan.web.uploads import LARGEST_UPLOAD, LONGEST_PAUSE, Budget, Refusa
 
 LONGEST_QUEUE = 32
 
-# The networks that come with the package: label on the page, and file beside `generator.h5`.
+# The networks that come with the package: label on the page, and file next to `generator.h5`.
 NETWORKS = {
     "faithful": ("Faithful", "generator.h5"),
     "crisper": ("Crisper", "generator_gan.h5"),

@@ -300,8 +300,10 @@ def files_opened_to_write():
             opened.append(arguments[0])
 
     sys.addaudithook(watch)
-    yield opened
-    watching = False
+    try:
+        yield opened
+    finally:
+        watching = False
 
 
 def test_uploads_stay_in_memory_and_two_hundred_aborted_ones_leave_nothing(served, tmp_path, monkeypatch):
@@ -586,6 +588,7 @@ def test_the_examples_of_the_docs_run(served, pictures, wanted, tmp_path, langua
     assert restored == wanted(1.0 if language == "sh" else 0.8)[NAME]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("proxy", ["nginx", "caddy"])
 def test_behind_a_proxy_as_in_the_docs(weights, pictures, wanted, tmp_path, proxy):
     program = shutil.which(proxy, path=f"{os.environ['PATH']}:/usr/sbin")
