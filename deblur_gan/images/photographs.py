@@ -361,7 +361,12 @@ def write_photograph(path, photograph, like=None):
         like: as `files.whole_file`.
 
     Raises:
-        OSError: if the file cannot be written; what stood at `path` before is then still there.
+        OSError: if the file cannot be written; an older file at `path` is then still there.
+
+    Example:
+        >>> write_photograph("night.png", Photograph(np.zeros((48, 64, 3), np.uint8)))
+        >>> read_photograph("night.png").pixels.shape
+        (48, 64, 3)
     """
     write_bytes(path, encoded(photograph), like)
 

@@ -58,15 +58,6 @@ class DeblurGAN(keras.Model):
 
     Reference: https://arxiv.org/abs/1711.07064, section 3; Gulrajani et al., https://arxiv.org/abs/1704.00028,
         algorithm 1
-
-    Example:
-        >>> critic = critic_model("paper", 4, image_shape=(32, 32, 3))
-        >>> gan = DeblurGAN(generator_model("paper", 4, 1), critic, keras.losses.MeanSquaredError(), critic_updates=1)
-        >>> gan.compile(keras.optimizers.Adam(1e-4), keras.optimizers.Adam(1e-4))
-        >>> blurred = np.zeros((1, 32, 32, 3), np.float32)
-        >>> history = gan.fit(blurred, blurred + 0.5, verbose=0)
-        >>> len(history.history["generator_loss"])
-        1
     """
 
     def __init__(
