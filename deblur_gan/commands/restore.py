@@ -97,7 +97,7 @@ def part_of_a_name(ctx, param, value):
 @click.option(
     "--tile_size",
     type=click.IntRange(min=8),
-    help="Restore in overlapping tiles of this many pixels.  [default: 256 for paper generators, which restore best "
+    help="Restore in overlapping tiles of this many pixels.  [default: at most 304 for paper generators, which restore best "
     "so; for meudec, whole photographs up to 1.5 megapixels, and 1024 above]",
 )
 @ensemble_option

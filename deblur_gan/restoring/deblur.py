@@ -20,9 +20,10 @@ FULL_CONTRAST = 32.0
 # generator takes about 1.7 kB per pixel, so that a photograph of this size stays below 3.5 GB and a tile below 2.5 GB.
 WHOLE_IMAGE_PIXELS = 1_500_000
 TILE_SIZE = 1024
-# A generator with instance normalization learnt with the statistics of crops of 128 to 256 pixels and restores best
-# with those of parts as large: docs/restoring.md has what each size gains.
-INSTANCE_TILE_SIZE = 256
+# A generator with instance normalization learnt with the statistics of crops of 192 to 256 pixels and restores best
+# with those of parts of about that size. Tiles of at most 304 pixels fit most working copies with little overlap;
+# docs/restoring.md has what other sizes gain.
+INSTANCE_TILE_SIZE = 304
 LARGEST_DEFAULT_OVERLAP = 48
 
 # Views of a tile: transposed or not, and the steps through its rows and columns, -1 for a mirror.
