@@ -1,4 +1,4 @@
-"""`restore`: a photograph in whatever form Python code has it comes back restored, in the same form."""
+"""`restore`, the one function that most Python code needs."""
 
 import functools
 import os
@@ -11,36 +11,37 @@ from deblur_gan import shipped_generator
 from deblur_gan.images.photographs import as_pillow, from_pillow, read_photograph
 from deblur_gan.restoring.photograph import restore_stream, restored_copy
 
-_TAKEN = (
+_ACCEPTED = (
     "a path, bytes of an image file, a PIL image, a NumPy array (uint8, or float from 0 to 1) of (H, W), (H, W, 1), "
     "(H, W, 3) or (H, W, 4), or a list of these"
 )
 
 
 def restore(photograph, weights=None, strength=1.0, tile_size=None, precision="auto", ensemble=1, scale="auto"):
-    """Restores a photograph, or several, at their own size; what comes back is of the kind that was given.
+    """Restores one photograph or several; the result has the type and the size of the argument.
 
-    | given | comes back |
+    | argument | result |
     |---|---|
     | path (str or Path) of an image file | PIL image: L, LA, RGB or RGBA, upright, with the metadata in its `info` |
     | bytes of an image file | bytes of a file of the same format, with the same metadata |
-    | PIL image | PIL image of the same mode and `info`; of L, LA, RGB or RGBA where it was palette, CMYK or 16 bits |
+    | PIL image | PIL image of the same mode and `info`; of L, LA, RGB or RGBA if it was palette, CMYK or 16 bits |
     | uint8 array (H, W), (H, W, 1), (H, W, 3), (H, W, 4) | uint8 array of the same shape |
     | float array from 0 to 1 of such a shape | array of the same type and shape; 8 bits are restored |
     | list or tuple of these | list |
 
-    Colours are RGB, a fourth channel is alpha, which is copied. The first call imports Keras, on OpenVINO where that is
-    installed and nothing else is chosen (see `backend.import_keras`), and loads the weights; later calls reuse them.
+    Colours are RGB; a fourth channel is alpha, which is copied. The first call imports Keras, on OpenVINO if it is
+    installed and no other backend is chosen (see `backend.import_keras`), and loads the weights. Later calls reuse
+    them. Calls from several threads are safe.
 
     Args:
         photograph: as in the table.
-        weights: str or Path of a weight file as `load_generator` takes it, or a generator; None is the one that comes
-            with the package.
+        weights: str or Path of a weight file for `load_generator`, or a generator; None is the generator that comes with
+            the package.
         strength: float, as `deblur`.
         tile_size: int or None, as `deblur`.
-        precision: str, "auto", "float32" or "bfloat16", see `backend.dtype_to_restore_in`; a generator computes in
-            what it was built with.
-        ensemble: int, as `deblur`: 8 restores better, and takes eight times as long.
+        precision: str, "auto", "float32" or "bfloat16", see `backend.dtype_to_restore_in`. A generator computes in
+            the precision that it was built with.
+        ensemble: int, number of views, as `deblur`: more restore better and take longer.
         scale: float or "auto", as `deblur`: the factor to the size at which the photograph is restored.
 
     Returns:
@@ -68,12 +69,12 @@ def restore(photograph, weights=None, strength=1.0, tile_size=None, precision="a
         return restore_stream(change, bytes(photograph))
     if isinstance(photograph, Image.Image):
         restored = as_pillow(restored_copy(change, from_pillow(photograph)))
-        # The profile fits the pixels of now; a transparent colour has become an alpha channel.
+        # The profile fits the converted pixels; a transparent colour has become an alpha channel.
         restored.info |= {k: v for k, v in photograph.info.items() if k not in ("icc_profile", "transparency")}
         return restored
     if isinstance(photograph, np.ndarray):
         return _restored_array(change, photograph)
-    raise TypeError(f"a photograph is {type(photograph).__name__}; taken are {_TAKEN}")
+    raise TypeError(f"a photograph is {type(photograph).__name__}; accepted are {_ACCEPTED}")
 
 
 def _deblur(weights, strength, tile_size, precision, ensemble, scale, pixels):
@@ -105,7 +106,7 @@ def _restored_array(change, array):
     n_channels = 1 if array.ndim == 2 else shape[-1]
     floating = np.issubdtype(kind, np.floating)
     if not (kind == np.uint8 or floating) or array.ndim not in (2, 3) or n_channels not in (1, 3, 4) or 0 in shape:
-        raise ValueError(f"an array is {kind} {shape}; taken are {_TAKEN}")
+        raise ValueError(f"an array is {kind} {shape}; accepted are {_ACCEPTED}")
     if floating:
         if not (array.min() >= 0 and array.max() <= 1):  # NaN is not, either
             raise ValueError(f"a {kind} array goes from {array.min()} to {array.max()}; 0 to 1 is required")

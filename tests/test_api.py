@@ -150,9 +150,9 @@ def test_weights_are_loaded_once_for_a_file_until_it_changes(tmp_path, monkeypat
 @pytest.mark.parametrize(
     ("given", "error", "message"),
     [
-        (None, TypeError, "a photograph is NoneType; taken are a path, bytes"),
+        (None, TypeError, "a photograph is NoneType; accepted are a path, bytes"),
         ({"a": 1}, TypeError, "a photograph is dict"),
-        (RGB.astype(np.uint16), ValueError, r"an array is uint16 \(40, 48, 3\); taken are"),
+        (RGB.astype(np.uint16), ValueError, r"an array is uint16 \(40, 48, 3\); accepted are"),
         (RGB[None], ValueError, r"\(1, 40, 48, 3\)"),
         (RGB[..., :2], ValueError, r"\(40, 48, 2\)"),
         (RGB[:0], ValueError, r"\(0, 48, 3\)"),

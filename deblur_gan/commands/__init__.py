@@ -15,7 +15,7 @@ import click
 
 from deblur_gan import __version__
 
-# What `deblur-gan --help` lists. A command is the function in the file of the same name; a dict is a group of commands.
+# The commands that `deblur-gan --help` lists: name, file and function, one line. A dict is a group of commands.
 _COMMANDS = {
     "restore": ("restore", "Restores blurred photographs."),
     "serve": ("serve", "Serves a page in a browser that restores photographs."),
@@ -40,7 +40,7 @@ ensemble_option = click.option(
     type=click.Choice([1, 2, 4, 8]),
     default=1,
     show_default=True,
-    help="Restore so many mirrored and turned views, and take their mean: better, and so many times as long.",
+    help="Number of views whose mean is taken: larger, mirrored and turned copies. More is better and slower.",
 )
 
 
@@ -109,7 +109,7 @@ class _Group(click.Group):
         return getattr(importlib.import_module(f"deblur_gan.commands.{source}"), source)
 
     def invoke(self, ctx):
-        # Remarks on odd tags: what matters of them stands in our own messages.
+        # Pillow's warnings about odd tags: our own messages have what matters.
         warnings.filterwarnings("ignore", module=r"PIL\.")
         logging.getLogger("tifffile").setLevel(logging.CRITICAL)
         with _signals_as_ctrl_c():
@@ -124,17 +124,17 @@ main = _Group(
     _COMMANDS,
     name="deblur-gan",
     help="Restores photographs that were blurred by motion, and trains the networks that do it.\n\n"
-    "`deblur-gan COMMAND --help` says what a command takes.",
+    "`deblur-gan COMMAND --help` lists the options of a command.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 click.version_option(__version__, prog_name="deblur-gan")(main)
 
 
 def home():
-    """The folder that `images/` and `weights/` are looked for and made in where nothing else is said.
+    """Returns the folder of `images/` and `weights/` if no other folder is given.
 
     Returns:
-        Path: a clone's root where the package runs from a clone, the current folder where it is installed.
+        Path: the root of the clone if the package runs from one, otherwise the current folder.
     """
     clone = Path(__file__).resolve().parent.parent.parent
     return clone if (clone / "pyproject.toml").exists() else Path()

@@ -14,7 +14,7 @@ from deblur_gan import shipped_generator
 from deblur_gan.backend import PRECISIONS
 from deblur_gan.commands import ensemble_option, home, scale_option
 
-# As people write them, and as Pillow does.
+# Names of formats on the command line, and Pillow's.
 FORMATS = {
     "jpeg": "JPEG", "png": "PNG", "webp": "WEBP", "tiff": "TIFF", "bmp": "BMP", "avif": "AVIF", "heic": "HEIF"
 }  # fmt: skip
@@ -56,23 +56,27 @@ def part_of_a_name(ctx, param, value):
 
 @click.command()
 @click.argument("photographs", nargs=-1, type=click.Path(exists=True, allow_dash=True, path_type=Path))
-@click.option("--input_dir", type=click.Path(exists=True, path_type=Path), help="One more of PHOTOGRAPHS.")
+@click.option(
+    "--input_dir", type=click.Path(exists=True, path_type=Path), help="Another file or folder of photographs."
+)
 @click.option(
     "--output_dir",
     "-o",
     type=click.Path(path_type=Path, file_okay=False),
     default=Path("restored"),
     show_default=True,
-    help="Folder for the restored photographs, which keep their names. Older files of these names are replaced.",
+    help="Folder for the restored photographs, which keep their names. They replace older files of these names.",
 )
-@click.option("--recursive", is_flag=True, help="Look into subfolders, and make the same ones in --output_dir.")
-@click.option("--skip_existing", is_flag=True, help="Leave out photographs whose result exists.")
-@click.option("--suffix", callback=part_of_a_name, default="", help="Put this behind the names: photo_sharp.jpg.")
+@click.option("--recursive", is_flag=True, help="Restore subfolders too, and make the same ones in --output_dir.")
+@click.option("--skip_existing", is_flag=True, help="Skip photographs whose result exists.")
+@click.option(
+    "--suffix", callback=part_of_a_name, default="", help="Text after the names, such as _sharp: photo_sharp.jpg."
+)
 @click.option(
     "--format",
     "file_format",
     type=click.Choice(list(FORMATS), case_sensitive=False),
-    help="Format of the restored photographs.  [default: as each came]",
+    help="Format of the restored photographs.  [default: that of each original]",
 )
 @click.option(
     "--quality",
@@ -84,7 +88,7 @@ def part_of_a_name(ctx, param, value):
     type=click.FloatRange(0, 1),
     default=1.0,
     show_default=True,
-    help="How far to go from the photograph, 0, to what is restored, 1.",
+    help="Share of the correction to apply: 0 leaves the photograph as it is.",
 )
 @click.option(
     "--weight_path",
@@ -93,12 +97,12 @@ def part_of_a_name(ctx, param, value):
     show_default="weights/generator.h5",
     help="Weights of the generator: .h5, .weights.h5 or .keras of any DeblurGAN in Keras, .pth of the authors' code.",
 )
-@click.option("--side_by_side", is_flag=True, help="Write pictures of blurred | restored instead.")
+@click.option("--side_by_side", is_flag=True, help="Write each photograph and its restored copy next to each other.")
 @click.option(
     "--tile_size",
     type=click.IntRange(min=8),
-    help="Restore in overlapping tiles of this many pixels.  [default: at most 304 for paper generators, which restore best "
-    "so; for meudec, whole photographs up to 1.5 megapixels, and 1024 above]",
+    help="Largest height and width of the overlapping tiles, in pixels.  [default: 304 for paper generators; for "
+    "meudec, whole photographs up to 1.5 megapixels, and 1024 above]",
 )
 @ensemble_option
 @scale_option
@@ -107,27 +111,30 @@ def part_of_a_name(ctx, param, value):
     type=click.Choice(PRECISIONS),
     default="auto",
     show_default=True,
-    help="What the network computes in; auto: bfloat16 where that is faster, by what the processor has.",
+    help="Precision of the network; auto: bfloat16 if the processor is faster in it.",
 )
-@click.option("--overwrite", is_flag=True, help="Let a restored photograph replace the file it was made from.")
-@click.option("--shard", type=Shard(), default="1/1", help="2/8: every eighth photograph by name, from the second on.")
-@click.option("--start", type=Time(), help="Restore a video from here on: seconds, or hours:minutes:seconds.")
-@click.option("--duration", type=Time(), help="Restore so much of a video: seconds, or hours:minutes:seconds.")
-@click.option("--dry_run", is_flag=True, help="Say what would be written, and write nothing.")
-@click.option("--json", "as_json", is_flag=True, help="Print a line of JSON for each photograph instead of words.")
+@click.option("--overwrite", is_flag=True, help="Let a restored photograph replace its original.")
+@click.option(
+    "--shard",
+    type=Shard(),
+    default="1/1",
+    help="Part of the photographs, such as 2/8: every eighth by name, beginning with the second.",
+)
+@click.option("--start", type=Time(), help="Where to begin in a video: seconds, or hours:minutes:seconds.")
+@click.option("--duration", type=Time(), help="How much of a video to restore: seconds, or hours:minutes:seconds.")
+@click.option("--dry_run", is_flag=True, help="Print what would be written, and write nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print a line of JSON for each photograph.")
 @click.pass_context
 def restore(context, photographs, input_dir, weight_path, tile_size, strength, ensemble, scale, precision, **options):
-    """Restores PHOTOGRAPHS, files and folders of them, at their own size, whatever it is.
+    """Restores PHOTOGRAPHS, files and folders of any number and size; results keep their sizes.
 
-    JPEG, PNG, WebP, TIFF, BMP, AVIF and, with pillow-heif, HEIC are read; with PyAV also videos, where they are named
-    themselves. - reads a photograph from standard input and writes it to standard output. Without PHOTOGRAPHS, samples
-    are restored, which are made where they are missing.
+    Reads JPEG, PNG, WebP, TIFF, BMP, AVIF and HEIC; videos too if PyAV is installed and the command line names them. -
+    reads a photograph from standard input and writes it to standard output. Without PHOTOGRAPHS, restores samples, and
+    makes them first if they are missing.
 
-    On a processor OpenVINO restores fastest, and is taken where it is installed. KERAS_BACKEND=tensorflow, jax, torch
-    or openvino in the environment takes that one.
+    Uses OpenVINO if it is installed. Set KERAS_BACKEND to tensorflow, jax, torch or openvino to choose another backend.
 
-    The exit code is 0 if every photograph was restored, 1 if one was not, 2 if the command line makes no sense, 130
-    after Ctrl-C.
+    The exit code is 0 if every photograph was restored, 1 if one was not, 2 for a wrong command line, 130 after Ctrl-C.
     """
     from deblur_gan.files import printable
     from deblur_gan.images.photographs import BadImage
@@ -171,7 +178,7 @@ def restore(context, photographs, input_dir, weight_path, tile_size, strength, e
 
 
 def _samples(quiet):
-    """The folder of blurred samples, made where it is missing, in a list, and the folder of their sharp originals."""
+    """Makes the samples if they are missing; returns a list with their folder, and the folder of their originals."""
     from deblur_gan.files import printable
 
     images = home() / "images"
@@ -210,7 +217,7 @@ def _restore_files(
     jobs, left_out = find_jobs(sources, output_dir, recursive, suffix, file_format, shard)
     with_video = any(job.is_video for job in jobs)
     if (options["start"] is not None or options["duration"] is not None) and not with_video:
-        raise click.UsageError("--start and --duration are for videos; none is named")
+        raise click.UsageError("--start and --duration are for videos; give one")
     # A photograph that would be replaced by its result is no result yet.
     exist = [skip_existing and not job.problem and job.target.exists() and not job.replaces_source for job in jobs]
     waiting = [job for job, exists in zip(jobs, exist, strict=True) if not exists]
@@ -249,7 +256,7 @@ def _restore_files(
         bar.set_description("loading the network", refresh=on_screen)
         try:
             restore, engine = load(tile_bar)
-        except BaseException:  # nothing comes of it, and the line that says so stands alone
+        except BaseException:  # the line with the reason is the only one
             if on_screen:
                 bar.clear()
             bar.disable = True
@@ -275,7 +282,7 @@ def _restore_files(
         click.echo(
             printable(
                 f"Interrupted: {n_restored} of {len(waiting)} photographs are restored, in {output_dir}/; "
-                "--skip_existing goes on from there"
+                "--skip_existing resumes there"
             ),
             err=True,
         )

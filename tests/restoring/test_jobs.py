@@ -490,7 +490,7 @@ def test_an_interruption_says_how_many_are_done(monkeypatch, identity_weights):
     monkeypatch.setattr("deblur_gan.restoring.deblur.deblur", interrupted)
     result = restore(identity_weights, "in")
     assert result.exit_code == 130 and tree("restored") == ["a.png"]
-    said = "Interrupted: 1 of 3 photographs are restored, in restored/; --skip_existing goes on from there"
+    said = "Interrupted: 1 of 3 photographs are restored, in restored/; --skip_existing resumes there"
     assert result.stderr.splitlines()[-1] == said
 
 

@@ -671,7 +671,7 @@ def test_videos_of_a_folder_are_named_and_restored_where_they_are_named(folder, 
     [
         (["clip.mp4", "--start", "1:75"], 2, "'1:75' is no time such as"),
         (["clip.mp4", "--start", "9"], 1, "clip.mp4: no frame of it lies in the part that was asked for"),
-        (["photo.png", "--duration", "1"], 2, "--start and --duration are for videos; none is named"),
+        (["photo.png", "--duration", "1"], 2, "--start and --duration are for videos; give one"),
         (["clip.mp4", "--side_by_side"], 1, "clip.mp4: side by side is only for photographs"),
         (["clip.mp4", "-o", "."], 1, "clip.mp4: the result would replace it"),
     ],
