@@ -35,8 +35,7 @@ def restore(photograph, weights=None, strength=1.0, tile_size=None, precision="a
 
     Args:
         photograph: as in the table.
-        weights: str or Path of a weight file for `load_generator`, or a generator; None is the generator that comes with
-            the package.
+        weights: str or Path of a weight file for `load_generator`, or a generator; None is the one in the package.
         strength: float, as `deblur`.
         tile_size: int or None, as `deblur`.
         precision: str, "auto", "float32" or "bfloat16", see `backend.dtype_to_restore_in`. A generator computes in
