@@ -1,6 +1,9 @@
 """Files on disk that appear whole or not at all, locks, and harmless messages of one line."""
 
 import contextlib
+import csv
+import hashlib
+import io
 import os
 import secrets
 import shutil
@@ -78,6 +81,23 @@ def write_bytes(path, content, like=None):
     """
     with whole_file(path, like) as temporary:
         temporary.write_bytes(content)
+
+
+def csv_bytes(rows):
+    r"""Formats rows of cells as CSV in UTF-8.
+
+    >>> csv_bytes([["name", "score"], ["a, b", 1.5]])
+    b'name,score\n"a, b",1.5\n'
+    """
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue().encode()
+
+
+def sha256_of(path):
+    """Returns the sha256 of the content of a file, str of 64 hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def make_folder(path):

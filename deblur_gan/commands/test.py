@@ -25,7 +25,7 @@ from deblur_gan.commands import ensemble_option, home, scale_option
     multiple=True,
     default=lambda: [shipped_generator()],
     show_default="weights/generator.h5",
-    help="Weights of a generator; several times for a comparison.",
+    help="Weights of a generator; repeat it to compare several.",
 )
 @click.option(
     "--output_dir",
@@ -39,11 +39,11 @@ from deblur_gan.commands import ensemble_option, home, scale_option
     type=click.Choice(["full", "half", "256"]),
     multiple=True,
     default=["full"],
-    help="Size at which is measured; several times for several. full: native. half: both images to half size first, "
-    "as for the paper's figures. 256: both squashed to 256x256.",
+    help="Size at which scores are computed; may be repeated. full: native. half: both images at half size, as for the "
+    "paper's figures. 256: both resized to 256x256.",
 )
-@click.option("--n_images", type=click.IntRange(min=1), help="Take so many pairs, evenly spread.  [default: all]")
-@click.option("--batch_size", type=click.IntRange(min=1), default=1, help="Images restored at once; speed alone.")
+@click.option("--n_images", type=click.IntRange(min=1), help="Number of pairs to use, evenly spread.  [default: all]")
+@click.option("--batch_size", type=click.IntRange(min=1), default=1, help="Images restored at once, for speed.")
 @click.option(
     "--blur",
     type=click.Choice(["blur", "blur_gamma"]),
@@ -53,7 +53,7 @@ from deblur_gan.commands import ensemble_option, home, scale_option
 @click.option(
     "--tile_size",
     type=click.IntRange(min=8),
-    help="Restore in tiles of so many pixels, to save memory.  [default: as `deblur-gan restore`]",
+    help="Size of tiles in pixels; smaller ones save memory.  [default: as `deblur-gan restore`]",
 )
 @ensemble_option
 @scale_option
@@ -61,22 +61,22 @@ from deblur_gan.commands import ensemble_option, home, scale_option
     "--align",
     type=click.IntRange(0, 16),
     default=0,
-    help="Shift blurred and restored images by up to so many whole pixels each way to where they fit the sharp one "
-    "best, and leave out as many at each border: for pairs whose sharp photograph lies beside the blurred one.",
+    help="Shift blurred and restored images by up to N whole pixels each way to fit the sharp one best. N pixels at "
+    "each border are not scored. For pairs whose photographs are shifted against each other.",
 )
 @click.option(
     "--precision",
     type=click.Choice(PRECISIONS),
     default="float32",
-    help="What the network computes in. float32 scores the same on every processor; see `deblur-gan restore`.",
+    help="Number format of the network. float32 scores the same on every processor; see `deblur-gan restore`.",
 )
 @click.option("--save_images", is_flag=True, help="Also write the restored images, as PNG.")
 def test(weight_paths, **options):
     """Scores generators on pairs of blurred and sharp photographs.
 
     Prints PSNR, SSIM and its variants for the blurred input, the restored images and the gain, per sequence and
-    overall, and writes them for each image, with a page to look at. An interrupted run goes on where it stopped.
-    Exit code 1 if files had to be left out, which are named at the end.
+    overall. Writes them for each image, and a page with pictures. An interrupted run resumes. The exit code is 1 if
+    files had to be left out; they are listed at the end.
     """
     if not options["data_dir"].exists():
         raise click.BadParameter(
@@ -105,6 +105,6 @@ def test(weight_paths, **options):
 
 
 def _command_line(argv):
-    """The words that were typed."""
+    """Returns the words of the command line as a person types them."""
     program, *arguments = argv
     return ["python", *argv] if program.endswith(".py") else [Path(program).name, *arguments]

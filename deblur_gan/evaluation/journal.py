@@ -1,16 +1,14 @@
-"""The rows of one weight file, on disk as soon as they are measured, so that an interrupted run goes on from them.
+"""Keeps the rows of one weight file on disk as soon as they are measured, so that an interrupted run can resume.
 
-`metrics.csv` is a table for people and the journal at once. Names in it are shown as `printable` shows them; which row
-belongs to which pair is told by its key.
+`metrics.csv` is both a table for people and the journal. Names in it are as `printable` returns them; a key tells which
+pair a row belongs to.
 """
 
 import csv
 import hashlib
-import io
 import json
 from collections import defaultdict
 from contextlib import suppress
-from pathlib import Path
 
 import PIL
 import scipy
@@ -20,7 +18,7 @@ from deblur_gan.backend import versions
 from deblur_gan.evaluation.measure import KINDS, PROTOCOLS, Row
 from deblur_gan.evaluation.metrics import DEFINITIONS, METRICS
 from deblur_gan.evaluation.report import thumbnail
-from deblur_gan.files import printable, write_bytes
+from deblur_gan.files import csv_bytes, printable, sha256_of, write_bytes
 from deblur_gan.images.photographs import Photograph, write_photograph
 
 CSV_NAME = "metrics.csv"
@@ -30,11 +28,11 @@ COLUMNS = ["protocol", "sequence", "name", "height", "width", *SCORE_COLUMNS, "s
 
 
 class PairFiles:
-    """The files of pairs: their content's sha256, read once for all protocols and weight files.
+    """Computes the sha256 of the files of pairs, once for all protocols and weight files.
 
     Attributes:
         pairs: dict from `Row.pair_id` to `Pair`.
-        shown: dict from what `metrics.csv` shows of a `pair_id` to the list of its pairs, rarely more than one.
+        shown: dict from a `pair_id` as `metrics.csv` contains it to the list of its pairs, rarely more than one.
     """
 
     def __init__(self, pairs):
@@ -45,7 +43,7 @@ class PairFiles:
         self._digests = {}
 
     def digest(self, pair):
-        """str, sha256 of the content of both files.
+        """Returns the sha256 of the content of both files, str.
 
         Raises:
             OSError: if one cannot be read.
@@ -56,18 +54,18 @@ class PairFiles:
         return self._digests[pair]
 
     def sha256(self, rows):
-        """str, sha256 of the content of all files that these rows were measured on, in no order."""
+        """Returns the sha256 of all files that these rows were measured on, in any order, str."""
         digests = sorted({self.digest(self.pairs[row.pair_id]) for row in rows})
         return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 class Journal:
-    """A folder with the rows of one weight file and the pictures that belong to them.
+    """Reads and writes a folder with the rows of one weight file and their pictures.
 
     Args:
-        path: Path, made where it does not exist.
+        path: Path of the folder; it is made if it does not exist.
         weights_sha256: str.
-        how: dict, what of `measure` decides about a score beside the protocol.
+        how: dict, the arguments of `measure`, besides the protocol, that change a score.
         dtype: str, what the generator was built with.
         files: `PairFiles`.
         save_images: bool, also keep the restored images.
@@ -91,30 +89,30 @@ class Journal:
         self._write(self._kept.values())
 
     def _key(self, row):
-        """str that tells what was measured, with what: weights, settings, versions, protocol and both files."""
+        """Returns a str that depends on all that decides a score: weights, settings, versions, protocol, both files."""
         digest = self._files.digest(self._files.pairs[row.pair_id])
         content = json.dumps([*self._settings, row.protocol, digest], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
     def thumbnail(self, row):
-        """Path of the small restored image of a row."""
+        """Returns the path of the small restored image of a row."""
         return self.path / "thumbnails" / f"{self._key(row)}.jpg"
 
     def _restored(self, row):
         return self.path / "restored" / row.protocol / row.sequence / f"{row.name}.png"
 
     def row(self, protocol, pair):
-        """The row of an earlier run, or None where there is none or a picture that belongs to it is missing."""
+        """Returns the row of an earlier run, or None if there is none or its picture is missing."""
         row = self._kept.get((protocol, (pair.sequence, pair.name)))
         if row is None or not self.thumbnail(row).exists():
             return None
         return None if self._save_images and not self._restored(row).exists() else row
 
     def add(self, row, restored):
-        """Keeps a row and its restored image, uint8 `(h, w, 3)`, on disk."""
+        """Writes a row and its restored image, uint8 `(h, w, 3)`, to disk."""
         write_bytes(self.thumbnail(row), thumbnail(restored))
         path = self._restored(row)
-        # A picture of other weights must not be taken for one of these.
+        # A picture of other weights must not pass for one of these.
         path.unlink(missing_ok=True)
         if self._save_images:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -125,7 +123,7 @@ class Journal:
             file.write(csv_bytes([self._fields(row)]))
 
     def finish(self, rows):
-        """Puts `metrics.csv` in order, the rows of this call first, and drops thumbnails that no row has."""
+        """Sorts `metrics.csv`, the rows of this call first, and deletes thumbnails that belong to no row."""
         asked_for = {(row.protocol, row.pair_id) for row in rows}
         self._write([*rows, *(row for where, row in self._kept.items() if where not in asked_for)])
         needed = {self.thumbnail(row) for row in self._kept.values()}
@@ -143,7 +141,7 @@ class Journal:
 
 
 def owner(folder):
-    """sha256 of the weights whose results a folder holds; None if there are none, "" if they are not from here."""
+    """Returns the sha256 of the weights whose results a folder contains; None without results, "" if not ours."""
     try:
         with open(folder / CSV_NAME, newline="", encoding="utf-8", errors="replace") as file:
             reader = csv.DictReader(file)
@@ -154,14 +152,8 @@ def owner(folder):
         return ""
 
 
-def csv_bytes(lines):
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(lines)
-    return text.getvalue().encode()
-
-
 def _read_rows(path):
-    """The `(row, key)` of a `metrics.csv`, without those that are damaged; none where the file is missing."""
+    """Returns the `(row, key)` pairs of a `metrics.csv` without damaged ones; an empty list if it is missing."""
     rows = []
     with suppress(FileNotFoundError, csv.Error), open(path, newline="", encoding="utf-8", errors="replace") as file:
         for fields in csv.DictReader(file):
@@ -174,15 +166,10 @@ def _read_rows(path):
 
 
 def score_versions():
-    """dict from str to str: the libraries that a score may depend on."""
+    """Returns the versions of the libraries that a score may depend on, dict from str to str."""
     return {
         **versions(),
         "pillow": PIL.__version__,
         "scikit-image": skimage.__version__,
         "scipy": scipy.__version__,
     }
-
-
-def sha256_of(path):
-    """str, of the content of a file."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()

@@ -1,8 +1,8 @@
-"""How well a generator restores: the protocols under which scores are taken, and the scores of a set of pairs.
+"""`measure` scores a generator on pairs of images under a protocol.
 
-A score means something only together with its protocol (the size at which it was taken) and beside the score of the
-untouched blurred image; a `Row` holds both. What is measured is `deblur`, the way every user gets. `scripts/test.py`
-and the validation of a training run both measure here.
+A score means something only with its protocol (the size at which it was computed) and next to the score of the blurred
+image; a `Row` has both. `deblur` restores, as for every user. `deblur-gan test` and the validation of a training run
+both call `measure`.
 """
 
 import itertools
@@ -24,7 +24,7 @@ KINDS = ("blurred", "restored", "gain")
 
 
 class Protocol(NamedTuple):
-    """What is done to both images of a pair before anything else.
+    """Defines the size to which both images of a pair are brought first.
 
     Attributes:
         size: function of `(height, width)` that returns the height and width to resize to.
@@ -49,14 +49,14 @@ PROTOCOLS = {
 
 
 class Row(NamedTuple):
-    """What was measured on one pair under one protocol.
+    """Holds the scores of one pair under one protocol.
 
     Attributes:
         protocol: key of `PROTOCOLS`.
         sequence, name: str, as of `Pair`; the sequence of arrays is "".
         height, width: int, pixels under the protocol.
         blurred, restored: dicts from the names of the metrics to scores.
-        seconds: float, time of `deblur` alone (without reading and scoring), its share of a batch.
+        seconds: float, time of `deblur` without reading and scoring, its share of a batch.
     """
 
     protocol: str
@@ -74,7 +74,7 @@ class Row(NamedTuple):
 
     @property
     def gain(self):
-        """dict from the names of the metrics to restored minus blurred; not a number between two infinities."""
+        """dict from the names of the metrics to restored minus blurred; NaN for two infinities."""
         with np.errstate(invalid="ignore"):
             return {name: float(np.subtract(self.restored[name], self.blurred[name])) for name in self.restored}
 
@@ -102,19 +102,19 @@ def measure(
     """Scores a generator on pairs of blurred and sharp images, one after the other.
 
     Args:
-        generator: `keras.Model`, as `deblur` takes it.
-        pairs: iterable of `Pair`, or of `(name, blurred, sharp)` with uint8 `(H, W, 3)` images; read as it is needed,
-            so that it may be a progress bar around a list.
+        generator: `keras.Model`, as for `deblur`.
+        pairs: iterable of `Pair`, or of `(name, blurred, sharp)` with uint8 `(H, W, 3)` images; read one by
+            one, so that it may be a progress bar around a list.
         protocol: key of `PROTOCOLS`.
-        tile_size: int, restore in tiles of so many pixels; None leaves it to `deblur`.
+        tile_size: int, height and width of the tiles in pixels; None is the default of `deblur`.
         ensemble, scale: as `deblur`.
-        align: int, pixels by which blurred and restored images may be shifted to fit the sharp one, see `aligned`.
-        batch_size: int, consecutive images of one size that are restored at once. It does not change what is measured.
+        align: int, pixels by which blurred and restored images may be shifted to fit the sharp one; see `aligned`.
+        batch_size: int, consecutive images of one size that are restored at once. It does not change the scores.
         metrics: names of `METRICS` to compute, on the blurred and on the restored image.
-        blurred_scores: dict from `Row.pair_id` to the scores of the untouched blurred image. What it holds is not
-            computed again and what it lacks is added: pass one dict to several calls on the same pairs. It holds for
-            one protocol, one `align` and one choice of metrics, and no two pairs may have one name.
-        problems: list, to which one line is added for each pair that cannot be used; None raises `BadImage` instead.
+        blurred_scores: dict from `Row.pair_id` to the scores of the blurred image. Its scores are not computed again,
+            and missing ones are added: pass one dict to several calls on the same pairs. It is valid for one protocol,
+            one `align` and one choice of metrics, and no two pairs may have the same name.
+        problems: list that gets one line for each pair that cannot be used; None raises `BadImage` instead.
         on_restored: function that is called with each `Row` and the restored image, uint8 `(h, w, 3)`.
 
     Yields:
@@ -122,8 +122,13 @@ def measure(
 
     Raises:
         BadImage: if `problems` is None and a pair is not as `read_pair` requires.
-        ValueError: if an argument is outside what is said above.
-        FloatingPointError: if the generator's answer is not finite.
+        ValueError: if an argument is out of range.
+        FloatingPointError: if the output of the generator is not finite.
+
+    >>> sharp = np.tile(np.arange(64, dtype=np.uint8), (64, 1))[..., None].repeat(3, -1)
+    >>> (row,) = measure(generator, [("ramp", sharp, sharp)], metrics=("ssim",))  # doctest: +SKIP
+    >>> row.blurred  # doctest: +SKIP
+    {'ssim': 1.0}
     """
     if protocol not in PROTOCOLS:
         raise ValueError(f"protocol={protocol!r}: must be one of {', '.join(PROTOCOLS)}")
@@ -164,7 +169,7 @@ def measure(
 
 
 def restore_pair(generator, pair, protocol="full", tile_size=None, ensemble=1, scale="auto", align=0):
-    """Restores a pair to be looked at, exactly as `measure` does; with `align`, what is scored of it.
+    """Restores a pair exactly as `measure` does, and returns the images; with `align`, the parts that are scored.
 
     Args, Raises: as `measure`.
 
@@ -178,18 +183,23 @@ def restore_pair(generator, pair, protocol="full", tile_size=None, ensemble=1, s
 
 
 def aligned(image, sharp, reach):
-    """Cuts out of an image what fits the inside of the sharp one best, as whole pixels go.
+    """Cuts out the part of an image that fits the inside of the sharp one best.
 
-    Of all parts that are shifted by up to `reach` pixels down and across it is the one with the least squared error,
-    of equal ones the least shifted. In real pairs the sharp photograph may lie beside the blurred one, and scores would
-    measure that.
+    Of all parts shifted by up to `reach` whole pixels down and across it is the one with the least squared error, and
+    of equal ones the least shifted. In real pairs the sharp photograph may be shifted against the blurred one, and
+    scores would measure this shift.
 
     Args:
         image, sharp: uint8 `(H, W, 3)`, more than `2 * reach` each way.
         reach: int, at least 0.
 
     Returns:
-        `(part, inside)`, uint8 `(H - 2 * reach, W - 2 * reach, 3)` both.
+        `(part, inside)`, both uint8 `(H - 2 * reach, W - 2 * reach, 3)`.
+
+    >>> sharp = np.random.default_rng(0).integers(0, 256, (20, 20, 3), np.uint8)
+    >>> part, inside = aligned(np.roll(sharp, 2, axis=1), sharp, reach=3)
+    >>> bool((part == inside).all()), part.shape
+    (True, (14, 14, 3))
     """
     if reach == 0:
         return image, sharp
@@ -207,7 +217,7 @@ def aligned(image, sharp, reach):
 
 
 def read_pair(pair, protocol="full", align=0):
-    """Reads a pair and puts it under a protocol.
+    """Reads a pair and resizes it for a protocol.
 
     Args:
         pair: `Pair` or `(name, blurred, sharp)`, see `measure`.
@@ -218,7 +228,7 @@ def read_pair(pair, protocol="full", align=0):
         `(blurred, sharp)`, uint8 `(h, w, 3)` both.
 
     Raises:
-        BadImage: if a file cannot be read, the two differ in size, or a side comes out too small to be scored.
+        BadImage: if a file cannot be read, the two differ in size, or a side is too small for SSIM.
     """
     if isinstance(pair, Pair):
         name, other, blurred, sharp = pair.blurred, pair.sharp, read_rgb(pair.blurred), read_rgb(pair.sharp)
@@ -230,10 +240,10 @@ def read_pair(pair, protocol="full", align=0):
         raise BadImage(f"{name}: is {sizes[0]}, but {other} is {sizes[1]}; one size is required")
     blurred, sharp = _resize(blurred, protocol), _resize(sharp, protocol)
     if min(sharp.shape[:2]) < SMALLEST_SIDE + 2 * align:
-        beside = f" beside the {align} on each side that aligning takes" if align else ""
+        and_reach = f" plus {align} on each side for aligning" if align else ""
         raise BadImage(
             f"{name}: {sharp.shape[1]}x{sharp.shape[0]} under protocol {protocol}; "
-            f"SSIM requires {SMALLEST_SIDE} pixels each way{beside}"
+            f"SSIM requires {SMALLEST_SIDE} pixels each way{and_reach}"
         )
     return blurred, sharp
 
@@ -246,7 +256,7 @@ def _resize(image, protocol):
 
 
 def _batches(pairs, protocol, align, batch_size, problems):
-    """Lists of `(pair_id, blurred, sharp)`: up to `batch_size` consecutive pairs of one size."""
+    """Yields lists of `(pair_id, blurred, sharp)`: up to `batch_size` consecutive pairs of one size."""
     batch = []
     for pair in pairs:
         try:
@@ -268,17 +278,21 @@ def _batches(pairs, protocol, align, batch_size, problems):
 
 
 def summarize(rows):
-    """Means over rows of one protocol; every image counts the same.
+    """Computes means over rows of one protocol; every image has the same weight.
 
-    An image that equals the sharp one has an infinite PSNR. Its row is left out of the three means of PSNR (so that
-    the gain stays the difference of the other two) and counted in `n_perfect`; it counts in all other means.
+    An image that equals the sharp one has an infinite PSNR. Its row is left out of the three means of PSNR, so that
+    the gain stays the difference of the other two, and counted in `n_perfect`. It counts in all other means.
 
     Args:
         rows: list of `Row` with the same metrics, not empty.
 
     Returns:
         dict: `n_images`, `n_perfect`, `seconds_per_image` (the median), and for each of "blurred", "restored" and
-        "gain" a dict from the names of the metrics to the mean, None where no row is left.
+        "gain" a dict from the names of the metrics to the mean, None if no row is left.
+
+    >>> row = Row("full", "", "a", 64, 64, {"ssim": 0.5}, {"ssim": 0.75}, seconds=0.2)
+    >>> summarize([row])["gain"]
+    {'ssim': 0.25}
     """
     summary = {
         "n_images": len(rows),

@@ -1,4 +1,4 @@
-"""Scores of an image against its sharp counterpart, on what a file would hold: uint8 RGB."""
+"""Scores of an image against its sharp counterpart, both uint8 RGB, as files hold them."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -12,7 +12,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 # The window of SSIM; a smaller image has no score.
 SMALLEST_SIDE = 11
 
-# To be raised when a definition below changes: figures taken before are then measured again.
+# Raised when a definition below changes: older figures are then measured again.
 DEFINITIONS = 1
 
 
@@ -24,10 +24,14 @@ def psnr(sharp, image):
         image: uint8 of the same shape, to be compared with it.
 
     Returns:
-        float, decibels; infinity where the two are equal.
+        float, decibels; infinity if the two are equal.
 
     Raises:
         ValueError: if either is not uint8 RGB or their shapes differ.
+
+    >>> sharp = np.zeros((16, 16, 3), np.uint8)
+    >>> round(psnr(sharp, sharp + 10), 2)
+    28.13
     """
     _require_comparable(sharp, image)
     with np.errstate(divide="ignore"):
@@ -45,6 +49,10 @@ def ssim(sharp, image):
         float, at most 1.
 
     Reference: Wang et al. 2004, https://doi.org/10.1109/TIP.2003.819861
+
+    >>> sharp = np.zeros((16, 16, 3), np.uint8)
+    >>> ssim(sharp, sharp)
+    1.0
     """
     _require_comparable(sharp, image)
     return _structural_similarity(sharp, image, channel_axis=-1)

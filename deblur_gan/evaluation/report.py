@@ -1,7 +1,7 @@
-"""Results to look at: tables for the terminal, and one HTML file that asks nobody for anything.
+"""Tables for the terminal, and an HTML page that loads nothing from elsewhere.
 
-The page shows the same tables, thumbnails, and pictures side by side; its style and script are the `.css` and `.js`
-files of this folder, which are copied into it.
+The page contains the same tables, thumbnails, and pictures side by side, and a copy of the `.css` and `.js` files of
+this folder.
 """
 
 import base64
@@ -21,10 +21,10 @@ from deblur_gan.files import printable
 
 THUMBNAIL_SIZE = (128, 80)
 
-# Larger pictures are cropped (not shrunk: shrinking hides blur) to this many pixels each way.
+# Larger pictures are cropped to this many pixels each way; shrinking would hide blur.
 LARGEST_PICTURE = 1280
 
-# The zoomed crops show so many pixels each way.
+# Pixels each way in the zoomed crops.
 WINDOW = 96
 
 # From this difference on (of 255, mean of the channels) an error map is white.
@@ -34,12 +34,12 @@ _ERROR_COLOURS = np.array([[0, 0, 0], [87, 15, 109], [187, 55, 84], [249, 142, 8
 
 LABELS = {"blurred": "blurred input", "restored": "restored", "gain": "gain"}
 
-# Of each image the page shows these; `metrics.csv` has them all.
+# The scores of each image on the page; `metrics.csv` has all.
 _PAGE_SCORES = [(name, kind) for name in ("psnr", "ssim") for kind in KINDS]
 
 
 class Example(NamedTuple):
-    """A pair to be looked at closely.
+    """Holds a pair that the page shows in full.
 
     Attributes:
         title: str.
@@ -55,7 +55,7 @@ class Example(NamedTuple):
 
 
 class Section(NamedTuple):
-    """What the page shows of one protocol.
+    """Holds the part of the page about one protocol.
 
     Attributes:
         protocol: key of `PROTOCOLS`.
@@ -71,7 +71,7 @@ class Section(NamedTuple):
 
 
 def format_table(result):
-    """The scores of one weight file as Markdown tables, one for each protocol, that can also be read as they are.
+    """Formats the scores of one weight file as Markdown tables, one for each protocol.
 
     Args:
         result: `Result`.
@@ -88,7 +88,7 @@ def format_table(result):
 
 
 def _means(summary):
-    """The means of one protocol as lines of cells, the first of them the header."""
+    """Returns the means of one protocol as lines of cells, the header first."""
     lines = [["sequence", "images", "", *(metric.label for metric in METRICS.values())]]
     for sequence, means in [*summary["sequences"].items(), ("all", summary["overall"])]:
         for kind in KINDS:
@@ -98,7 +98,7 @@ def _means(summary):
 
 
 def _notes(overall):
-    notes = [f"{overall['n_images']} images, {overall['seconds_per_image']:.3g} s per image (median, deblurring alone)"]
+    notes = [f"{overall['n_images']} images, {overall['seconds_per_image']:.3g} s per image (median of deblurring)"]
     if overall["n_perfect"]:
         notes.append(
             f"{overall['n_perfect']} of {overall['n_images']} images equal their sharp version before or after "
@@ -108,7 +108,7 @@ def _notes(overall):
 
 
 def format_comparison(results):
-    """One Markdown table of several weight files: a row for each protocol and file, and for the blurred input.
+    """Formats one Markdown table of several weight files: a row for each protocol and file, and the blurred input.
 
     Args:
         results: list of `Result` of one call of `evaluate`.
@@ -134,7 +134,7 @@ def _number(name, kind, value):
 
 
 def _markdown(lines, n_text, right=()):
-    """Cells to a Markdown table with aligned columns; the first `n_text` are text, numbers follow."""
+    """Formats a Markdown table with aligned columns; the first `n_text` are text, numbers follow."""
     lines = [[printable(cell) for cell in line] for line in lines]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     left = [i < n_text and i not in right for i in range(len(widths))]
@@ -150,14 +150,14 @@ def _markdown(lines, n_text, right=()):
 
 
 def thumbnail(image):
-    """A small JPEG (some 3 kB) of uint8 `(H, W, 3)`, as bytes."""
+    """Encodes uint8 `(H, W, 3)` as a small JPEG of about 3 kB; returns bytes."""
     small = Image.fromarray(image)
     small.thumbnail(THUMBNAIL_SIZE)
     return _encoded(small, quality=70)
 
 
 def error_map(sharp, image):
-    """Where an image is wrong: the absolute difference from `sharp`, averaged over the channels, in false colours.
+    """Draws the absolute difference from `sharp`, averaged over the channels, in false colours.
 
     Args:
         sharp, image: uint8 `(H, W, 3)`.
@@ -173,7 +173,7 @@ def error_map(sharp, image):
 
 
 def most_changed(sharp, blurred, restored):
-    """The window in which restoring changed the squared error most, for better or worse.
+    """Finds the window in which restoring changed the squared error most, for better or worse.
 
     Args:
         sharp, blurred, restored: uint8 `(H, W, 3)`.
@@ -190,14 +190,12 @@ def most_changed(sharp, blurred, restored):
 
 
 def write_page(path, title, facts, sections, problems):
-    """Writes the page.
-
-    Its size is bounded: some 5 kB for each image, and for each example at most five pictures of 1280x1280 pixels.
+    """Writes the page: about 5 kB for each image, and at most five pictures of 1280x1280 pixels for each example.
 
     Args:
         path: str or Path of the HTML file.
         title: str.
-        facts: dict from str to str: what was measured, with what.
+        facts: dict from str to str, such as the weights and the data.
         sections: list of `Section`.
         problems: list of str.
     """
@@ -209,7 +207,7 @@ def write_page(path, title, facts, sections, problems):
 def _page(title, facts, sections, problems):
     yield (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        # The browser itself then refuses whatever the page might ask of the network.
+        # With it the browser refuses every request of the page to the network.
         '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
         "style-src 'unsafe-inline'; script-src 'unsafe-inline'\">\n"
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n<meta name="color-scheme" '
@@ -273,7 +271,7 @@ def _section(section):
         for name, kind in _PAGE_SCORES:
             value = getattr(row, kind)[name]
             text = _number(name, kind, value)
-            # JavaScript spells infinity its own way, and sorts what is not a number to the end.
+            # The names of infinity in JavaScript; report.js sorts NaN to the end.
             number = "Infinity" if value == math.inf else "-Infinity" if value == -math.inf else f"{value}"
             yield f'<td{_sign(text)} data-value="{number}">{text}</td>'
         yield "</tr>\n"
@@ -336,7 +334,7 @@ def _data_uri(jpeg):
 
 
 def _sign(text):
-    """Colours a number that carries its sign: gains are the only ones that do."""
+    """Returns the class of a number that has a sign, which only gains have."""
     if text[:1] not in ("+", "-") or not text.strip("+-0."):
         return ""
     return ' class="good"' if text[0] == "+" else ' class="bad"'

@@ -1,4 +1,4 @@
-"""Folders of results, one for each weight file: which folder that is, the run over the pairs, and what it leaves."""
+"""`evaluate` scores weight files and writes a folder of results for each."""
 
 import json
 from collections import defaultdict
@@ -12,11 +12,11 @@ from tqdm import tqdm
 
 from deblur_gan.backend import dtype_to_restore_in
 from deblur_gan.data.pairs import find_pairs
-from deblur_gan.evaluation.journal import SCORE_COLUMNS, Journal, PairFiles, csv_bytes, owner, score_versions, sha256_of
+from deblur_gan.evaluation.journal import SCORE_COLUMNS, Journal, PairFiles, owner, score_versions
 from deblur_gan.evaluation.measure import KINDS, PROTOCOLS, measure, restore_pair, summarize
 from deblur_gan.evaluation.metrics import METRICS
 from deblur_gan.evaluation.report import Example, Section, write_page
-from deblur_gan.files import locked, printable, whole_file, write_bytes
+from deblur_gan.files import csv_bytes, locked, printable, sha256_of, whole_file, write_bytes
 from deblur_gan.images.photographs import BadImage
 from deblur_gan.restoring.working_size import WORKING_SIDE
 from deblur_gan.weights import BadWeights, describe, load_generator
@@ -25,7 +25,7 @@ JSON_NAME, PAGE_NAME = "metrics.json", "index.html"
 
 
 class Result(NamedTuple):
-    """What `evaluate` found out about one weight file.
+    """Holds the scores of one weight file.
 
     Attributes:
         name: str, of the folder.
@@ -59,24 +59,23 @@ def evaluate(
     """Scores generators on pairs of blurred and sharp photographs.
 
     For each weight file a folder below `output_dir` is filled: `metrics.csv` (one row for each pair and protocol,
-    written as soon as it is measured), `metrics.json` (means, protocols, sha256, versions) and `index.html` (the same
-    to look at, in one file). With several weight files, `<output_dir>/comparison.csv` too.
+    written as soon as it is measured), `metrics.json` (means, protocols, sha256, versions) and `index.html` (tables and
+    pictures in one file). Several weight files also give `<output_dir>/comparison.csv`.
 
-    The folder has the name of the file without its extension. Where that holds the results of other weights, or
-    several of `weight_paths` share it, the name of the file's own folder goes in front (`<run>_generator_best`), and
-    where that is taken too, the beginning of the sha256 goes behind.
+    The folder has the name of the file without its extension. If it contains the results of other weights, or several
+    of `weight_paths` share the name, the name of the file's own folder is put before it (`<run>_generator_best`). If
+    this is taken too, the beginning of the sha256 is appended.
 
-    A run that was interrupted goes on where it stopped. A row of `metrics.csv` is used again only if the weights, the
+    An interrupted run resumes. A row of `metrics.csv` is used again only if the weights, the
     content of both photographs, `tile_size`, `ensemble`, `scale`, `align`, the precision and the versions of the
-    libraries are the same; other rows are measured again. Rows that are still valid but not asked for stay in
-    `metrics.csv` alone.
+    libraries are the same; other rows are measured again. Valid rows that are not asked for stay only in `metrics.csv`.
 
     Args:
         weight_paths: list of str or Path, generators.
         data_dir: str or Path, see `find_pairs`.
-        output_dir: str or Path; made where it does not exist.
+        output_dir: str or Path; it is made if it does not exist.
         protocols: sequence of keys of `PROTOCOLS`.
-        n_images: int, take so many pairs, evenly spread over all; None takes all.
+        n_images: int, number of pairs to use, evenly spread over all; None is all.
         batch_size, tile_size, ensemble, scale, align: as `measure`.
         blur: "blur" or "blur_gamma", see `find_pairs`.
         save_images: bool, also write the restored images, as PNG under `restored/<protocol>/<sequence>/`.
@@ -88,10 +87,14 @@ def evaluate(
 
     Raises:
         NotADirectoryError: as `find_pairs`.
-        BadWeights: as `load_generator`; if a weight file is given twice, or its answer is not finite.
+        BadWeights: as `load_generator`; if a weight file is given twice, or the output of its generator is not finite.
         BadImage: if no pair can be used.
-        ValueError: if an argument is outside what is said above.
+        ValueError: if an argument is out of range.
         OSError: if results cannot be written; BlockingIOError if another process is writing them.
+
+    >>> results, problems = evaluate(["weights/generator.h5"], "images/test")  # doctest: +SKIP
+    >>> results[0].summaries["full"]["overall"]["gain"]["psnr"]  # doctest: +SKIP
+    2.31
     """
     if not weight_paths:
         raise ValueError("weight_paths is empty: at least one weight file is required")
@@ -104,11 +107,11 @@ def evaluate(
             raise ValueError(f"{name}={value}: must be at least 1")
     dtype = dtype_to_restore_in(precision)
     how = {"tile_size": tile_size, "ensemble": ensemble, "scale": scale, "align": align}
-    # A weight file that cannot be used is better found out about now than after hours.
+    # All weight files are checked first, so that a bad one is not found after hours.
     descriptions = [describe(path) for path in weight_paths]
     for path, description in zip(weight_paths, descriptions, strict=True):
         if description["network"] != "generator":
-            raise BadWeights(f"{path}: holds a {description['network']}; a generator is required")
+            raise BadWeights(f"{path}: contains a {description['network']}; a generator is required")
 
     all_pairs, unmatched = find_pairs(data_dir, blur)
     if not all_pairs:
@@ -146,7 +149,7 @@ def evaluate(
             about = {
                 "created": datetime.now(UTC).isoformat(timespec="seconds"),
                 "command": list(command),
-                # What a file says about itself comes first, so that it cannot pass for what was found out.
+                # The file's own fields come first, so that measured ones replace those of the same name.
                 "weights": {**description, "path": str(path), "sha256": sha256},
                 "data": {
                     "folder": str(data_dir),
@@ -256,7 +259,7 @@ def _write_json(result, about, problems):
     content = {**about, "metrics": metrics, "protocols": protocols, "problems": problems}
     try:
         text = json.dumps(content, indent=2, allow_nan=False)
-    except RecursionError:  # a weight file may say what it likes of its training
+    except RecursionError:  # a weight file may contain any JSON about its training
         content["weights"]["training"] = "nested too deeply"
         text = json.dumps(content, indent=2, allow_nan=False)
     write_bytes(result.folder / JSON_NAME, text.encode())
@@ -283,7 +286,7 @@ def _write_page(result, about, problems, sections):
 
 
 def _examples(rows, generator, files, how):
-    """The pairs with the best, the median and the worst gain in PSNR, restored once more to be looked at."""
+    """Restores the pairs with the best, the median and the worst gain in PSNR again, for the page."""
     ranked = sorted((row for row in rows if not row.perfect), key=lambda row: row.gain["psnr"])
     titles = {len(ranked) // 2: "Median gain", 0: "Worst gain", len(ranked) - 1: "Best gain"} if ranked else {}
     examples = []

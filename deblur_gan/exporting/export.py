@@ -1,7 +1,6 @@
 """`export_generator` writes a generator for another engine, and compares what the engine restores before it appears."""
 
 import contextlib
-import hashlib
 import importlib
 import importlib.util
 import logging
@@ -15,7 +14,7 @@ from deblur_gan import __version__
 from deblur_gan.architectures import GENERATORS
 from deblur_gan.backend import keras
 from deblur_gan.exporting import FORMATS
-from deblur_gan.files import put_in_place, reason, staging_folder
+from deblur_gan.files import put_in_place, reason, sha256_of, staging_folder
 from deblur_gan.images.photographs import read_rgb
 from deblur_gan.restoring.deblur import FULL_CONTRAST, INSTANCE_TILE_SIZE, deblur
 from deblur_gan.restoring.tiles import SIZE_MULTIPLE, SMALLEST_WHOLE_SIDE
@@ -162,14 +161,12 @@ def require_exportable(output, format, precision="float32"):
 def _facts(weight_path, precision):
     """Returns what a file states about itself; see `export_generator`."""
     description = describe(weight_path)
-    with open(weight_path, "rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     of_paper = {"full_contrast": FULL_CONTRAST, "tile_size": INSTANCE_TILE_SIZE}
     return {
         **description,
         "package_version": __version__,
         "precision": precision,
-        "source_sha256": sha256,
+        "source_sha256": sha256_of(weight_path),
         "layout": "NHWC",
         "channels": "RGB",
         "value_range": [-1, 1],

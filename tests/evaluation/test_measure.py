@@ -160,7 +160,7 @@ def test_blurred_and_restored_are_aligned_each_on_its_own(restored_as):
 def test_what_aligning_leaves_must_be_large_enough_to_be_scored():
     pairs = [("one", *image_pair(0, 21, 40))]
     assert len(list(measure(random_generator(), pairs, metrics=("psnr",), align=5))) == 1
-    with pytest.raises(BadImage, match="one: 40x21 .* SSIM requires 11 pixels each way beside the 6 on each side"):
+    with pytest.raises(BadImage, match="one: 40x21 .* SSIM requires 11 pixels each way plus 6 on each side"):
         list(measure(random_generator(), pairs, metrics=("psnr",), align=6))
     with pytest.raises(ValueError, match="align=-1: must be at least 0"):
         list(measure(random_generator(), pairs, metrics=("psnr",), align=-1))

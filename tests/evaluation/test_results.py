@@ -24,11 +24,10 @@ from skimage.metrics import peak_signal_noise_ratio
 import deblur_gan.evaluation.measure as measuring
 import deblur_gan.restoring.deblur as deblurring
 from deblur_gan.evaluation import journal, results
-from deblur_gan.evaluation.journal import sha256_of
 from deblur_gan.evaluation.measure import METRICS, PROTOCOLS
 from deblur_gan.evaluation.report import format_comparison, format_table
 from deblur_gan.evaluation.results import evaluate
-from deblur_gan.files import locked
+from deblur_gan.files import locked, sha256_of
 from deblur_gan.images.photographs import BadImage
 from deblur_gan.networks import critic_model, generator_model
 from deblur_gan.training import run
@@ -236,6 +235,7 @@ def test_every_row_is_on_disk_before_the_next_image(weights, tmp_path, measured,
     assert result.summaries["full"]["overall"]["n_images"] == 4
 
 
+@pytest.mark.slow
 def test_only_what_is_not_measured_yet_is_measured(weights, tmp_path, measured, quick):
     folder = write_pairs(tmp_path / "data", ["a", "b", "c", "d"])
 
@@ -493,6 +493,7 @@ def test_names_that_act_on_a_terminal_are_shown_and_found_again(weights, tmp_pat
     assert len(texts[0].splitlines()) == 1 + len(names)
 
 
+@pytest.mark.slow
 def test_the_validation_of_a_run_and_this_give_the_same_numbers(tmp_path, monkeypatch):
     """One way of scoring: what a run says of its best generator is what anybody measures on the same pairs."""
     write_pairs(tmp_path / "train", ["a", "b", "c"])
@@ -530,6 +531,7 @@ def test_weights_that_overflow_are_named_in_one_line(weights, gopro, tmp_path):
     assert code == 1 and f"Error: {weights['huge']}: the output of the generator is not finite" in err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["tensorflow", "torch"])
 def test_script_measures_and_says_what_it_left_out(weights, tmp_path, backend):
     if importlib.util.find_spec(backend) is None:
