@@ -177,13 +177,22 @@ def photographs(folder):
             paths.append(folder / f"plain_{mode.replace(';', '')}{ending}")
             pictures[mode].save(paths[-1], **{key: options[key] for key in options if key != "pnginfo"})
 
-    for name, options in (
-        ("tiles", {"tile": (16, 16), "photometric": "rgb"}),
-        ("planes", {"planarconfig": "separate", "photometric": "rgb"}),
+    pixels = np.asarray(pictures["RGB"])
+    wide, planes = pixels.astype(np.uint16) * 257, {"planarconfig": "separate", "photometric": "rgb"}
+    for name, data, options in (
+        ("tiles", pixels, {"tile": (16, 16), "photometric": "rgb"}),
+        ("planes", np.moveaxis(pixels, 2, 0), planes),
+        ("planes_16", np.moveaxis(wide, 2, 0), planes | {"compression": "zlib", "predictor": True, "rowsperstrip": 7}),
+        ("alpha_16", wide[..., :2], {"photometric": "minisblack", "planarconfig": "contig", "extrasamples": [2]}),
+        ("big", wide, {"photometric": "rgb", "bigtiff": True}),
     ):
         paths.append(folder / f"{name}.tif")
-        pixels = np.asarray(pictures["RGB"])
-        tifffile.imwrite(paths[-1], np.moveaxis(pixels, 2, 0) if name == "planes" else pixels, **options)
+        tifffile.imwrite(paths[-1], data, **options)
+    for path in sorted((Path(__file__).parent / "cases").glob("*.*")):
+        with contextlib.suppress(BadImage):  # that is refused, or needs what is not installed
+            read_photograph(path)
+            paths.append(folder / path.name)
+            shutil.copy(path, paths[-1])
     # Half of the PNG files are damaged before their check sums are made, which would give nearly all damage away.
     for path in [path for path in paths if path.suffix == ".png"]:
         paths.append(path.with_name(f"summed_{path.name}"))
@@ -377,6 +386,8 @@ def outcome(load, declared, path):
         refused = str(error)
         if len(refused.splitlines()) != 1 or not refused.isprintable():
             escaped = f"a message that is not one line: {refused!r}"
+        elif len(refused) > 300:
+            escaped = f"a message of {len(refused)} characters: {refused[:100]}"
     except Exception as error:
         escaped = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
     seconds, grown = time.monotonic() - start, max(0.0, _peak(reset=False) - peak)
