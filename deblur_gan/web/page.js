@@ -229,7 +229,7 @@ const draw = (photograph) => {
     const input = label.querySelector('input');
     input.checked = input.value === photograph.settings[field];
     if (field === 'views') label.querySelector('small').textContent = input.value in times ? duration(times[input.value])
-      : server.views[input.value] === 1 ? '' : `${server.views[input.value]} times as long`;
+      : server.views[input.value] === 1 ? '' : `about ${server.views[input.value]} times as long`;
   }
   drawList();
 };
