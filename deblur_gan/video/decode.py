@@ -7,7 +7,9 @@ import os
 
 import numpy as np
 
-from deblur_gan.images.photographs import MAX_PIXELS, BadImage
+from deblur_gan.images.photographs import BadImage
+
+MAX_PIXELS = 100_000_000  # of a frame; three times those of 8K
 
 # FFmpeg also reads lists of other files, network streams and devices, whatever the name of the file.
 _CONTAINERS = "asf,avi,flv,h264,hevc,ivf,m4v,matroska,mjpeg,mov,mpeg,mpegts,mpegvideo,mxf,ogg"
