@@ -1,7 +1,7 @@
 """Keeps the rows of one weight file on disk as soon as they are measured, so that an interrupted run can resume.
 
-`metrics.csv` is both a table for people and the journal. Names in it are as `printable` returns them; a key tells which
-pair a row belongs to.
+`metrics.csv` is both a table for people and the journal. Names in it are as `printable` returns them; a key joins
+a row to its pair.
 """
 
 import csv

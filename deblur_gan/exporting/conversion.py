@@ -1,11 +1,11 @@
-"""What the formats of other engines share: the network that is converted, and an engine in place of a Keras model."""
+"""Shared by the formats of other engines: the network that is converted, and an engine in place of a Keras model."""
 
 from deblur_gan.backend import keras
 
 # The key or file name of the JSON that states how a file is used and where it comes from.
 METADATA_NAME = "deblur_gan"
 
-# What every conversion starts from; the name is that of the input in the file.
+# The input of every converted network; files keep its name.
 INPUT = [keras.InputSpec(dtype="float32", shape=(None, None, None, 3), name="blurred")]
 
 
@@ -19,6 +19,9 @@ class Engine:
 
     def __init__(self, run, layers):
         self.predict_on_batch, self.layers = run, layers
+
+    def make_predict_function(self, force=False):
+        """Does nothing: Keras on JAX compiles a function for each size, which `deblur` discards here."""
 
 
 class _Doubling(keras.layers.UpSampling2D):

@@ -122,7 +122,7 @@ def _is_time(units, time_base):
 
 
 def decode_frames(path, video, packets):
-    """Decodes the frames of a video in the order of time, and names those that are broken.
+    """Decodes the frames of a video in the order of time, and reports the faults of broken ones.
 
     Args:
         path: str or Path, for messages.

@@ -13,7 +13,7 @@ from deblur_gan.video.decode import decode_frames, ffmpeg_reason, open_video, py
 from deblur_gan.video.encode import VideoFile
 
 _READ_FURTHER = 10  # seconds that are read after the part, because sound may lie after its pictures in the file
-_MOST_NAMED = 10  # broken frames that are named one by one
+_MOST_NAMED = 10  # broken frames with a note of their own
 _CUT = 1  # seconds by which a file may be shorter than it states
 
 
@@ -121,7 +121,7 @@ def _is_transparent(pixel_format):
 
 @contextlib.contextmanager
 def _naming(target):
-    """Names the target in FFmpeg's errors; those about the original are handled where it is read."""
+    """Names the target in FFmpeg's errors; `_Part.packets` handles errors of the original."""
     try:
         yield
     except pyav(target).FFmpegError as error:
@@ -194,5 +194,5 @@ class _Part:
 
 
 def _exact(seconds):
-    # The decimal number that is meant by 0.1, instead of the binary number next to it.
+    # 1/10 for 0.1, instead of the binary number next to it.
     return Fraction(seconds).limit_denominator(1_000_000)

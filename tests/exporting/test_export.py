@@ -187,6 +187,14 @@ def test_what_is_not_an_exported_generator_is_refused_in_one_line(name, tmp_path
     assert str(refusal.value).startswith(f"{tmp_path / name}: ") and "\n" not in str(refusal.value)
 
 
+def test_an_engine_restores_many_sizes_on_every_backend():
+    """On JAX more than `SIZES_COMPILED` of them discard what Keras compiled, which an engine has not."""
+    engine = Engine(lambda values: values, [])
+    for width in range(64, 64 + 4 * 20, 4):
+        image = photograph(0, 64, width)
+        np.testing.assert_array_equal(deblur(engine, image, scale=1), image)
+
+
 # ---- what it says about itself
 
 
