@@ -69,6 +69,7 @@ def test_the_table_holds_every_combination_once_and_restoring_for_each_width(mon
     assert {cells(line)[3] for line in lines if len(cells(line)) == 8} >= {"float32", "mixed_bfloat16"}
 
 
+@pytest.mark.slow
 def test_a_tiny_table_says_where_it_was_measured_and_agrees_with_itself():
     flags = "--ngf 2 --ndf 2 --image_size 32 --batch_size 2 --critic_updates 2 --n_steps 1 --precision float32"
     command = [sys.executable, str(ROOT / "scripts" / "benchmark.py"), "--table", *flags.split()]
