@@ -4,9 +4,14 @@ import torch
 from torch._inductor import cpp_builder
 from torch.fx.experimental import proxy_tensor
 
+# The compiler is private to PyTorch; with older versions it was not tested.
+_OLDEST = (2, 13)
+
 
 def require_compilable(model):
     """Raises `ValueError` if PyTorch cannot compile the training call of a `keras.Model`."""
+    if tuple(map(int, torch.__version__.split(".")[:2])) < _OLDEST:
+        raise ValueError(f"--jit_compile: needs PyTorch 2.13 or newer, not {torch.__version__}")
     if any(getattr(layer, "rate", 0) for layer in model.layers):
         raise ValueError("--jit_compile: PyTorch compiles only generators without dropout; add --dropout 0")
     try:

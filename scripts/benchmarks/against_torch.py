@@ -30,11 +30,12 @@ def print_ratios(settings, n_steps, kinds):
     for setting in settings:
         if setting.generator != "paper" or setting.precision == "mixed_float16":
             raise click.UsageError("--against torch: must be of the paper generator, in float32 or mixed_bfloat16")
-    start_backend(training=True)
     try:
         import torch
+        import torch._dynamo  # it imports triton, which crashes the process after TensorFlow
     except ImportError as error:
         raise click.ClickException(f"--against torch: needs PyTorch ({error}); pip install torch") from None
+    start_backend(training=True)
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     click.echo(f"{about()}; compared with PyTorch {torch.__version__} on {device}, {torch.get_num_threads()} threads")

@@ -173,6 +173,20 @@ def test_a_compiled_step_leaves_frozen_statistics_alone(tmp_path):
         np.testing.assert_allclose(compiled[key], value, atol=1e-4, rtol=1e-4, err_msg=key)
 
 
+@pytest.mark.skipif(BACKEND != "torch", reason="about PyTorch's compiler")
+def test_the_compiler_of_pytorch_is_imported_only_if_asked_for(monkeypatch):
+    module = "deblur_gan.training.torch_compile"
+    monkeypatch.delitem(sys.modules, module, raising=False)
+    tiny = {"ngf": 2, "n_blocks": 1, "ndf": 2, "crop_size": 16, "perceptual_weight": 0}
+    build_gan(Options(**tiny)).train_on_batch(*batch(size=16))
+    assert module not in sys.modules
+    with pytest.raises(ValueError, match="^--jit_compile: PyTorch compiles only generators without dropout"):
+        build_gan(Options(**tiny, jit_compile=True))
+    monkeypatch.setattr("torch.__version__", "2.6.0")
+    with pytest.raises(ValueError, match=r"^--jit_compile: needs PyTorch 2.13 or newer, not 2.6.0$"):
+        build_gan(Options(**tiny, jit_compile=True, dropout=0))
+
+
 def _installed(backend):
     return importlib.util.find_spec(backend) is not None
 
