@@ -3,7 +3,7 @@
     python tests/fuzz.py --kind weights --n 2000 --seed 0
 
 Loads run in a process of their own, so that a hang or a crash is an escape like any other. Every damage depends only
-on the file, the seed and a number, which an escape is named with: `--first NUMBER --n 1 --keep FOLDER` makes it again.
+on the file, the seed and a number, and an escape lists that number: `--first NUMBER --n 1 --keep FOLDER` repeats it.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ SECONDS, MEGABYTES = 10, 1024
 
 
 class Outcome(NamedTuple):
-    """What a load came to: the reason of a refusal, or of an escape, or neither; seconds; megabytes at its peak."""
+    """The result of a load: the reason of a refusal, or of an escape, or neither; seconds; megabytes at its peak."""
 
     refused: str | None
     escaped: str | None
@@ -334,7 +334,7 @@ def damaged(content, seed):
 
     Args:
         content: bytes.
-        seed: what the damage depends on, beside the content.
+        seed: int or str; the damage depends on it and the content.
 
     Returns:
         bytes, of any length.
