@@ -40,7 +40,7 @@ ensemble_option = click.option(
     type=click.Choice([1, 2, 4, 8]),
     default=1,
     show_default=True,
-    help="Number of views whose mean is taken: larger, mirrored and turned copies. More is better and slower.",
+    help="Number of views whose mean is taken: mirrored and transposed copies. More is better and slower.",
 )
 
 
@@ -66,8 +66,8 @@ scale_option = click.option(
     type=_Scale(),
     default="auto",
     show_default=True,
-    help="Factor from the size of a photograph to the size at which it is restored. auto: a long side of 960 pixels, "
-    "at most twice the own size. 1: as it is, as in papers.",
+    help="Factor from the size of a photograph to the size at which it is restored. auto: the mean of "
+    "long sides of 960 and 640 pixels, at most twice the own size. 1: as it is, as in papers.",
 )
 
 

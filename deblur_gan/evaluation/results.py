@@ -18,7 +18,7 @@ from deblur_gan.evaluation.metrics import METRICS
 from deblur_gan.evaluation.report import Example, Section, write_page
 from deblur_gan.files import csv_bytes, locked, printable, sha256_of, whole_file, write_bytes
 from deblur_gan.images.photographs import BadImage
-from deblur_gan.restoring.working_size import WORKING_SIDE
+from deblur_gan.restoring.working_size import SMALLER_SIZE, WORKING_SIDE
 from deblur_gan.weights import BadWeights, describe, load_generator
 
 JSON_NAME, PAGE_NAME = "metrics.json", "index.html"
@@ -273,7 +273,7 @@ def _write_page(result, about, problems, sections):
         "Network": ", ".join(f"{key} {weights[key]}" for key in ("architecture", "ngf", "n_blocks")),
         "Data": f"{data['folder']}, {data['n_pairs']} of {data['n_pairs_found']} pairs (sha256 {data['sha256']})",
         "Tiles": f"{about['tile_size']} pixels" if about["tile_size"] else "none asked for",
-        "Working size": f"long side of {WORKING_SIDE} pixels"
+        "Working size": f"long sides of {WORKING_SIDE} and {WORKING_SIDE * SMALLER_SIZE:.0f} pixels"
         if about["scale"] == "auto"
         else f"own size times {about['scale']:g}",
         "Ensemble": f"the mean of {about['ensemble']} views" if about["ensemble"] > 1 else "none",

@@ -11,7 +11,7 @@ import numpy as np
 from deblur_gan.backend import keep_model_precision, keras
 from deblur_gan.networks import InstanceNormalization
 from deblur_gan.restoring.tiles import SIZE_MULTIPLE, SMALLEST_SIDE, TiledPhotograph
-from deblur_gan.restoring.working_size import LARGEST_SCALE, add_differences, choose_scale, resize
+from deblur_gan.restoring.working_size import LARGEST_SCALE, SMALLER_SIZE, add_differences, choose_scale, resize
 
 # Standard deviation of the grey levels below which the change that instance normalization brings is scaled down.
 FULL_CONTRAST = 32.0
@@ -29,8 +29,6 @@ LARGEST_DEFAULT_OVERLAP = 48
 # Views of a tile: transposed or not, and the steps through its rows and columns, -1 for a mirror.
 _VIEWS = [(transposed, down, across) for transposed in (False, True) for down in (1, -1) for across in (1, -1)]
 ENSEMBLES = (1, 2, 4, 8)
-# With a working size that is chosen, half of the views have this larger size: docs/restoring.md has what it gains.
-_SECOND_SIZE = 4 / 3
 
 # JAX compiles a generator for each size of tile and keeps the code, some 7 MB. After this number of sizes it is freed.
 SIZES_COMPILED = 16
@@ -65,11 +63,13 @@ def deblur(
     of the tile, the standard deviation of its grey levels, over `FULL_CONTRAST`, if that is below 1. A picture of one
     colour comes back as it is.
 
-    An ensemble is the mean of the differences of several views. Inventions of the generator differ from view to view;
-    what it recognizes does not. With `scale="auto"` half of the views are restored at 4/3 of the working size. The
-    others are mirror images: at each size the tile itself, then also its left to right mirror image, all its mirror
-    images, and those transposed. It is the geometric self-ensemble of Lim et al. 2017
-    (https://arxiv.org/abs/1707.02921), extended to sizes.
+    With `scale="auto"` the photograph is restored at the chosen working size and at 2/3 of it, and the mean of the two
+    differences is added: no one size suits all lengths of blur.
+
+    An ensemble is the mean over several views of each tile: the tile and its left to right mirror image (2), all its
+    mirror images (4), and those transposed (8). Inventions of the generator differ from view to view; what it
+    recognizes does not. It is the geometric self-ensemble of Lim et al. 2017 (https://arxiv.org/abs/1707.02921), and
+    its time grows with the number of views.
 
     Calls from several threads are safe; their tiles are computed one after the other.
 
@@ -120,7 +120,7 @@ def deblur(
     elif not isinstance(scale, int | float | np.number) or not 0 < scale <= LARGEST_SCALE:
         raise ValueError(f"scale={scale!r}: must be 'auto', or above 0 and at most {LARGEST_SCALE:g}")
 
-    scales = [scale] if ensemble == 1 or not chosen else [scale, _SECOND_SIZE * scale]
+    scales = [scale, SMALLER_SIZE * scale] if chosen else [scale]
     photographs = []
     for factor in scales:
         working_copy = resize(image, factor)
@@ -132,10 +132,9 @@ def deblur(
             raise ValueError(f"tile_overlap={overlap}: must be at least 0 and less than tile_size={size}")
         size = math.ceil(size / SIZE_MULTIPLE) * SIZE_MULTIPLE
         photographs.append(TiledPhotograph(working_copy, size, overlap))
-    views = _VIEWS[: ensemble // len(scales)]
     tiles = [(photograph, tile) for photograph in photographs for tile in photograph.tiles]
     for photograph, tile in (progress or iter)(tiles):
-        photograph.restore(tile, lambda values: _difference(generator, values, views))
+        photograph.restore(tile, lambda values: _difference(generator, values, _VIEWS[:ensemble]))
     return add_differences(image, [photograph.difference for photograph in photographs], strength)
 
 

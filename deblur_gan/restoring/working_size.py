@@ -10,6 +10,8 @@ from deblur_gan.images.sharpness import sharpness
 WORKING_SIDE = 960
 # The most that a small photograph is enlarged to reach it.
 LARGEST_ENLARGEMENT = 2.0
+# A second copy has this share of the working size. The mean of both gains more than either: see docs/restoring.md.
+SMALLER_SIZE = 2 / 3
 # If a large photograph still looks sharp in its working copy, its blur is short, and a larger copy shows it better.
 _LARGER_SIDES = (1440, 1920)
 # Blur lowers the sharpness of a copy, and noise raises that of a larger copy: so a copy of 2/3 decides too.
@@ -47,7 +49,7 @@ def choose_scale(image):
 
 
 def _looks_sharp(image, scale):
-    copy, smaller = (resize(image, factor)[0] for factor in (scale, 2 / 3 * scale))
+    copy, smaller = (resize(image, factor)[0] for factor in (scale, SMALLER_SIZE * scale))
     return sharpness(copy) > _SHARP and sharpness(smaller) > _SHARP_SMALLER
 
 

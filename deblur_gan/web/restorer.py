@@ -11,7 +11,7 @@ from PIL import Image
 
 from deblur_gan.files import reason
 from deblur_gan.images.photographs import BadImage, encoded, read_photograph
-from deblur_gan.restoring.working_size import LARGEST_ENLARGEMENT, WORKING_SIDE
+from deblur_gan.restoring.working_size import LARGEST_ENLARGEMENT, SMALLER_SIZE, WORKING_SIDE
 from deblur_gan.web.uploads import Refusal, one_line
 
 # Names in requests, and the number of views that `deblur` averages.
@@ -79,12 +79,11 @@ class Job:
     def cost(self, views):
         """Returns the time that `views` take, in times of one view of a tile of 256 pixels: float.
 
-        If `deblur` chooses the working size, half of several views have 4/3 of it, 16/9 of its pixels.
+        If `deblur` chooses the working size, each view is restored at a smaller size, too.
         """
         width, height = self.working_size
         n_tiles = max(1, width / 208) * max(1, height / 208)
-        number = VIEWS[views]
-        return n_tiles * (number if number == 1 or self.scale != "auto" else number * (1 + 16 / 9) / 2)
+        return n_tiles * VIEWS[views] * (1 + SMALLER_SIZE**2 if self.scale == "auto" else 1)
 
 
 @dataclass
