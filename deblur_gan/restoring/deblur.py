@@ -11,7 +11,7 @@ import numpy as np
 from deblur_gan.backend import keep_model_precision, keras
 from deblur_gan.networks import InstanceNormalization
 from deblur_gan.restoring.tiles import SIZE_MULTIPLE, SMALLEST_SIDE, TiledPhotograph
-from deblur_gan.restoring.working_size import LARGEST_SCALE, SMALLER_SIZE, add_differences, choose_scale, resize
+from deblur_gan.restoring.working_size import LARGEST_SCALE, add_differences, choose_scale, resize, smaller_scale
 
 # Standard deviation of the grey levels below which the change that instance normalization brings is scaled down.
 FULL_CONTRAST = 32.0
@@ -63,8 +63,8 @@ def deblur(
     of the tile, the standard deviation of its grey levels, over `FULL_CONTRAST`, if that is below 1. A picture of one
     colour comes back as it is.
 
-    With `scale="auto"` the photograph is restored at the chosen working size and at 2/3 of it, and the mean of the two
-    differences is added: no one size suits all lengths of blur.
+    With `scale="auto"` the photograph is restored at the chosen working size and at 2/3 of it, a small one at its own
+    size, and the mean of the two differences is added: no one size suits all lengths of blur.
 
     An ensemble is the mean over several views of each tile: the tile and its left to right mirror image (2), all its
     mirror images (4), and those transposed (8). Inventions of the generator differ from view to view; what it
@@ -120,7 +120,7 @@ def deblur(
     elif not isinstance(scale, int | float | np.number) or not 0 < scale <= LARGEST_SCALE:
         raise ValueError(f"scale={scale!r}: must be 'auto', or above 0 and at most {LARGEST_SCALE:g}")
 
-    scales = [scale, SMALLER_SIZE * scale] if chosen else [scale]
+    scales = [scale, smaller_scale(scale)] if chosen else [scale]
     photographs = []
     for factor in scales:
         working_copy = resize(image, factor)

@@ -10,7 +10,8 @@ from deblur_gan.images.sharpness import sharpness
 WORKING_SIDE = 960
 # The most that a small photograph is enlarged to reach it.
 LARGEST_ENLARGEMENT = 2.0
-# A second copy has this share of the working size. The mean of both gains more than either: see docs/restoring.md.
+# A second copy has at most this share of the working size. The mean of both gains more than either; docs/restoring.md
+# has the figures.
 SMALLER_SIZE = 2 / 3
 # If a large photograph still looks sharp in its working copy, its blur is short, and a larger copy shows it better.
 _LARGER_SIDES = (1440, 1920)
@@ -46,6 +47,22 @@ def choose_scale(image):
             break
         scale = side / long_side
     return scale
+
+
+def smaller_scale(scale):
+    """Returns the factor to the size of a second working copy, whose difference is averaged with that of the first.
+
+    Args:
+        scale: float, the result of `choose_scale`.
+
+    Returns:
+        float: 2/3 of `scale`, at most 1, which is the own size.
+
+    Example:
+        >>> round(smaller_scale(0.24), 2), smaller_scale(1.5), smaller_scale(2.0)
+        (0.16, 1.0, 1.0)
+    """
+    return min(SMALLER_SIZE * scale, 1.0)
 
 
 def _looks_sharp(image, scale):
