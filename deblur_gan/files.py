@@ -56,7 +56,7 @@ def whole_file(path, like=None):
     else:
         _lock(held)
     try:
-        with held:
+        with contextlib.closing(held):
             if not replaced:
                 mode = temporary.stat().st_mode & 0o777
             _set_mode(temporary, mode | 0o200)  # writable, until it is written

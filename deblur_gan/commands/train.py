@@ -20,7 +20,7 @@ def flag(field):
     if is_path(field):
         return click.option(f"--{field.name}", type=click.Path(), multiple=kind(field) is tuple, **settings)
     if "choices" in rules:
-        return click.option(f"--{field.name}", type=click.Choice(rules["choices"]), **settings)
+        return click.option(f"--{field.name}", type=click.Choice(list(rules["choices"])), **settings)
     if kind(field) is str:
         return click.option(f"--{field.name}", type=str, **settings)
     range_of = click.IntRange if kind(field) is int else click.FloatRange

@@ -128,8 +128,8 @@ class Options:
         may_change=True,
     )
     n_workers: int = _option(4, "Threads that prepare batches.", at_least=1, at_most=256, may_change=True)
-    generator: str = _option("meudec", "Architecture of the generator.", choices=("meudec", "paper"))
-    critic: str = _option("paper", "Architecture of the critic.", choices=("paper", "meudec"))
+    generator: str = _option("meudec", "Architecture of the generator.", choices=GENERATORS)
+    critic: str = _option("paper", "Architecture of the critic.", choices=CRITICS)
     ngf: int = _option(64, "Channels after the generator's first convolution.", at_least=1)
     n_blocks: int = _option(9, "Residual blocks of the generator.", at_least=1, at_most=MAX_BLOCKS)
     ndf: int = _option(64, "Channels after the critic's first convolution.", at_least=1)

@@ -227,7 +227,7 @@ def test_a_file_says_how_it_is_used_and_where_it_comes_from(format, precision, m
     found = json.loads(said(format, path))
     use = {"layout": "NHWC", "channels": "RGB", "value_range": [-1, 1], "size_multiple": 4, "smallest_side": 64}
     source = {"precision": precision, "source_sha256": hashlib.sha256(weights.read_bytes()).hexdigest()}
-    assert found == {**describe(weights), **use, **source, "full_contrast": 32, "tile_size": 256}
+    assert found == {**describe(weights), **use, **source, "full_contrast": 32, "tile_size": 304}
     assert found["training"] == {"epoch": 3} and found["architecture"] == "paper"
 
 
