@@ -222,6 +222,7 @@ SCRIPTS = [f"scripts/{path.name}" for path in sorted((ROOT / "scripts").glob("*.
 def test_every_flag_that_is_mentioned_exists():
     commands = [main, *map(script, SCRIPTS), *functions(main)]
     flags = {flag for command in commands for param in command.params for flag in param.opts}
+    flags |= set(re.findall(r'"(--\w+)"', "".join(path.read_text() for path in (ROOT / "docs").glob("*.py"))))
     for page, text in TEXTS.items():
         mentioned = set(re.findall(r"(?<![\w-])--[a-z]\w*", prose(text)))
         unknown = mentioned - flags - {"--help", "--logdir", "--data"}  # the last two are those of TensorBoard and curl

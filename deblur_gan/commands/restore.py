@@ -244,7 +244,7 @@ def _restore_files(
     def tile_bar(tiles):
         times = []
         working_sizes.add(tiles[0][0].size)
-        for tile in tqdm(tiles, unit="tile", leave=False, disable=len(tiles) == 1):
+        for tile in tqdm(tiles, unit="tile", leave=False, disable=len(tiles) <= 2):
             times.append(time.perf_counter())
             # From the second tile on: the first one waits until the network is compiled.
             if len(times) == 3 and not with_video and (expected := (times[2] - times[1]) * len(tiles)) > 10:
