@@ -41,12 +41,22 @@ def choose_scale(image):
         (0.24, 2.0)
     """
     long_side = max(image.shape[:2])
-    scale = min(WORKING_SIDE / long_side, LARGEST_ENLARGEMENT)
+    scale = smallest_scale(long_side)
     for side in _LARGER_SIDES:
         if side > long_side or not _looks_sharp(image[None], scale):
             break
         scale = side / long_side
     return scale
+
+
+def smallest_scale(long_side):
+    """Returns the factor that `choose_scale` starts from, for a photograph whose long side has `long_side` pixels.
+
+    Example:
+        >>> smallest_scale(4000), smallest_scale(160)
+        (0.24, 2.0)
+    """
+    return min(WORKING_SIDE / long_side, LARGEST_ENLARGEMENT)
 
 
 def smaller_scale(scale):

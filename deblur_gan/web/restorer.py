@@ -11,7 +11,7 @@ from PIL import Image
 
 from deblur_gan.files import reason
 from deblur_gan.images.photographs import BadImage, encoded, read_photograph
-from deblur_gan.restoring.working_size import LARGEST_ENLARGEMENT, SMALLER_SIZE, WORKING_SIDE
+from deblur_gan.restoring.working_size import SMALLER_SIZE, smallest_scale
 from deblur_gan.web.uploads import Refusal, one_line
 
 # Names in requests, and the number of views that `deblur` averages.
@@ -73,8 +73,8 @@ class Job:
 
     def plan(self, size):
         """Estimates `working_size` from the `(width, height)` of the photograph."""
-        rule = min(WORKING_SIDE / max(size), LARGEST_ENLARGEMENT)
-        self.working_size = tuple(round(side * (rule if self.scale == "auto" else self.scale)) for side in size)
+        scale = smallest_scale(max(size)) if self.scale == "auto" else self.scale
+        self.working_size = tuple(round(side * scale) for side in size)
 
     def cost(self, views):
         """Returns the time that `views` take, in times of one view of a tile of 256 pixels: float.
