@@ -53,7 +53,7 @@ def motion_kernel(trajectory):
     matches = trajectory.size and trajectory.shape[1:] == (2,)
     require(matches, "trajectory", f"of shape {trajectory.shape}", "(steps, 2)")
     require(np.isfinite(trajectory).all(), "trajectory", "not finite", "a series of finite positions")
-    return trajectory_kernels(trajectory, time_weights(len(trajectory)), np.zeros(len(trajectory)), 1)[0]
+    return trajectory_kernels(trajectory, time_weights(len(trajectory)))[0]
 
 
 def blur_image(image, kernel, noise_sigma=0.0, gamma=1.0, rng=None):
@@ -107,8 +107,8 @@ def random_blur(
 ):
     """Blurs a photograph by a random motion of the camera. The defaults are the paper's; `ranges.KINDS` has others.
 
-    Each argument from `length` to `jpeg` is a range, as `ranges.draw` accepts it: `(low, high)`, `(low, high, share)`,
-    a number, or None for off.
+    Each argument from `length` to `jpeg` is a range: `(low, high)`, to draw from uniformly; `(low, high, share)`, to
+    draw from in that share of the cases; a number; or None for off.
 
     Args:
         image: uint8 `(H, W, channels)`, of any size.
@@ -197,7 +197,7 @@ def random_blur(
         blurred = blend_moving(light, mask, blur, lambda picture: blur(picture, trajectory + own))
     else:
         blurred = blur(light)
-    kernel = trajectory_kernels(trajectory, weights, np.zeros(len(trajectory)), 1)[0]
+    kernel = trajectory_kernels(trajectory, weights)[0]
     return develop(blurred[part], gamma, noise_sigma, rng, jpeg), kernel
 
 
@@ -210,19 +210,8 @@ def _sample_moments(trajectory, n):
 def mixed_blur(mix):
     """Returns the function that `TrainingSet` blurs photographs with: each by one of several kinds of blur.
 
-    Args:
-        mix: dict from names in `ranges.KINDS` to weights of at least 0, such as `{"handheld": 4, "paper": 1}`.
-
-    Returns:
-        A function of uint8 `(H, W, channels)`, a `numpy.random.Generator` and, optionally, a `window` as in
-        `random_blur`. It returns the blurred uint8.
-
-    Raises:
-        ValueError: if a kind is unknown, or the weights are negative or all 0.
-
-    >>> blur = mixed_blur({"handheld": 4, "paper": 1})
-    >>> blur(np.zeros((40, 40, 3), np.uint8), np.random.default_rng(0)).shape
-    (40, 40, 3)
+    `mix` is a dict from names in `ranges.KINDS` to weights, such as `{"handheld": 4, "paper": 1}`. The function accepts
+    `image`, `rng` and `window` as `random_blur` does, and returns the blurred uint8.
     """
     for kind, weight in mix.items():
         require(kind in KINDS, "kind", repr(kind), f"one of {', '.join(KINDS)}")

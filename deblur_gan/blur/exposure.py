@@ -17,9 +17,6 @@ def to_light(image, gamma, lights=1.0):
     """Converts uint8 `(H, W, channels)` to float64 light in [0, lights].
 
     From value 250 on the sensor may have been full: 255 stands for `lights` times the light of a full sensor.
-
-    >>> to_light(np.uint8([0, 51, 255]).reshape(1, 3, 1), gamma=1, lights=2).ravel()
-    array([0. , 0.2, 2. ])
     """
     image = check_image(image)
     require(0 < gamma < np.inf, "gamma", gamma, "more than 0")
@@ -30,11 +27,7 @@ def to_light(image, gamma, lights=1.0):
 
 
 def develop(light, gamma, noise_sigma=0.0, rng=None, jpeg=None):
-    """Converts light `(H, W, channels)` to uint8: clipped, with Gaussian noise, as JPEG if `jpeg` is a quality.
-
-    >>> develop(np.array([0, 0.2, 2]).reshape(1, 3, 1), gamma=1).ravel()
-    array([  0,  51, 255], dtype=uint8)
-    """
+    """Converts light `(H, W, channels)` to uint8: clipped, with Gaussian noise, as JPEG if `jpeg` is a quality."""
     require(0 <= noise_sigma < np.inf, "noise_sigma", noise_sigma, "at least 0")
     require(noise_sigma == 0 or rng is not None, "rng", None, "a numpy.random.Generator, for the noise,")
     require(jpeg is None or 1 <= jpeg <= 100, "jpeg", jpeg, "a quality of 1 to 100")
@@ -50,12 +43,7 @@ def develop(light, gamma, noise_sigma=0.0, rng=None, jpeg=None):
 
 
 def check_image(image):
-    """Returns the image as an array; raises ValueError unless it is uint8 `(H, W, channels)` and not empty.
-
-    >>> check_image(np.zeros((4, 4, 3)))
-    Traceback (most recent call last):
-    ValueError: image is float64; uint8 is required
-    """
+    """Returns the image as an array; raises ValueError unless it is uint8 `(H, W, channels)` and not empty."""
     image = np.asarray(image)
     require(image.dtype == np.uint8, "image", image.dtype, "uint8")
     require(image.ndim == 3 and image.size, "image", f"of shape {image.shape}", "(H, W, channels)")
@@ -79,10 +67,6 @@ def blur_light(light, trajectory, weights, twist=None, growth=0j, centre=None):
 
     Returns:
         float32 of the shape of `light`.
-
-    >>> line = np.zeros((1, 5, 1)); line[0, 2] = 1
-    >>> blur_light(line, np.array([[-1.0, 0], [0, 0], [1, 0]]), time_weights(3)).ravel()[1:4]
-    array([0.25, 0.5 , 0.25], dtype=float32)
     """
     height, width, _ = light.shape
     twist = np.zeros(len(trajectory)) if twist is None else twist - weights @ twist
@@ -97,23 +81,11 @@ def blur_light(light, trajectory, weights, twist=None, growth=0j, centre=None):
 
 
 def blend_moving(light, mask, blur_back, blur_front):
-    """Blurs a picture in which an object in front moves on its own.
+    """Blurs light `(H, W, channels)` in which an object in front, 1 in the mask `(H, W)`, moves on its own.
 
-    The object and its mask are blurred by its motion. The background is blurred by the motion of the camera, without
-    the object, so that no copy of the object appears there. Background that the object uncovers is filled with the
-    pixels next to its way.
-
-    Args:
-        light: float `(H, W, channels)`.
-        mask: float `(H, W)` in [0, 1], 1 for the object.
-        blur_back, blur_front: functions that blur float `(H, W, n)` and keep its sums.
-
-    Returns:
-        float of the shape of `light`.
-
-    >>> light, mask = np.full((4, 4, 1), 0.5), np.eye(4)
-    >>> np.allclose(blend_moving(light, mask, lambda picture: picture, lambda picture: picture), 0.5)
-    True
+    The object and its mask are blurred by its motion, `blur_front`. The background is blurred by the motion of the
+    camera, `blur_back`, without the object, so that no copy of the object appears there. Background that the object
+    uncovers is filled with the pixels next to its way. Both functions blur float `(H, W, n)` and keep its sums.
     """
     mask = mask[..., np.newaxis]
     picture = np.concatenate([light, np.ones_like(mask)], axis=-1)
@@ -124,23 +96,10 @@ def blend_moving(light, mask, blur_back, blur_front):
 
 
 def average_frames(frames, rng, window=None, gamma=2.2, lights=None, noise_sigma=None, jpeg=None):
-    """Averages consecutive frames into a blurred photograph, as light.
+    """Averages consecutive frames, uint8 `(H, W, channels)`, into a blurred photograph, as light.
 
-    Args:
-        frames: list of uint8 `(H, W, channels)`.
-        rng: `numpy.random.Generator`.
-        window: `(rows, columns)`, slices: only this part is returned.
-        gamma, lights, noise_sigma, jpeg: ranges as in `camera.random_blur`; a gamma of 1 averages the values.
-
-    Returns:
-        uint8 of the shape of a frame or of the window.
-
-    Raises:
-        ValueError: if an argument is out of its range.
-
-    >>> frames = [np.full((1, 1, 3), value, np.uint8) for value in (0, 100)]
-    >>> average_frames(frames, np.random.default_rng(0), gamma=1).ravel()
-    array([50, 50, 50], dtype=uint8)
+    `window`, `(rows, columns)`, is the part to return. `gamma`, `lights`, `noise_sigma` and `jpeg` are ranges as in
+    `camera.random_blur`; a gamma of 1 averages the values.
     """
     gamma, lights = draw(rng, "gamma", gamma, 1.0), draw(rng, "lights", lights, 1.0)
     noise_sigma, jpeg = draw(rng, "noise_sigma", noise_sigma, 0.0), draw(rng, "jpeg", jpeg)
@@ -149,18 +108,10 @@ def average_frames(frames, rng, window=None, gamma=2.2, lights=None, noise_sigma
 
 
 def expand_window(window, shape, reach):
-    """Expands a window of a picture by a margin, as far as the picture goes.
+    """Expands a window of a picture of `shape` by `reach` px on each side, as far as the picture goes.
 
-    Args:
-        window: `(rows, columns)`, slices, or None for the whole picture.
-        shape: `(height, width)`, px.
-        reach: int, px.
-
-    Returns:
-        `(around, part)`, a pair of slices each: the window with `reach` px on each side, and the window in it.
-
-    >>> expand_window((slice(2, 4), slice(5, 9)), (10, 10), 3)
-    ((slice(0, 7, None), slice(2, 10, None)), (slice(2, 4, None), slice(3, 7, None)))
+    A window is two slices; None is the whole picture. Returns `(around, part)`: the expanded window, and where the
+    window is in it.
     """
     around, part = [], []
     for side, wanted in zip(shape, window or (slice(None), slice(None)), strict=True):
@@ -171,24 +122,17 @@ def expand_window(window, shape, reach):
 
 
 def time_weights(steps):
-    """Returns the share of the exposure of each position; the first and the last have half a step each.
-
-    >>> time_weights(3)
-    array([0.25, 0.5 , 0.25])
-    """
+    """Returns the share of the exposure of each position; the first and the last have half a step each."""
     weights = np.ones(steps)
     weights[[0, -1]] /= 2
     return weights / weights.sum()
 
 
-def trajectory_kernels(trajectory, weights, bins, n_bins):
+def trajectory_kernels(trajectory, weights, bins=0, n_bins=1):
     """Distributes a trajectory over `n_bins` kernels, `(n_bins, 2 r + 1, 2 r + 1)`, by linear interpolation.
 
     Each position contributes to its 2 x 2 x 2 neighbours. The mean position is at the middle pixel, because linear
     interpolation keeps first moments.
-
-    >>> trajectory_kernels(np.array([[0, 0], [1, 0], [2, 0]]), time_weights(3), np.zeros(3), 1)[0][1]
-    array([0.25, 0.5 , 0.25])
     """
     # Rounded, because noise in the last digits would add a border of zeros to the kernel.
     centred = np.round(trajectory - weights @ trajectory, 9)
@@ -211,9 +155,6 @@ def convolve(light, kernels, motions, centre=0j):
     """Returns the sum, over all motions, of the moved picture convolved with the motion's kernel: float32.
 
     A motion is a complex number that the distance from `centre` is multiplied by: it turns and enlarges.
-
-    >>> convolve(np.ones((1, 3, 1)), np.full((1, 1, 3), 1 / 3), [1]).ravel()
-    array([1., 1., 1.], dtype=float32)
     """
     height, width, channels = light.shape
     rows, columns = kernels.shape[1] // 2, kernels.shape[2] // 2

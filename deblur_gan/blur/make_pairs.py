@@ -1,7 +1,7 @@
 """Makes folders of blurred and sharp pairs from sharp photographs and from recordings."""
 
 import functools
-import io
+import itertools
 import os
 from collections import Counter, deque
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +17,7 @@ from deblur_gan.blur.exposure import average_frames
 from deblur_gan.blur.optical_flow import one_opencv_thread, optical_flow, random_flow_blur, speed, unreliable_share
 from deblur_gan.blur.ranges import KINDS, draw, require
 from deblur_gan.blur.recordings import find_scenes, is_cut, is_still, read_frames, reduce
-from deblur_gan.files import write_bytes
+from deblur_gan.files import whole_file
 from deblur_gan.images.photographs import BadImage, Photograph, find_images, read_photograph, write_photograph
 from deblur_gan.images.sharpness import sharpness
 
@@ -60,10 +60,9 @@ def blur_folder(
         `(n_pairs, failures)`: int, and a list of `BadImage`, one for each file that could not be used.
 
     Raises:
-        NotADirectoryError: if `input_dir` or `mask_dir` is not a folder.
         ValueError: if `input_dir` contains no photographs, or two of one name, or would be written into; or if an
             argument is out of its range. Nothing is written then.
-        OSError: if a file cannot be written.
+        OSError: if a folder is missing or a file cannot be written.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -94,15 +93,16 @@ def blur_folder(
         for i in range(n_per_image):
             name = f"{path.stem}_{_number(i, n_per_image)}" if n_per_image > 1 else path.stem
             rng = _generator(seed, i, name=path.name)
-            window = _random_window(rng, sharp, crop)
+            window = random_window(rng, sharp, crop)
             blurred, kernel = random_blur(sharp, rng, mask=mask, window=window, **ranges)
             write_pair(output_dir, name, blurred, sharp[window])
             if save_kernels:
-                _write_kernel(output_dir / "kernels" / f"{name}.png", kernel)
+                with whole_file(output_dir / "kernels" / f"{name}.png") as temporary:
+                    Image.fromarray(np.rint(65535 * kernel / kernel.max()).astype(np.uint16)).save(temporary)
         return None
 
     jobs = ((path,) for path in paths.values())
-    results = tqdm(_run_ahead(write_pairs, jobs, n_workers), desc="Blurring", unit="photograph", total=len(paths))
+    results = tqdm(run_ahead(write_pairs, jobs, n_workers), desc="Blurring", unit="photograph", total=len(paths))
     failures = [failure for failure in results if failure]
     n_pairs = (len(paths) - len(failures)) * n_per_image
     failures += [BadImage(f"{mask}: no photograph has its name") for stem, mask in masks.items() if stem not in paths]
@@ -154,11 +154,9 @@ def blur_recordings(
         for it; and a list of `BadImage`, one for each fault and each recording that gave no pair.
 
     Raises:
-        FileNotFoundError: if a source is missing.
-        ImportError: without OpenCV, if `frames` is None.
         ValueError: if a source contains no recording, if two have the same name, or an argument is out of its range.
             Nothing is written then.
-        OSError: if a file cannot be written.
+        OSError: if a source is missing or a file cannot be written. ImportError: without OpenCV, if `frames` is None.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -196,7 +194,7 @@ def blur_recordings(
         for scene, path in scenes.items():
             groups = _group_frames(scene, path, frames, every, crop, scale, seed, failures.append)
             reasons = Counter()
-            for reason in _run_ahead(write_pairs, groups, n_workers):
+            for reason in run_ahead(write_pairs, groups, n_workers):
                 reasons[reason] += 1
                 progress.update(0 if reason else n_per_frame)
             n_made = reasons.pop(None, 0) * n_per_frame
@@ -236,7 +234,7 @@ def _group_frames(scene, path, frames, every, crop, scale, seed, report):
 def _write_pairs(output_dir, along_flow, ranges, scene, number, group, *, n_per_frame, crop, min_sharpness, seed):
     """Writes the pairs of a group of frames. Returns None, or the reason if the group is left out."""
     sharp = group[0] if along_flow else group[len(group) // 2]
-    if any(is_cut(*two) for two in zip(group, group[1:], strict=False)):
+    if any(is_cut(*two) for two in itertools.pairwise(group)):
         return "at a scene cut"
     if sharpness(sharp) < min_sharpness:
         return "blurred"
@@ -254,7 +252,7 @@ def _write_pairs(output_dir, along_flow, ranges, scene, number, group, *, n_per_
     for i in range(n_per_frame):
         rng = _generator(seed, number, i, name=scene)
         for _ in range(4):
-            window = _random_window(rng, sharp, crop)
+            window = random_window(rng, sharp, crop)
             if sharpness(sharp[window]) >= min_sharpness:
                 break
         name = f"{scene}_{number:06}" + (_number(i, n_per_frame) if n_per_frame > 1 else "")
@@ -262,7 +260,7 @@ def _write_pairs(output_dir, along_flow, ranges, scene, number, group, *, n_per_
     return None
 
 
-def _run_ahead(function, jobs, n_workers):
+def run_ahead(function, jobs, n_workers=None):
     """Yields the results of `function(*job)` in the order of the jobs, a few computed ahead by threads."""
     # Threads suffice: NumPy, SciPy and Pillow release the interpreter lock. A process would import Keras again.
     n_workers, ahead = n_workers or os.cpu_count(), deque()
@@ -327,11 +325,7 @@ def _number(i, count):
 
 
 def drop_grey_copies(photograph):
-    """Returns the pixels with one channel if the photograph is grey: equal channels must not get different noise.
-
-    >>> drop_grey_copies(Photograph(np.zeros((4, 4, 3), np.uint8), grey=True)).shape
-    (4, 4, 1)
-    """
+    """Returns the pixels with one channel if the photograph is grey: equal channels must not get different noise."""
     return photograph.pixels[..., :1] if photograph.grey else photograph.pixels
 
 
@@ -345,40 +339,18 @@ def _read_mask(path, photograph, pixels, scale):
     return reduce(mask, scale)[..., 0] / np.float32(255)
 
 
-def _random_window(rng, pixels, crop):
-    if crop is None:
-        return slice(0, pixels.shape[0]), slice(0, pixels.shape[1])
-    top, left = (int(rng.integers(0, side - crop + 1)) for side in pixels.shape[:2])
-    return slice(top, top + crop), slice(left, left + crop)
+def random_window(rng, pixels, side):
+    """Returns the slices `(rows, columns)` of a square of `side` px anywhere in a picture; of all if `side` is None."""
+    if side is None:
+        return slice(None), slice(None)
+    top, left = (int(rng.integers(0, length - side + 1)) for length in pixels.shape[:2])
+    return slice(top, top + side), slice(left, left + side)
 
 
 def write_pair(output_dir, name, blurred, sharp):
-    """Writes `A/<name>.png` and `B/<name>.png`.
-
-    Args:
-        output_dir: Path; it contains `A/` and `B/`.
-        name: str.
-        blurred, sharp: uint8 `(H, W, 3)`, or `(H, W, 1)` for grey.
-
-    Raises:
-        OSError: if a file cannot be written.
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     for side in "AB":
-    ...         os.mkdir(Path(folder, side))
-    ...     write_pair(Path(folder), "night", *np.zeros((2, 8, 8, 3), np.uint8))
-    ...     sorted(str(path.relative_to(folder)) for path in Path(folder).glob("*/*"))
-    ['A/night.png', 'B/night.png']
-    """
+    """Writes uint8 `(H, W, 3)`, or `(H, W, 1)` for grey, to `A/<name>.png` and `B/<name>.png`; the folders exist."""
     for side, pixels in (("A", blurred), ("B", sharp)):
         grey = pixels.shape[-1] == 1
         # Level 1 is five times as fast as Pillow's default; the files are a tenth larger.
         image = Photograph(np.repeat(pixels, 3, axis=-1) if grey else pixels, None, grey, "PNG", {"compress_level": 1})
         write_photograph(output_dir / side / f"{name}.png", image)
-
-
-def _write_kernel(path, kernel):
-    encoded = io.BytesIO()
-    Image.fromarray(np.rint(65535 * kernel / kernel.max()).astype(np.uint16)).save(encoded, "PNG")
-    write_bytes(path, encoded.getbuffer())

@@ -25,12 +25,7 @@ def _opencv():
 
 @contextmanager
 def one_opencv_thread():
-    """Limits OpenCV to one thread within a `with` block, for the whole process, and restores the number afterwards.
-
-    >>> with one_opencv_thread():
-    ...     _opencv().getNumThreads()
-    1
-    """
+    """Limits OpenCV to one thread within a `with` block, for the whole process, and restores the number afterwards."""
     cv2 = _opencv()
     n_threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
@@ -43,24 +38,10 @@ def one_opencv_thread():
 def optical_flow(first, second):
     """Estimates the motion of each pixel from a frame to the next, at half the size.
 
-    The result depends on the number of OpenCV's threads; `one_opencv_thread` makes it reproducible.
+    The frames are uint8 `(H, W, 3)` of one size, at least 32 px in each direction; the flow is float32 `(H, W, 2)`, px
+    to the right and down. It depends on the number of OpenCV's threads; `one_opencv_thread` makes it reproducible.
 
-    Args:
-        first, second: uint8 `(H, W, 3)`, at least 32 px in each direction.
-
-    Returns:
-        float32 `(H, W, 2)`, px to the right and down.
-
-    Raises:
-        ImportError: without OpenCV.
-        ValueError: if the frames are smaller, or of different sizes.
-
-    Reference:
-        Kroeger et al., Fast Optical Flow Using Dense Inverse Search, ECCV 2016.
-
-    >>> frame = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
-    >>> bool(np.abs(optical_flow(frame, frame)).max() < 0.1)
-    True
+    Reference: Kroeger et al., Fast Optical Flow Using Dense Inverse Search, ECCV 2016.
     """
     cv2 = _opencv()
     require(first.shape == second.shape, "second", f"of shape {second.shape}", f"{first.shape}, that of the first,")
@@ -75,28 +56,16 @@ def optical_flow(first, second):
 
 
 def unreliable_share(forward, backward):
-    """Returns the share of pixels that forward and then backward flow leave off by more than 1 px and a tenth.
+    """Returns the share of pixels that the flow to the next frame and back leave off by more than 1 px and a tenth.
 
-    Args:
-        forward, backward: float32 `(H, W, 2)`, flow from a frame to the next, and from the next frame back.
-
-    Returns:
-        float in [0, 1]: below 0.3 if flow describes the motion, at least 0.95 across a cut.
-
-    >>> forward = np.full((8, 8, 2), 3, np.float32)
-    >>> unreliable_share(forward, -forward), unreliable_share(forward, forward)
-    (0.0, 1.0)
+    It is below 0.3 if flow describes the motion, and at least 0.95 across a cut.
     """
     off = _lengths(forward + _sample(backward, _grid(forward) + forward))
     return float(np.mean(off > 1 + 0.1 * _lengths(forward)))
 
 
 def speed(flow):
-    """Returns the speed of a frame: the 80th percentile of the lengths of its flow, px.
-
-    >>> speed(np.full((8, 8, 2), (3, 4), np.float32))
-    5.0
-    """
+    """Returns the speed of a frame: the 80th percentile of the lengths of its flow, px."""
     return float(np.percentile(_lengths(flow), 80))
 
 
@@ -115,10 +84,6 @@ def blur_along_flow(light, flow, bend=(0.0, 0.0), window=None):
 
     Returns:
         float32 of the shape of `light` or of the window.
-
-    >>> light, flow = np.full((32, 32, 1), 0.5), np.full((32, 32, 2), 6, np.float32)
-    >>> bool(np.allclose(blur_along_flow(light, flow), 0.5))
-    True
     """
     fastest = _spread(flow)
     length = _lengths(fastest[window or ...]).max()
@@ -158,7 +123,7 @@ def random_flow_blur(
 ):
     """Blurs a frame along its flow, scaled to a random length.
 
-    Each argument from `length` to `jpeg` is a range, as `ranges.draw` accepts it.
+    Each argument from `length` to `jpeg` is a range, as in `camera.random_blur`.
 
     Args:
         frame: uint8 `(H, W, 3)`.
@@ -172,9 +137,6 @@ def random_flow_blur(
 
     Returns:
         uint8 of the shape of `frame` or of the window.
-
-    Raises:
-        ValueError: if an argument is out of its range.
 
     >>> frame, flow = np.full((32, 32, 3), 90, np.uint8), np.full((32, 32, 2), 3, np.float32)
     >>> random_flow_blur(frame, flow, np.random.default_rng(0)).shape
@@ -200,8 +162,7 @@ def _spread(flow):
         rows, columns = small.shape[:2]
         neighbours = [padded[y : y + rows, x : x + columns] for y, x in ((1, 1), (0, 1), (2, 1), (1, 0), (1, 2))]
         lengths = [np.sum(neighbour**2, axis=-1) for neighbour in neighbours]
-        choice = np.argmax(lengths, axis=0)
-        small = np.choose(choice[..., np.newaxis], neighbours)
+        small = np.choose(np.argmax(lengths, axis=0)[..., np.newaxis], neighbours)
     spread = cv2.resize(small, (width, height))
     faster = _lengths(spread) > _lengths(flow) + 0.5
     return np.where(faster[..., np.newaxis], spread, flow)
@@ -220,5 +181,4 @@ def _grid(field):
 def _sample(field, where):
     """Reads a field `(H, W, channels)` at the positions `(H, W, 2)`, bilinear, continued by reflection."""
     cv2 = _opencv()
-    read = cv2.remap(field, where, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
-    return read.reshape(field.shape)
+    return cv2.remap(field, where, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101).reshape(field.shape)

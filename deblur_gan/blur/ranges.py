@@ -25,35 +25,16 @@ KINDS = {
 
 
 def require(condition, name, found, required):
-    """Raises ValueError with the argument, its value and the requirement, unless the condition holds.
-
-    >>> require(False, "length", -1, "at least 0")
-    Traceback (most recent call last):
-    ValueError: length is -1; at least 0 is required
-    """
+    """Raises ValueError with the argument, its value and the requirement, unless the condition holds."""
     if not condition:
         raise ValueError(f"{name} is {found}; {required} is required")
 
 
 def draw(rng, name, limits, otherwise=None):
-    """Draws a value from a range.
+    """Draws a float from a range; returns `otherwise` if nothing is drawn.
 
-    Args:
-        rng: `numpy.random.Generator`.
-        name: str, for the error.
-        limits: `(low, high)`, for a value drawn uniformly; `(low, high, share)`, to draw in that share of the cases
-            only; a number, for that number; None, to draw nothing.
-        otherwise: returned if nothing is drawn.
-
-    Returns:
-        float or `otherwise`.
-
-    Raises:
-        ValueError: unless 0 <= low <= high and 0 <= share <= 1.
-
-    >>> import numpy as np
-    >>> draw(np.random.default_rng(0), "bend", (2, 2, 1.0)), draw(None, "bend", None, "straight")
-    (2.0, 'straight')
+    `limits` is `(low, high)`, to draw from uniformly; `(low, high, share)`, to draw from in that share of the cases; a
+    number, for that number; or None, to draw nothing. Raises ValueError unless 0 <= low <= high and 0 <= share <= 1.
     """
     if limits is None:
         return otherwise

@@ -22,7 +22,7 @@ def random_trajectory(rng, length=60.0, shake=0.001, steps=2000):
     Rarely, a big impulsive shake, such as a finger on the button, reverses the velocity. The speed is then reset. The
     three strengths are drawn once for each trajectory: inertia from U(0, 0.7), the probability of a big shake from
     U(0, 0.2), Gaussian shake from U(0, 10), each multiplied by `shake`. The paper prints U(0, 0.7) for the last, which
-    hardly trembles; Boracchi and Foi use U(0, 10).
+    hardly trembles, and inertia as a factor of the Gaussian term; Boracchi and Foi use U(0, 10) and a pull.
 
     Args:
         rng: `numpy.random.Generator`.
@@ -37,10 +37,6 @@ def random_trajectory(rng, length=60.0, shake=0.001, steps=2000):
 
     Raises:
         ValueError: if an argument is out of its range.
-
-    Reference:
-        Algorithm 1 of arXiv 1711.07064, with the inertial term of Boracchi and Foi 2012 (directed towards the former
-        position; the paper prints it as a factor of the Gaussian term).
 
     >>> trajectory = random_trajectory(np.random.default_rng(0), length=30, steps=100)
     >>> float(round(np.linalg.norm(np.diff(trajectory, axis=0), axis=1).sum(), 6))
@@ -72,20 +68,8 @@ def random_trajectory(rng, length=60.0, shake=0.001, steps=2000):
 def random_roll(rng, extent, shake=0.001, steps=2000):
     """Draws the turn of a shaking camera around its viewing axis: one scaled coordinate of a `random_trajectory`.
 
-    Args:
-        rng: `numpy.random.Generator`.
-        extent: float, degrees, at least 0: the difference between the largest and the smallest angle.
-        shake: as in `random_trajectory`.
-        steps: int, at least 2, the number of angles.
-
-    Returns:
-        float64 `(steps,)`, degrees, equally spaced in time.
-
-    Raises:
-        ValueError: if an argument is out of its range.
-
-    >>> round(float(np.ptp(random_roll(np.random.default_rng(0), extent=2))), 6)
-    2.0
+    Returns float64 `(steps,)`, equally spaced in time. `extent`, at least 0, is the difference between the largest and
+    the smallest angle.
     """
     require(extent >= 0, "extent", extent, "at least 0")
     angles = random_trajectory(rng, shake=shake, steps=steps)[:, 0]
@@ -105,14 +89,7 @@ def handheld_trajectory(rng, extent, bend=0.2, steps=500):
         steps: int, at least 2, the number of positions.
 
     Returns:
-        float64 `(steps, 2)`, positions x (to the right) and y (down) in px, equally spaced in time, from (0, 0).
-
-    Raises:
-        ValueError: if an argument is out of its range.
-
-    >>> start, *_, end = handheld_trajectory(np.random.default_rng(0), extent=12)
-    >>> float(round(np.linalg.norm(end - start), 6))
-    12.0
+        float64 `(steps, 2)`, as `random_trajectory`.
     """
     require(extent >= 0, "extent", extent, "at least 0")
     require(bend >= 0, "bend", bend, "at least 0")
@@ -130,20 +107,8 @@ def _as_xy(positions):
 def uneven_progress(rng, steps=500):
     """Draws the progress of a movement from 0 to 1: never back, at uneven speed, constant on average over many draws.
 
-    Args:
-        rng: `numpy.random.Generator`.
-        steps: int, at least 2.
-
-    Returns:
-        float64 `(steps,)`, equally spaced in time: a cubic Bezier curve whose inner values are two uniform numbers,
-        the smaller one first.
-
-    Raises:
-        ValueError: if `steps` is out of its range.
-
-    >>> progress = uneven_progress(np.random.default_rng(0), steps=10)
-    >>> float(progress[0]), float(progress[-1]), bool((np.diff(progress) >= 0).all())
-    (0.0, 1.0, True)
+    Returns float64 `(steps,)`, equally spaced in time: a cubic Bezier curve whose inner values are two uniform numbers,
+    the smaller one first.
     """
     require(steps >= 2, "steps", steps, "at least 2")
     first, second = np.sort(rng.random(2))
@@ -155,17 +120,7 @@ def random_outline(rng, height, width, rows=slice(None), columns=slice(None)):
     """Draws the mask of an object in front of the rest of a picture: a polygon with a soft edge.
 
     The polygon has 5 to 10 corners around a point anywhere in the picture, at 0.08 to 0.35 of the longer side from it.
-
-    Args:
-        rng: `numpy.random.Generator`.
-        height, width: int, px, of the picture.
-        rows, columns: slices, the part of the picture to return the mask of.
-
-    Returns:
-        float32 `(rows, columns)` in [0, 1], 1 for the object.
-
-    >>> random_outline(np.random.default_rng(0), 60, 80, columns=slice(0, 40)).shape
-    (60, 40)
+    Returns float32 in [0, 1], 1 for the object, of the part of the picture that the slices `rows` and `columns` select.
     """
     corners = int(rng.integers(5, 11))
     middle = complex(rng.uniform(0, width), rng.uniform(0, height))
@@ -180,4 +135,4 @@ def random_outline(rng, height, width, rows=slice(None), columns=slice(None)):
     corners = [(round(point.real) - left + margin, round(point.imag) - top + margin) for point in points]
     ImageDraw.Draw(canvas).polygon(corners, fill=255)
     soft = ndimage.gaussian_filter(np.asarray(canvas, np.float32) / 255, softness, mode="nearest")
-    return np.clip(soft[margin : -margin or None, margin : -margin or None], 0, 1)
+    return np.clip(soft[margin:-margin, margin:-margin], 0, 1)

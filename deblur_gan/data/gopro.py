@@ -52,15 +52,14 @@ def organize_gopro(dir_in, dir_out, blur="blur", show_progress=False):
                 f"{unmatched[0]}: has no counterpart, like {len(unmatched) - 1} other files of {dir_in / part}; "
                 "unpack the data set again"
             )
-    links = []
-    for part, pairs in found.items():
-        for pair in pairs:
-            prefix = f"{pair.sequence}_" if pair.sequence else ""
-            for letter, source in (("A", pair.blurred), ("B", pair.sharp)):
-                links.append((source, dir_out / part / letter / f"{prefix}{pair.name}{source.suffix}"))
-    for folder in {target.parent for _, target in links}:
-        folder.mkdir(parents=True, exist_ok=True)
+    links = [
+        (source, dir_out / part / side / "_".join(filter(None, (pair.sequence, f"{pair.name}{source.suffix}"))))
+        for part, pairs in found.items()
+        for pair in pairs
+        for side, source in (("A", pair.blurred), ("B", pair.sharp))
+    ]
     for source, target in tqdm(links, desc="organizing", unit=" files", disable=not show_progress, leave=False):
+        target.parent.mkdir(parents=True, exist_ok=True)
         _link_or_copy(source, target)
     return {part: len(pairs) for part, pairs in found.items()}
 

@@ -17,16 +17,10 @@ _AFFIX = re.compile("^({0})_|_({0})$".format("|".join(_WORDS.values())))
 
 
 class Pair(NamedTuple):
-    """A blurred photograph and its sharp counterpart.
+    """The Paths of a blurred photograph and its sharp counterpart.
 
-    Attributes:
-        name: str, the file name that both share, without extension and without words such as `_blur`.
-        sequence: str, the folder of a data set of sequences that the pair belongs to; "" elsewhere.
-        blurred: Path.
-        sharp: Path.
-
-    >>> Pair("1", "", Path("A/1.png"), Path("B/1.png")).name
-    '1'
+    `name` is what both file names share, without extension and words such as `_blur`. `sequence` is the folder of a
+    data set of sequences that the pair belongs to, "" elsewhere.
     """
 
     name: str
@@ -197,9 +191,8 @@ def _find_problems(pair):
         return problems
     blurred, sharp = pixels
     if blurred.shape != sharp.shape:
-        height, width = sharp.shape[:2]
-        found = f"{blurred.shape[1]}x{blurred.shape[0]}"
-        return [f"{pair.blurred}: is {found}, but {pair.sharp} is {width}x{height}; equal sizes are required"]
+        sizes = [f"{image.shape[1]}x{image.shape[0]}" for image in pixels]
+        return [f"{pair.blurred}: is {sizes[0]}, but {pair.sharp} is {sizes[1]}; equal sizes are required"]
     if np.array_equal(blurred, sharp):
         return [f"{pair.blurred}: the same picture as {pair.sharp}; a blurred one is required"]
     return []

@@ -74,13 +74,7 @@ def write_sample_images(output_dir):
 
 
 def blurred_sample(name):
-    """Returns a blurred photograph of the test part, as `write_sample_images` writes it.
-
-    Args:
-        name: str, such as "chelsea".
-
-    Returns:
-        bytes of a PNG file.
+    """Returns a blurred photograph of the test part, as `write_sample_images` writes it: bytes of a PNG file.
 
     Example:
         >>> restored = restore(blurred_sample("chelsea"))

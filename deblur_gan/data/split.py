@@ -39,20 +39,11 @@ def set_aside(pairs, seed, share=0.1):
 
 
 def scene_of(pair):
-    """Returns the scene of a `Pair`: its sequence, or its name without the digits after the last underscore.
-
-    >>> from deblur_gan.data.pairs import Pair
-    >>> scene_of(Pair("walk_000012", "", None, None))
-    'walk'
-    """
+    """Returns the scene of a `Pair`: its sequence, or its name without the digits after the last underscore."""
     stem, underscore, number = pair.name.rpartition("_")
     return pair.sequence or (stem if underscore and number.isdigit() else pair.name)
 
 
 def evenly(items, n):
-    """Returns `n` of the items, evenly spread; all if there are fewer.
-
-    >>> evenly("abcdefg", 3)
-    ['a', 'd', 'g']
-    """
+    """Returns `n` of the items, evenly spread; all if there are fewer."""
     return [items[i] for i in np.linspace(0, len(items) - 1, min(n, len(items))).round().astype(int)]

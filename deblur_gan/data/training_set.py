@@ -5,14 +5,13 @@ import hashlib
 import io
 import itertools
 import math
-from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from deblur_gan.blur.camera import mixed_blur
+from deblur_gan.blur.make_pairs import random_window, run_ahead
 from deblur_gan.files import write_bytes
 from deblur_gan.images.photographs import BadImage, read_rgb
 from deblur_gan.images.pixels import from_uint8
@@ -110,7 +109,7 @@ class TrainingSet:
             self.cache.mkdir(parents=True, exist_ok=True)
         self.n_workers = n_workers
         self.part = part
-        self._in_memory = {}
+        self._read_once = functools.cache(self._read_resized)
 
     def batches(self, first=0, last=None):
         """Yields the batches `first` to `last - 1` of the run, in order, a few prepared ahead by threads.
@@ -125,17 +124,8 @@ class TrainingSet:
         Raises:
             BadImage: if a file has become unreadable.
         """
-        with ThreadPoolExecutor(self.n_workers, thread_name_prefix="batches") as pool:
-            ahead = deque()
-            try:
-                for step in itertools.count(first) if last is None else range(first, last):
-                    ahead.append(pool.submit(self.batch, step))
-                    if len(ahead) > 2 * self.n_workers:
-                        yield ahead.popleft().result()
-                while ahead:
-                    yield ahead.popleft().result()
-            finally:
-                pool.shutdown(cancel_futures=True)
+        steps = itertools.count(first) if last is None else range(first, last)
+        yield from run_ahead(self.batch, ((step,) for step in steps), self.n_workers)
 
     def batch(self, step):
         """Returns batch number `step` of the run, counted from 0 over all epochs, as `batches` yields it."""
@@ -149,21 +139,20 @@ class TrainingSet:
     def sample(self, epoch, index):
         """Returns one sample, always the same for the same seed, epoch and index.
 
-        Returns:
-            `(blurred, sharp)`: uint8 `(crop_size, crop_size, 3)`.
+        Returns `(blurred, sharp)`: uint8 `(crop_size, crop_size, 3)`.
         """
         rng = np.random.default_rng((self.seed, epoch, index))
         item = self._draw_item(epoch * self.steps_per_epoch * self.batch_size + index)
         if isinstance(item, Path):
-            whole = self._read_cached(item, 1)
-            window = self._random_window(whole.shape, rng)
+            whole = self._read(item, 1)
+            window = self._random_window(whole, rng)
             blurred, sharp = self.blur(whole, rng, window), whole[window]
         else:
-            images = self.whole(item)
-            if images[0].shape != images[1].shape:
+            blurred, sharp = self.whole(item)
+            if blurred.shape != sharp.shape:
                 raise BadImage(f"{item.blurred}: not of the size of {item.sharp}; equal sizes are required")
-            window = self._random_window(images[1].shape, rng)
-            blurred, sharp = (image[window] for image in images)
+            window = self._random_window(sharp, rng)
+            blurred, sharp = blurred[window], sharp[window]
         blurred, sharp = (_resize(image, (self.crop_size, self.crop_size)) for image in (blurred, sharp))
         if rng.random() < 0.5:
             blurred, sharp = blurred[:, ::-1], sharp[:, ::-1]
@@ -173,20 +162,12 @@ class TrainingSet:
         return blurred, sharp
 
     def whole(self, pair):
-        """Returns a pair without a crop, in the size that is trained on.
-
-        Returns:
-            `(blurred, sharp)`: uint8 `(H, W, 3)`, resized by `scale`, or squeezed for "resize".
-        """
-        return self._read_cached(pair.blurred, self.scale), self._read_cached(pair.sharp, self.scale)
+        """Returns `(blurred, sharp)` of a pair without a crop: uint8 `(H, W, 3)`, resized by `scale` or squeezed."""
+        return self._read(pair.blurred, self.scale), self._read(pair.sharp, self.scale)
 
     def blurred_whole(self, path, number):
-        """Returns a photograph and a blurred copy without a crop, always the same for the same seed and number.
-
-        Returns:
-            `(blurred, sharp)`: uint8 `(H, W, 3)`.
-        """
-        sharp = self._read_cached(path, 1)
+        """Returns `(blurred, sharp)` of a photograph without a crop, always the same for the same seed and number."""
+        sharp = self._read(path, 1)
         window = slice(0, sharp.shape[0]), slice(0, sharp.shape[1])
         return self.blur(sharp, np.random.default_rng((self.seed, 2, 0, number + 1)), window), sharp
 
@@ -199,22 +180,18 @@ class TrainingSet:
         stretch, place = divmod(cycle * share + turn, len(items))
         return items[_shuffled(self.seed, source, stretch, len(items))[place]]
 
-    def _random_window(self, shape, rng):
+    def _random_window(self, pixels, rng):
         side = self.smallest
         if side != self.largest:
-            side = int(rng.integers(side, min(self.largest, *shape[:2]) + 1))
-        top, left = (int(rng.integers(0, length - side + 1)) for length in shape[:2])
-        return slice(top, top + side), slice(left, left + side)
+            side = int(rng.integers(side, min(self.largest, *pixels.shape[:2]) + 1))
+        return random_window(rng, pixels, side)
 
-    def _read_cached(self, path, scale):
+    def _read(self, path, scale):
         """Returns the pixels of a file in the size that crops are taken from, from the cache if possible."""
         if self.cache is None:
             return self._read_resized(path, scale)
         if self.cache == "memory":
-            key = path, scale
-            if key not in self._in_memory:
-                self._in_memory[key] = self._read_resized(path, scale)
-            return self._in_memory[key]
+            return self._read_once(path, scale)
         try:
             status = path.stat()
         except OSError as error:
@@ -254,11 +231,10 @@ def _resize(pixels, size):
 
 
 def _divide(items, shares):
-    """Divides items into sources and plans whose turn it is.
+    """Divides items into sources, a list of `(share, items)`, and plans whose turn it is.
 
-    Returns:
-        `(sources, turns)`: list of `(share, items)`; list of `(source, turn)`, one for each sample of a cycle in which
-        every source is drawn from `share` times, evenly spread: its number, and how often it was drawn from before.
+    The plan is a list of `(source, turn)`, one for each sample of a cycle in which every source is drawn from `share`
+    times, evenly spread: the number of the source, and how often it was drawn from before.
     """
     if not shares or sum(n for _, n in shares) != len(items) or min(min(pair) for pair in shares) < 1:
         raise ValueError(f"shares {shares}: numbers above 0 are required, and {len(items)} items in all")
