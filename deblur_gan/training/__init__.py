@@ -5,7 +5,8 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "run": ["Stopped", "build_gan", "learning_rate", "resume", "train"],
+        "run": ["Stopped", "learning_rate", "resume", "train"],
+        "build": ["build_gan"],
         "options": ["BadOption", "Options"],
         "checkpoint": ["BadRun"],
         "gan": ["DeblurGAN"],

@@ -15,16 +15,6 @@ from deblur_gan.training.gan import LOSSES
 # Several processes compare signals and failures about this often, as each comparison stops all their devices.
 SECONDS_BETWEEN_CHECKS = 10
 
-# The labels of the progress line. The generator's losses come first, as a terminal of 80 columns shows only those.
-_LABELS = {
-    "generator_loss": "loss",
-    "adversarial_loss": "adv",
-    "perceptual_loss": "perc",
-    "pixel_loss": "pixel",
-    "critic_loss": "critic",
-    "gradient_penalty": "penalty",
-}
-
 
 class Stopped(RuntimeError):
     """A run that ended before its last epoch; the message is one line with the reason and the command that resumes it.
@@ -39,16 +29,9 @@ class Stopped(RuntimeError):
 
 
 class RunCallback(keras.callbacks.Callback):
-    """Watches the steps of `fit`, one epoch at a time.
+    """Watches the steps of `fit`, one epoch at a time; updates `progress` at each checkpoint.
 
     Of several processes only the main one shows a progress bar and writes checkpoints. All stop at the same step.
-
-    Args:
-        folder: `RunFolder`, for checkpoints.
-        progress: `Progress`, updated at each checkpoint.
-        options: `Options`.
-        steps_per_epoch: int.
-        interruption: entered `Interruption`.
 
     Attributes:
         failure: str, the reason why the run must end early; None at first. Set it on any rank and in any thread: the
@@ -107,19 +90,13 @@ class RunCallback(keras.callbacks.Callback):
             self.failure = f"Stopped in epoch {self.progress.epoch + 1}: {broken[0]} is no longer finite"
         elif distributed.is_main():
             with self.lock:
-                self._show(self.first_step + batch + 1, logs)
+                self.show(self.first_step + batch + 1, logs)
 
     def check(self, batch=0):
-        """Compares signals and failures of all ranks; a collective.
+        """Compares signals and failures of all ranks; a collective. Raises `Stopped` on all if one has a `failure`.
 
-        One process compares before every step, which costs nothing. Several processes agree on the number of steps
-        until the next comparison from the pace of the main one.
-
-        Returns:
-            int, the number of steps until the next comparison.
-
-        Raises:
-            Stopped: if a rank has a `failure`, on all ranks.
+        Returns the number of steps until the next comparison: 1 for one process, which compares at no cost; several
+        agree on it from the pace of the main one.
         """
         steps = 1
         if distributed.size() > 1 and batch > self.checked_step:
@@ -154,12 +131,7 @@ class RunCallback(keras.callbacks.Callback):
         """Returns the seconds that the current epoch has taken, before an interruption too."""
         return time.monotonic() - self.began
 
-    def close(self):
-        """Removes the progress bar from the screen."""
-        if self.bar is not None:
-            self.bar.close()
-
-    def _show(self, step, logs):
+    def show(self, step, logs):
         """Moves the progress bar, which appears after the first step: its compilation would spoil the time left."""
         done = self.progress.epoch * self.steps_per_epoch + step
         if self.bar is None:
@@ -174,7 +146,11 @@ class RunCallback(keras.callbacks.Callback):
                 bar_format="{desc} {percentage:3.0f}% {remaining} left{postfix} {rate_fmt}",
             )
         self.bar.set_description_str(f"epoch {self.progress.epoch + 1}/{self.options.n_epochs}", refresh=False)
-        self.bar.set_postfix_str(
-            " ".join(f"{label} {logs[name]:.3g}" for name, label in _LABELS.items()), refresh=False
-        )
+        losses = " ".join(f"{label} {logs[name]:.3g}" for name, label in LOSSES.items())
+        self.bar.set_postfix_str(losses, refresh=False)
         self.bar.update(max(0, done - self.bar.n))  # threads may finish in another order than steps
+
+    def close(self):
+        """Removes the progress bar from the screen."""
+        if self.bar is not None:
+            self.bar.close()

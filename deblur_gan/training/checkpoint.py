@@ -19,28 +19,13 @@ class BadRun(ValueError):
 
 @dataclass
 class Progress:
-    """The place in a run up to which it is done.
+    """The place in a run up to which it is done; raises `ValueError` for a value of another type or range."""
 
-    Attributes:
-        epoch: int, epochs done.
-        step: int, batches done of the next epoch.
-        seconds: float, time spent on those batches.
-        best_psnr: float, of `generator_best.h5`; None if there is none.
-        lengths: dict, the bytes of every file that grows line by line, to cut it back to.
-
-    Raises:
-        ValueError: if a value is of another type or range.
-
-    Example:
-        >>> str(Progress(epoch=0, step=3)), str(Progress(epoch=2))
-        ('epoch 1, step 3', 'the end of epoch 2')
-    """
-
-    epoch: int = 0
-    step: int = 0
-    seconds: float = 0.0
-    best_psnr: float | None = None
-    lengths: dict = dataclasses.field(default_factory=dict)
+    epoch: int = 0  # epochs done
+    step: int = 0  # batches done of the next epoch
+    seconds: float = 0.0  # time spent on those batches
+    best_psnr: float | None = None  # of `generator_best.h5`
+    lengths: dict = dataclasses.field(default_factory=dict)  # bytes of the files that grow, to cut them back to
 
     def __post_init__(self):
         counts = [self.epoch, self.step, *self.lengths.values()]
@@ -71,16 +56,7 @@ def variables_of(gan):
 
 
 def save_state(path, gan, progress):
-    """Writes a state, whole and synced to the disk, or not at all.
-
-    Args:
-        path: Path that ends in .npz.
-        gan: compiled `DeblurGAN`.
-        progress: `Progress`.
-
-    Raises:
-        OSError: if it cannot be written; the former state is kept.
-    """
+    """Writes a state, whole and synced to the disk; if it raises `OSError`, the former state is kept."""
     values = {name: np.asarray(variable) for name, variable in variables_of(gan).items()}
     with whole_file(path) as temporary:
         np.savez(temporary, progress=json.dumps(dataclasses.asdict(progress)), **values)
@@ -91,11 +67,7 @@ def save_state(path, gan, progress):
 
 
 def read_progress(path):
-    """Reads the `Progress` of a state; without a file it is that of the start.
-
-    Raises:
-        BadRun: if the file is damaged.
-    """
+    """Reads the `Progress` of a state; without a file it is that of the start. Raises `BadRun` if it is damaged."""
     if not path.exists():
         return Progress()
     with _archive(path) as archive:
@@ -103,15 +75,10 @@ def read_progress(path):
 
 
 def load_state(path, gan, reading=contextlib.nullcontext):
-    """Assigns a state to all variables of a `DeblurGAN`.
+    """Assigns a state to all variables of a compiled `DeblurGAN`.
 
-    Args:
-        path: Path of the state.
-        gan: compiled `DeblurGAN`.
-        reading: function that returns a context manager for the reading, which ends before anything is assigned.
-
-    Raises:
-        BadRun: if the file is damaged or of other networks; nothing has been assigned then.
+    `reading()` is a context manager for the reading, which ends before anything is assigned. Raises `BadRun` if the
+    file is damaged or of other networks; nothing has been assigned then.
     """
     variables = variables_of(gan)
     with reading(), _archive(path) as archive:

@@ -34,15 +34,8 @@ def initialize():
 
     It reads the environment variables `KERAS_DISTRIBUTION_JOB_ADDRESSES` (host:port of rank 0),
     `KERAS_DISTRIBUTION_NUM_PROCESSES` and `KERAS_DISTRIBUTION_PROCESS_ID` (the rank). Without them the processes are
-    those of `keras.distribution.initialize`, if that was called, else this process only.
-
-    Raises:
-        BadRun: if a variable is missing or malformed, the backend is not JAX, or rank 0 cannot be reached.
-
-    Example:
-        >>> initialize()
-        >>> rank(), size(), is_main()
-        (0, 1, True)
+    those of `keras.distribution.initialize`, if that was called, else this process only. Raises `BadRun` if a variable
+    is missing or malformed, the backend is not JAX, or rank 0 cannot be reached.
     """
     given = {name: os.environ[name] for name in (ADDRESSES, COUNT, NUMBER) if os.environ.get(name)}
     if not given:
@@ -89,29 +82,13 @@ def is_main():
 
 
 def all_gather(values):
-    """Gathers the values of all processes.
-
-    Args:
-        values: list of int, as many on each rank.
-
-    Returns:
-        int32 array `(size, len(values))`, one row for each rank.
-
-    Example:
-        >>> all_gather([3, 4]).tolist()
-        [[3, 4]]
-    """
+    """Gathers a list of int, as many on each rank: int32 array `(size, len(values))`, one row for each rank."""
     values = np.array(values, np.int32)
     return values[None] if size() == 1 else np.asarray(multihost_utils.process_allgather(values))
 
 
 def broadcast(text):
-    """Returns the `text` of rank 0 on all ranks; at most 4096 bytes. What other ranks pass is ignored.
-
-    Example:
-        >>> broadcast("weights/run")
-        'weights/run'
-    """
+    """Returns the `text` of rank 0 on all ranks; at most 4096 bytes. What other ranks pass is ignored."""
     if size() == 1:
         return text
     content = np.frombuffer(os.fsencode(text)[:_LONGEST_TEXT].ljust(_LONGEST_TEXT, b"\0"), np.uint8)
@@ -121,11 +98,7 @@ def broadcast(text):
 
 @contextlib.contextmanager
 def all_or_none():
-    """Runs its block on all ranks, and stops all ranks if the block fails on one.
-
-    Raises:
-        BadRun: if the block failed on another rank. An error of this rank is raised as it is.
-    """
+    """Stops all ranks if its block fails on one: by `BadRun`, on that rank by the error as it is."""
     failure = None
     try:
         yield

@@ -1,18 +1,24 @@
 """DeblurGAN: a generator and a critic that are trained against each other.
 
-`train_step` is the algorithm, for TensorFlow, JAX and PyTorch alike.
+`DeblurGAN.train_step` is the algorithm, for TensorFlow, JAX and PyTorch alike.
 """
 
 from deblur_gan.backend import keras
 from deblur_gan.training import gradients
 from deblur_gan.training.losses import gradient_penalty, mean_score, psnr
 from deblur_gan.training.moving_average import MovingAverage
+from deblur_gan.training.options import PIXEL_LOSSES
 
-# The losses that are logged, in the order of log.csv and of the curves.
-LOSSES = ("critic_loss", "gradient_penalty", "generator_loss", "adversarial_loss", "perceptual_loss", "pixel_loss")
-
-# The function of a pixel's difference that is averaged.
-PIXEL_LOSSES = {"l1": keras.ops.abs, "l2": keras.ops.square}
+# The losses in the order of log.csv and of the curves, with their labels in the line of progress. A terminal of 80
+# columns shows those of the generator only.
+GENERATOR_LOSSES = {
+    "generator_loss": "loss",
+    "adversarial_loss": "adv",
+    "perceptual_loss": "perc",
+    "pixel_loss": "pixel",
+}
+CRITIC_LOSSES = {"critic_loss": "critic", "gradient_penalty": "penalty"}
+LOSSES = GENERATOR_LOSSES | CRITIC_LOSSES
 
 
 class DeblurGAN(keras.Model):
@@ -76,19 +82,6 @@ class DeblurGAN(keras.Model):
     ):
         gradients.require_backend()
         super().__init__(name="deblur_gan")
-        numbers = {
-            "critic_updates": critic_updates,
-            "penalty_weight": penalty_weight,
-            "perceptual_weight": perceptual_weight,
-            "pixel_weight": pixel_weight,
-        }
-        for name, number in numbers.items():
-            if number < 0:
-                raise ValueError(f"{name}={number}: must be 0 or more")
-        if not 0 <= ema < 1:
-            raise ValueError(f"ema={ema}: must be 0 or more and below 1")
-        if pixel_loss not in PIXEL_LOSSES:
-            raise ValueError(f"pixel_loss={pixel_loss!r}: must be one of {', '.join(PIXEL_LOSSES)}")
         self.generator = generator
         self.critic = critic
         self.perceptual_loss = perceptual_loss
@@ -96,7 +89,14 @@ class DeblurGAN(keras.Model):
         self.penalty_weight = penalty_weight
         self.perceptual_weight = perceptual_weight
         self.pixel_weight = pixel_weight
-        self.pixel_loss = PIXEL_LOSSES[pixel_loss]
+        self.pixel_loss = pixel_loss
+        for name in ("critic_updates", "penalty_weight", "perceptual_weight", "pixel_weight"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)}: must be 0 or more")
+        if not 0 <= ema < 1:
+            raise ValueError(f"ema={ema}: must be 0 or more and below 1")
+        if pixel_loss not in PIXEL_LOSSES:
+            raise ValueError(f"pixel_loss={pixel_loss!r}: must be one of {', '.join(PIXEL_LOSSES)}")
         self.moving_average = MovingAverage(generator, ema) if ema else None
         self.seed_generator = keras.random.SeedGenerator(seed)
         self.trackers = {name: keras.metrics.Mean(name=name) for name in (*LOSSES, "psnr")}
@@ -131,10 +131,7 @@ class DeblurGAN(keras.Model):
         return self.generator(blurred, training=training)
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
-        """Does nothing, as the model is built.
-
-        On several devices Keras would read a batch from a second iterator and never train on it.
-        """
+        """Does nothing, as the model is built; on several devices Keras would read a batch here and not train on it."""
 
     @property
     def averaged_generator(self):
@@ -155,71 +152,18 @@ class DeblurGAN(keras.Model):
         variables = [self.seed_generator.state, *self.generator.variables, *self.critic.variables]
         return [variable for variable in variables if id(variable) not in weights]
 
-    def draw_epsilon(self, images, seed):
-        """Draws the share of the sharp image in each point of the penalty: `(B, 1, 1, 1)`, uniform in [0, 1).
-
-        `seed` is a `keras.random.SeedGenerator`, or an int that gives the same numbers each time.
-        """
-        return gradients.uniform(keras.ops.shape(images)[0], seed)
-
-    def critic_losses(self, sharp, restored, epsilon, scale=1.0):
-        """Computes the critic's loss, `critic_loss`, and the `gradient_penalty` in it.
-
-        Args:
-            sharp: float32 tensor `(B, H, W, 3)` in [-1, 1].
-            restored: tensor of the same shape and range.
-            epsilon: tensor `(B, 1, 1, 1)`; the penalty is taken at `epsilon * sharp + (1 - epsilon) * restored`.
-            scale: the loss scale in use, see `losses.gradient_penalty`.
-
-        Returns:
-            dict of float32 scalars.
-        """
-        # One call for both: a convolution costs less on two images at once than on one twice.
-        restored_scores, sharp_scores = keras.ops.split(self.critic(keras.ops.concatenate([restored, sharp])), 2)
-        penalty = gradient_penalty(self.critic, epsilon * sharp + (1.0 - epsilon) * restored, scale)
-        loss = mean_score(restored_scores) - mean_score(sharp_scores) + self.penalty_weight * penalty
-        return {"critic_loss": loss, "gradient_penalty": penalty}
-
-    def generator_losses(self, sharp, restored):
-        """Computes the generator's loss, `generator_loss`, and its terms before they are weighted.
-
-        Args:
-            sharp: float32 tensor `(B, H, W, 3)` in [-1, 1].
-            restored: tensor of the same shape and range.
-
-        Returns:
-            dict of float32 scalars: `generator_loss`, `adversarial_loss`, `perceptual_loss`, `pixel_loss`.
-        """
-        adversarial = -mean_score(self.critic(restored)) if self.critic_updates else keras.ops.zeros(())
-        perceptual = self.perceptual_loss(sharp, restored)
-        pixel = keras.ops.mean(self.pixel_loss(sharp - restored))
-        loss = adversarial + self.perceptual_weight * perceptual + self.pixel_weight * pixel
-        return {
-            "generator_loss": loss,
-            "adversarial_loss": adversarial,
-            "perceptual_loss": perceptual,
-            "pixel_loss": pixel,
-        }
-
     @gradients.step
     def train_step(self, data):
+        """Trains on one batch: `critic_updates` updates of the critic, then one of the generator."""
         blurred, sharp = (keras.ops.convert_to_tensor(images, "float32") for images in data[:2])
         restored, vjp = gradients.forward(self.generator, blurred, self.compiles_generator)
-        losses = {name: keras.ops.zeros(()) for name in ("critic_loss", "gradient_penalty")}
+        losses = {name: keras.ops.zeros(()) for name in CRITIC_LOSSES}
         for _ in range(self.critic_updates):
             losses = self.update_critic(sharp, restored)
         return self._logs(sharp, losses | self.update_generator(sharp, restored, vjp))
 
     def update_critic(self, sharp, restored):
-        """Updates the critic once.
-
-        Args:
-            sharp: float32 tensor `(B, H, W, 3)` in [-1, 1].
-            restored: tensor of the same shape and range; no gradient flows into it.
-
-        Returns:
-            dict, the `critic_losses` before the step.
-        """
+        """Updates the critic once; returns the `critic_losses` before that. No gradient flows into `restored`."""
         epsilon = self.draw_epsilon(sharp, self.seed_generator)
         scale = self.critic_optimizer.scale_loss(1.0)
 
@@ -227,38 +171,71 @@ class DeblurGAN(keras.Model):
             losses = self.critic_losses(sharp, restored, epsilon, scale)
             return scale * losses["critic_loss"], losses
 
-        _, losses, weight_gradients = gradients.of_weights(scaled_loss, self.critic)
+        losses, weight_gradients = gradients.of_weights(scaled_loss, self.critic)
         gradients.apply(self.critic_optimizer, weight_gradients, self.critic.trainable_variables)
         return losses
 
-    def update_generator(self, sharp, restored, vjp):
-        """Updates the generator once, and its moving average if it has one.
+    def critic_losses(self, sharp, restored, epsilon, scale=1.0):
+        """Computes the critic's loss and the gradient penalty in it.
 
         Args:
-            sharp: float32 tensor `(B, H, W, 3)` in [-1, 1].
-            restored: tensor of the same shape and range, the generator's output for the blurred images.
-            vjp: function, the vector-Jacobian product of that call: from the gradient with respect to `restored` to
-                those with respect to the weights, see `gradients.forward`.
+            sharp, restored: float32 tensors `(B, H, W, 3)` in [-1, 1].
+            epsilon: tensor `(B, 1, 1, 1)`; the penalty is taken at `epsilon * sharp + (1 - epsilon) * restored`.
+            scale: the loss scale in use, see `losses.gradient_penalty`.
 
         Returns:
-            dict, the `generator_losses` before the step.
+            dict of float32 scalars: `critic_loss`, `gradient_penalty`.
+        """
+        # One call for both: a convolution costs less on two images at once than on one twice.
+        restored_scores, sharp_scores = keras.ops.split(self.critic(keras.ops.concatenate([restored, sharp])), 2)
+        penalty = gradient_penalty(self.critic, epsilon * sharp + (1.0 - epsilon) * restored, scale)
+        loss = mean_score(restored_scores) - mean_score(sharp_scores) + self.penalty_weight * penalty
+        return {"critic_loss": loss, "gradient_penalty": penalty}
+
+    def draw_epsilon(self, images, seed):
+        """Draws the share of the sharp image in each point of the penalty: `(B, 1, 1, 1)`, uniform in [0, 1).
+
+        `seed` is a `keras.random.SeedGenerator`, or an int that gives the same numbers each time.
+        """
+        return gradients.uniform(keras.ops.shape(images)[0], seed)
+
+    def update_generator(self, sharp, restored, vjp):
+        """Updates the generator once, and its moving average; returns the `generator_losses` before that.
+
+        `vjp` is the vector-Jacobian product of the call that gave `restored`, see `gradients.forward`.
         """
 
         def scaled_loss(restored):
             losses = self.generator_losses(sharp, restored)
             return self.generator_optimizer.scale_loss(losses["generator_loss"]), losses
 
-        _, losses, gradient = gradients.of_inputs(scaled_loss, restored)
+        losses, gradient = gradients.of_inputs(scaled_loss, restored)
         gradients.apply(self.generator_optimizer, vjp(gradient), self.generator.trainable_variables)
         if self.moving_average:
             self.moving_average.update(self.generator)
         return losses
 
+    def generator_losses(self, sharp, restored):
+        """Computes the generator's loss and its terms before they are weighted.
+
+        Args:
+            sharp, restored: float32 tensors `(B, H, W, 3)` in [-1, 1].
+
+        Returns:
+            dict of float32 scalars: `generator_loss`, `adversarial_loss`, `perceptual_loss`, `pixel_loss`.
+        """
+        adversarial = -mean_score(self.critic(restored)) if self.critic_updates else keras.ops.zeros(())
+        perceptual = self.perceptual_loss(sharp, restored)
+        error = keras.ops.abs if self.pixel_loss == "l1" else keras.ops.square
+        pixel = keras.ops.mean(error(sharp - restored))
+        loss = adversarial + self.perceptual_weight * perceptual + self.pixel_weight * pixel
+        return dict(zip(GENERATOR_LOSSES, (loss, adversarial, perceptual, pixel), strict=True))
+
     @gradients.step
     def test_step(self, data):
         blurred, sharp = (keras.ops.convert_to_tensor(images, "float32") for images in data[:2])
         restored = self.generator(blurred, training=False)
-        losses = {name: keras.ops.zeros(()) for name in ("critic_loss", "gradient_penalty")}
+        losses = {name: keras.ops.zeros(()) for name in CRITIC_LOSSES}
         if self.critic_updates:
             # A seed of its own, so that evaluation does not change the numbers that training draws.
             losses = self.critic_losses(sharp, restored, self.draw_epsilon(sharp, 0))

@@ -6,6 +6,7 @@ where the variables live while a compiled step runs.
 
 import contextlib
 import functools
+import itertools
 
 from deblur_gan.backend import keras
 
@@ -25,16 +26,9 @@ def require_backend():
 
 
 def step(function):
-    """Makes the `train_step` or `test_step` that `fit` and `evaluate` of this backend call.
+    """Makes the `train_step` or `test_step` of this backend from a method `function(model, data) -> logs`.
 
     On JAX a step receives all variables as arrays and returns the new ones; on the others it assigns in place.
-
-    Args:
-        function: `function(model, data) -> logs`, which reads and assigns the variables of `model`, of its metrics
-            and of `model.optimizer`.
-
-    Returns:
-        The method of a `keras.Model`.
     """
     if _BACKEND == "jax":
 
@@ -47,10 +41,8 @@ def step(function):
                 *optimizer,
                 model.metrics_variables,
             ]
-            mapping = [
-                pair for group, values in zip(groups, state, strict=True) for pair in zip(group, values, strict=True)
-            ]
-            with keras.StatelessScope(state_mapping=mapping) as scope:
+            pairs = (zip(*group_and_values, strict=True) for group_and_values in zip(groups, state, strict=True))
+            with keras.StatelessScope(state_mapping=itertools.chain(*pairs)) as scope:
                 logs = function(model, data)
             return logs, tuple([scope.get_current_value(variable) for variable in group] for group in groups)
 
@@ -64,19 +56,11 @@ def step(function):
 
 
 def forward(model, inputs, compiled=False):
-    """Calls a model in training mode once, and returns the vector-Jacobian product of that call.
+    """Calls a model in training mode once, and returns `(outputs, vjp)`, with the vector-Jacobian product of that call.
 
-    Batch statistics and dropout seeds advance by one step.
-
-    Args:
-        model: `keras.Model` of one input and one output.
-        inputs: tensor.
-        compiled: bool, whether PyTorch compiles call and gradient, once for each shape of `inputs`; the model must pass
-            `torch_compile.require_compilable`. The other backends compile whole steps.
-
-    Returns:
-        `(outputs, vjp)`. `vjp(gradient)` maps the gradient of a loss with respect to `outputs` to a list of gradients
-        with respect to `model.trainable_variables`; it can be called once.
+    `vjp(gradient)` maps the gradient of a loss with respect to `outputs` to a list of gradients with respect to
+    `model.trainable_variables`; it can be called once. Batch statistics and dropout seeds advance by one step.
+    With `compiled` PyTorch compiles call and gradient for each shape of inputs; the other backends compile whole steps.
     """
     if _BACKEND == "tensorflow":
         with tf.GradientTape() as tape:
@@ -112,57 +96,40 @@ def forward(model, inputs, compiled=False):
 
 
 def of_inputs(function, inputs):
-    """Differentiates a function with respect to its input tensor.
+    """Differentiates a function of one tensor: `function(inputs)` returns `(value, extra)`, a scalar and anything else.
 
-    `of_weights` can differentiate the gradient again, as the gradient penalty needs.
-
-    Args:
-        function: from `inputs` to `(value, extra)`, a scalar to differentiate and any other value.
-        inputs: float tensor.
-
-    Returns:
-        `(value, extra, gradient)`, the gradient of the shape of `inputs`.
+    Returns `(extra, gradient)`. `of_weights` can differentiate the gradient again, as the gradient penalty needs.
     """
     if _BACKEND == "tensorflow":
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(inputs)
             value, extra = function(inputs)
-        return value, extra, tape.gradient(value, inputs)
+        return extra, tape.gradient(value, inputs)
 
     if _BACKEND == "jax":
-        (value, extra), gradient = jax.value_and_grad(function, has_aux=True)(inputs)
-        return value, extra, gradient
+        gradient, extra = jax.grad(function, has_aux=True)(inputs)
+        return extra, gradient
 
     differentiated_again = torch.is_grad_enabled()
     with torch.enable_grad():
         inputs = inputs.detach().requires_grad_()
         value, extra = function(inputs)
         (gradient,) = torch.autograd.grad(value, inputs, create_graph=differentiated_again)
-    return value, extra, gradient
+    return extra, gradient
 
 
 def of_weights(function, model):
     """Differentiates a function with respect to the weights of a model that it calls.
 
-    Args:
-        function: without arguments; returns `(value, extra)`, a scalar to differentiate and a tensor or a structure of
-            tensors. It may not assign variables, nor read others than those of `model`.
-        model: `keras.Model`.
-
-    Returns:
-        `(value, extra, gradients)`, one gradient for each of `model.trainable_variables`, zero if the function does not
-        depend on the variable.
+    `function()` returns `(value, extra)`, a scalar to differentiate and a structure of tensors. It may not assign
+    variables, nor read others than those of `model`. Returns `(extra, gradients)`, one gradient for each of
+    `model.trainable_variables`, zero if the function does not depend on the variable.
     """
     if _BACKEND == "tensorflow":
         with tf.GradientTape() as tape:
             value, extra = function()
-        weights = model.trainable_variables
-        found = zip(weights, tape.gradient(value, weights), strict=True)
-        return (
-            value,
-            extra,
-            [keras.ops.zeros_like(weight) if gradient is None else gradient for weight, gradient in found],
-        )
+        weights = [variable.value for variable in model.trainable_variables]
+        return extra, tape.gradient(value, weights, unconnected_gradients="zero")
 
     if _BACKEND == "jax":
         current = [(variable, variable.value) for variable in model.non_trainable_variables]
@@ -173,24 +140,20 @@ def of_weights(function, model):
                 return function()
 
         weights = [variable.value for variable in model.trainable_variables]
-        (value, extra), gradients = jax.value_and_grad(of, has_aux=True)(weights)
-        return value, extra, gradients
+        gradients, extra = jax.grad(of, has_aux=True)(weights)
+        return extra, gradients
 
     with torch.enable_grad():
         value, extra = function()
         weights = [variable.value for variable in model.trainable_variables]
         gradients = torch.autograd.grad(value, weights, materialize_grads=True)
-    return value.detach(), keras.tree.map_structure(lambda tensor: tensor.detach(), extra), gradients
+    return keras.tree.map_structure(lambda tensor: tensor.detach(), extra), gradients
 
 
 def apply(optimizer, gradients, variables):
-    """Applies gradients to variables: one step of an optimizer.
+    """Applies the gradients of the mean loss over the images of this device: one step of a built optimizer.
 
-    Args:
-        optimizer: built `keras.optimizers.Optimizer`.
-        gradients: list of tensors, one for each variable, of the mean loss over the images of this device. If several
-            devices have equally many images each, their step is that of one device with all images.
-        variables: list of the Keras variables that `optimizer` was built for.
+    If several devices have equally many images each, their step is that of one device with all images.
     """
     if _BACKEND == "jax":
         # Loss scaling steps inside `lax.cond`, in which variables cannot be assigned.
@@ -212,14 +175,9 @@ def apply(optimizer, gradients, variables):
 
 
 def uniform(n_images, seed):
-    """Draws one number for each image, the same on one device with all images and on several with a part each.
+    """Draws float32 `(n_images, 1, 1, 1)`, uniform in [0, 1), for the images on this device.
 
-    Args:
-        n_images: int or scalar integer tensor, the images on this device.
-        seed: `keras.random.SeedGenerator`, or int to draw the same numbers each time.
-
-    Returns:
-        float32 tensor `(n_images, 1, 1, 1)`, uniform in [0, 1).
+    The numbers are the same on one device with all images and on several with a part each.
     """
     if _BACKEND != "tensorflow":
         return keras.random.uniform((n_images, 1, 1, 1), seed=seed)
@@ -231,17 +189,10 @@ def uniform(n_images, seed):
 
 @contextlib.contextmanager
 def devices(shared, building=False):
-    """Places models and training on all devices of this machine or on one, inside its `with` block.
+    """Places models and training on all devices of this machine or on one; yields the number of those sharing a batch.
 
-    Args:
-        shared: bool, whether all GPUs share every batch (all CPU devices if there is no GPU).
-        building: bool, True to build models and optimizers in the block, False to run `fit` in it.
-
-    Yields:
-        int, the number of devices that share a batch.
-
-    Raises:
-        ValueError: if `shared` is True on PyTorch.
+    With `shared` all GPUs share every batch (all CPU devices if there is no GPU), which PyTorch refuses by a
+    `ValueError`. With `building` the block builds models and optimizers, without it runs `fit`.
     """
     if shared and _BACKEND == "torch":
         raise ValueError("--multi_gpu: several GPUs need KERAS_BACKEND=tensorflow or jax")

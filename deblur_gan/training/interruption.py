@@ -13,18 +13,10 @@ class Interruption:
     Python's own handlers wait until a training step ends, which can take minutes. So a thread reads the file
     descriptor to which the interpreter's C handler writes, and answers during the step. Python allows handlers in the
     main thread only; in another thread nothing is noted. A signal that is ignored stays ignored.
-
-    Attributes:
-        signal_number: int, the first signal; None before.
-
-    Example:
-        >>> with Interruption() as interruption:
-        ...     interruption.signal_number is None
-        True
     """
 
     def __init__(self):
-        self.signal_number = None
+        self.signal_number = None  # the first signal
 
     def __enter__(self):
         self._before = {}

@@ -4,12 +4,12 @@ All images are float32 `(B, H, W, 3)` in [-1, 1]; all losses are float32 scalars
 """
 
 from deblur_gan.backend import keras
+from deblur_gan.files import reason
 from deblur_gan.training import gradients
+from deblur_gan.training.options import VGG_NETWORKS
 from deblur_gan.weights import hdf5
 
 layers = keras.layers
-
-PERCEPTUAL_NETWORKS = ("vgg16", "vgg19")
 
 # The mean of ImageNet in 0..255, which was subtracted from the images that Keras' VGG weights were trained on.
 IMAGENET_MEAN_BGR = (103.939, 116.779, 123.68)
@@ -27,18 +27,7 @@ _CONVOLUTIONS = (
 
 
 def mean_score(scores):
-    """Averages the scores of a batch over images and patches.
-
-    Args:
-        scores: tensor `(B, ...)`.
-
-    Returns:
-        float32 scalar.
-
-    Example:
-        >>> float(mean_score(keras.ops.ones((2, 35, 35, 1))))
-        1.0
-    """
+    """Averages scores `(B, ...)` over images and patches, in float32."""
     return keras.ops.mean(keras.ops.cast(scores, "float32"))
 
 
@@ -71,7 +60,7 @@ def gradient_penalty(critic, images, scale=1.0):
         # The mean score of each image, added over the images: their gradients do not mix.
         return scale * keras.ops.mean(scores) * keras.ops.cast(keras.ops.shape(images)[0], "float32"), ()
 
-    _, _, gradient = gradients.of_inputs(total_score, images)
+    _, gradient = gradients.of_inputs(total_score, images)
     gradient = keras.ops.cast(gradient, "float32") / scale
     # A plain square root has no derivative at zero.
     norm = keras.ops.sqrt(keras.ops.sum(keras.ops.square(gradient), axis=(1, 2, 3)) + 1e-12)
@@ -79,20 +68,7 @@ def gradient_penalty(critic, images, scale=1.0):
 
 
 def psnr(sharp, restored):
-    """Computes the peak signal-to-noise ratio of images as they would be written, clipped and rounded to 8 bits.
-
-    Args:
-        sharp: float32 tensor `(B, H, W, 3)` in [-1, 1].
-        restored: tensor of the same shape, of any range.
-
-    Returns:
-        float32 `(B,)`, decibels; 148 for equal images.
-
-    Example:
-        >>> images = -keras.ops.ones((1, 8, 8, 3))
-        >>> round(float(psnr(images, images + 2 / 255)[0]), 2)  # one level
-        48.13
-    """
+    """Computes the PSNR of each image as it would be written, clipped and rounded to 8 bits, in dB; 148 if equal."""
 
     def levels(images):
         return keras.ops.round(keras.ops.clip(127.5 * (images + 1.0), 0.0, 255.0)) / 255.0
@@ -133,8 +109,8 @@ class PerceptualLoss:
     """
 
     def __init__(self, network="vgg16", weights="imagenet", dtype="float32"):
-        if network not in PERCEPTUAL_NETWORKS:
-            raise ValueError(f"perceptual network {network!r}: must be one of {', '.join(PERCEPTUAL_NETWORKS)}")
+        if network not in VGG_NETWORKS:
+            raise ValueError(f"perceptual network {network!r}: must be one of {', '.join(VGG_NETWORKS)}")
         self.network = network
         self.features = _features(network, dtype)
         if weights == "imagenet":
@@ -144,15 +120,7 @@ class PerceptualLoss:
         self.features.trainable = False
 
     def __call__(self, sharp, restored):
-        """Compares two batches.
-
-        Args:
-            sharp: float32 tensor `(B, H, W, 3)` in [-1, 1].
-            restored: tensor of the same shape and range.
-
-        Returns:
-            float32 scalar, the mean over images, places and channels.
-        """
+        """Compares two batches; returns the mean over images, places and channels."""
         return keras.ops.mean(keras.ops.square(self._features_of(sharp) - self._features_of(restored)))
 
     def _features_of(self, images):
@@ -173,12 +141,12 @@ def _features(network, dtype):
 
 
 def _download(network):
-    application = {"vgg16": keras.applications.VGG16, "vgg19": keras.applications.VGG19}[network]
+    application = getattr(keras.applications, network.upper())
     try:
         full = application(include_top=False, weights="imagenet")
     except Exception as error:  # Keras raises a bare Exception where a download fails
         raise ValueError(
-            f"the ImageNet weights of {network} cannot be downloaded ({_first_line(error)}): "
+            f"the ImageNet weights of {network} cannot be downloaded ({reason(error)}): "
             f"download {network}_weights_tf_dim_ordering_tf_kernels_notop.h5 elsewhere and name it with --vgg_weights"
         ) from error
     return [value for name, _ in _CONVOLUTIONS for value in full.get_layer(name).get_weights()]
@@ -205,7 +173,3 @@ def _weights_in(network, path):
         if other != network:
             raise ValueError(f"{path}: holds {other}, not {network}")
     return values
-
-
-def _first_line(error):
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

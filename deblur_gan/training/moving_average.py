@@ -14,32 +14,13 @@ class MovingAverage(keras.layers.Layer):
     averaged weights.
 
     All its variables are weights of the layer. So a model that contains it saves and restores the average, and a
-    training step on JAX carries it along.
-
-    Args:
-        model: functional or sequential `keras.Model` to follow. It is copied, not kept.
-        momentum: float in (0, 1), the largest share of the old average that an update keeps.
-
-    Attributes:
-        model: `keras.Model`, a copy with the averaged weights; before the first update, those of `model`.
-
-    Raises:
-        ValueError: if `momentum` is outside (0, 1).
-
-    Example:
-        >>> model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
-        >>> average = MovingAverage(model, 0.999)
-        >>> average.update(model)
-        >>> bool(keras.ops.all(average.model.weights[0] == model.weights[0]))
-        True
+    training step on JAX carries it along. `model` is a copy of the model that it follows, with the averaged weights.
 
     Reference: Polyak and Juditsky, https://doi.org/10.1137/0330046; the slow beginning is that of
         `tf.train.ExponentialMovingAverage` with `num_updates`.
     """
 
     def __init__(self, model, momentum):
-        if not 0 < momentum < 1:
-            raise ValueError(f"momentum={momentum}: must be above 0 and below 1")
         super().__init__(name="moving_average", trainable=False)
         self.momentum = momentum
         self.n_updates = self.add_weight(
@@ -51,11 +32,7 @@ class MovingAverage(keras.layers.Layer):
         self.built = True
 
     def update(self, model):
-        """Moves the average towards the current weights of `model`; part of a training step.
-
-        Args:
-            model: the `keras.Model` that was copied.
-        """
+        """Moves the average towards the current weights of the model that was copied; part of a training step."""
         n_updates = keras.ops.cast(self.n_updates, "float32")
         momentum = keras.ops.minimum(self.momentum, n_updates / (n_updates + 9.0))
         for average, variable in zip(self.model.weights, model.weights, strict=True):

@@ -3,15 +3,21 @@
 import dataclasses
 import math
 import numbers
+import operator
 import os
 import types
 from dataclasses import dataclass
 
 from deblur_gan.architectures import CRITICS, GENERATORS, MAX_BLOCKS
 from deblur_gan.blur.ranges import KINDS
+from deblur_gan.files import shortened
 
 # The default data, in the layout of `deblur-gan samples` and `deblur-gan organize`.
 DATA_DIR = os.path.join("images", "train")
+
+# The networks of the perceptual loss, and the pixel losses: the mean absolute and the mean squared error.
+VGG_NETWORKS = ("vgg16", "vgg19")
+PIXEL_LOSSES = ("l1", "l2")
 
 # Every whole number must be below this, so that products and arrays of it do not overflow.
 _LARGEST_INT = 2**31 - 1
@@ -22,14 +28,11 @@ class BadOption(ValueError):
 
 
 def _option(default, text, **rules):
-    """Makes a field of `Options`.
+    """Makes a field of `Options` with its help text and rules.
 
-    Args:
-        default: the default value.
-        text: str, its help text.
-        **rules: `at_least`, `above`, `at_most`, `below` (bounds), `choices` (of str), `words` (tuple of str that
-            are allowed in addition to paths), `shown` (str, the default in the help), `may_change` (True if a resumed
-            run may have another value, which then changes the length or speed of training, or paths, but not the data).
+    The rules are bounds (`at_least`, `above`, `at_most`, `below`), `choices`, `words` (allowed in addition to paths),
+    `shown` (the default in the help) and `may_change` (a resumed run may have another value, as it changes the length
+    or speed of training, or paths, but not the data).
     """
     return dataclasses.field(default=default, metadata={"help": text, **rules})
 
@@ -147,7 +150,7 @@ class Options:
         "Leave the batch normalization of a meudec generator as it is in --init_from, or without that as the identity: "
         "the statistics of small batches disturb brightness.",
     )
-    vgg: str = _option("vgg16", "Network of the perceptual loss.", choices=("vgg16", "vgg19"))
+    vgg: str = _option("vgg16", "Network of the perceptual loss.", choices=VGG_NETWORKS)
     vgg_weights: str = _option(
         "imagenet", "Its weights: a Keras .h5 file, or 'imagenet' to download them once.", words=("imagenet",)
     )
@@ -163,7 +166,7 @@ class Options:
         "l1",
         "Error of the pixels, in [-1, 1]: l1, the mean absolute error, or l2, the mean squared error, which PSNR "
         "measures.",
-        choices=("l1", "l2"),
+        choices=PIXEL_LOSSES,
     )
     learning_rate: float = _option(1e-4, "Of Adam, for both networks.", above=0, may_change=True)
     schedule: str = _option(
@@ -289,8 +292,6 @@ def is_path(field):
 def _checked(field, value):
     """Returns the value of an option as it is stored; raises `BadOption`."""
     rules, wanted = field.metadata, kind(field)
-    if wanted is int:
-        rules = {"at_most": _LARGEST_INT, **rules}
     if value is None and isinstance(field.type, types.UnionType):
         return None
     if wanted is tuple:
@@ -298,31 +299,32 @@ def _checked(field, value):
         return tuple(_path(field.name, path) for path in several)
     if is_path(field):
         return value if isinstance(value, str) and value in rules["words"] else _path(field.name, value)
+
+    begin = f"--{field.name} {shortened(repr(value), 80)}: must be"
     of_kind = {int: numbers.Integral, float: numbers.Real, bool: bool, str: str}[wanted]
     if not isinstance(value, of_kind) or (wanted is not bool and isinstance(value, bool)):
-        raise BadOption(f"--{field.name} {_shortened(repr(value))}: must be of type {wanted.__name__}")
+        raise BadOption(f"{begin} of type {wanted.__name__}")
+    if "choices" in rules and value not in rules["choices"]:
+        raise BadOption(f"{begin} one of {', '.join(rules['choices'])}")
     try:
         value = wanted(value)
     except OverflowError:  # an int that no float can hold
-        raise BadOption(f"--{field.name} {_shortened(str(value))}: must be finite") from None
-    if "choices" in rules and value not in rules["choices"]:
-        raise BadOption(f"--{field.name} {_shortened(value)}: must be one of {', '.join(rules['choices'])}")
+        value = math.inf
     if wanted is float and not math.isfinite(value):
-        raise BadOption(f"--{field.name} {value}: must be finite")
-    bounds = {
-        "at_least": (lambda bound: value >= bound, "at least"),
-        "above": (lambda bound: value > bound, "above"),
-        "at_most": (lambda bound: value <= bound, "at most"),
-        "below": (lambda bound: value < bound, "below"),
-    }
-    for rule, (holds, words) in bounds.items():
-        if rule in rules and not holds(rules[rule]):
-            raise BadOption(f"--{field.name} {_shortened(str(value))}: must be {words} {rules[rule]}")
+        raise BadOption(f"{begin} finite")
+    if wanted is int:
+        rules = {"at_most": _LARGEST_INT, **rules}
+    bounds = {"at_least": operator.ge, "above": operator.gt, "at_most": operator.le, "below": operator.lt}
+    for rule, holds in bounds.items():
+        if rule in rules and not holds(value, rules[rule]):
+            raise BadOption(f"{begin} {rule.replace('_', ' ')} {rules[rule]}")
     return value
 
 
-def _shortened(text):
-    return text if len(text) <= 80 else f"{text[:40]}...{text[-20:]}"
+def _path(name, value):
+    if not isinstance(value, str | os.PathLike) or not os.fspath(value) or "\0" in os.fspath(value):
+        raise BadOption(f"--{name} {value!r}: must be a path")
+    return os.path.abspath(value)
 
 
 def _require_different(name, folders):
@@ -334,9 +336,3 @@ def _require_different(name, folders):
             same = "" if known[place] == folder else f" (as {known[place]})"
             raise BadOption(f"--{name} {folder}: is given twice{same}; each folder must be given once")
         known[place] = folder
-
-
-def _path(name, value):
-    if not isinstance(value, str | os.PathLike) or not os.fspath(value) or "\0" in os.fspath(value):
-        raise BadOption(f"--{name} {value!r}: must be a path")
-    return os.path.abspath(value)

@@ -4,33 +4,26 @@ import contextlib
 import dataclasses
 import itertools
 import json
-import os
-import random
-from pathlib import Path
 
 import numpy as np
+from PIL import Image
 from tqdm import tqdm
 
-from deblur_gan.architectures import GENERATORS
-from deblur_gan.backend import keras
-from deblur_gan.blur.camera import mixed_blur
 from deblur_gan.data.split import evenly
-from deblur_gan.data.training_set import TrainingSet
 from deblur_gan.evaluation.measure import measure, summarize
 from deblur_gan.files import locked
 from deblur_gan.images.photographs import BadImage
-from deblur_gan.networks import critic_model, generator_model, widened_weights
+from deblur_gan.networks import generator_model
 from deblur_gan.restoring.deblur import deblur
 from deblur_gan.training import checkpoint, distributed, gradients
+from deblur_gan.training.build import build_gan, has_shared_batches
 from deblur_gan.training.callback import RunCallback, Stopped
 from deblur_gan.training.checkpoint import BadRun, Progress
-from deblur_gan.training.gan import LOSSES, DeblurGAN
+from deblur_gan.training.gan import LOSSES
 from deblur_gan.training.interruption import Interruption
-from deblur_gan.training.losses import PerceptualLoss
 from deblur_gan.training.options import MAY_CHANGE, BadOption, Options, is_path
-from deblur_gan.training.run_data import find_data
+from deblur_gan.training.run_data import build_datasets, find_data, require_memory
 from deblur_gan.training.run_folder import OF_BLURRED, SCORES, RunFolder
-from deblur_gan.weights import BadWeights, describe, load_generator, require_bounded
 
 # Height and width of the images in `pictures/`.
 PICTURE_SIZE = 256
@@ -57,27 +50,24 @@ def train(options):
         run_dir = train(Options(n_epochs=1, steps_per_epoch=2, perceptual_weight=0, pixel_weight=1))
     """
     distributed.initialize()
-
-    # Find the data. Every process lists it; the main one reads all pairs, too.
-    with distributed.all_or_none():
-        _require_memory(options)
-        data = _find_data(options, n_checking=options.n_workers if distributed.is_main() else 0)
-        training_set, validation = _build_datasets(options, data)
-    distributed.require_equal(_plan(options, data))
-
-    # Build the networks.
-    gan = build_gan(options)
-
-    # Make the folder of the run.
-    path, content = "", (dataclasses.asdict(options), data.record())
     with contextlib.ExitStack() as held:
+        # Find the data. Every process lists it; the main one reads all pairs, too.
+        with distributed.all_or_none():
+            require_memory(options)
+            data = find_data(options, check=distributed.is_main())
+            training_set, validation = build_datasets(options, data)
+        distributed.require_equal(_plan(options, data))
+
+        gan = build_gan(options)
+
+        # Make the folder of the run.
+        path = ""
         with distributed.all_or_none():
             if distributed.is_main():
-                folder = RunFolder.create(options.log_dir, *content)
-                path = folder.path
-                held.enter_context(locked(folder.path))
-                print(f"{folder.path}: {_summarize(options, data, training_set, validation)}", flush=True)
-        folder = RunFolder(Path(distributed.broadcast(str(path))), *content)
+                path = RunFolder.create(options.log_dir, _content(options, data)).path
+                held.enter_context(locked(path))
+                print(f"{path}: {_summarize(options, data, training_set, validation)}", flush=True)
+        folder = RunFolder(distributed.broadcast(str(path)))
 
         return _fit(options, folder, training_set, validation, gan, Progress())
 
@@ -109,8 +99,8 @@ def resume(run_dir, **changes):
     with contextlib.ExitStack() as held:
         # Read the folder, and find the same data again.
         with distributed.all_or_none():
-            folder = RunFolder.open(run_dir)
-            begun_with, options = _read_options(folder, changes)
+            folder = RunFolder(run_dir)
+            begun_with, options, fingerprints = _read_options(folder, changes)
             if distributed.is_main():
                 held.enter_context(locked(folder.path))
             progress = checkpoint.read_progress(folder.state)
@@ -120,10 +110,12 @@ def resume(run_dir, **changes):
             n_logged = len(folder.read_log())
             if not saved and n_logged > 1:  # the first epoch may have been logged just before the first state
                 raise BadRun(f"{folder.state}: missing; restore it, or start a new run")
-            _require_memory(options)
-            data = _find_data(options, n_checking=0)
-            _require_same(folder, data.record())
-            training_set, validation = _build_datasets(options, data)
+            require_memory(options)
+            data = find_data(options, check=False)
+            for name, fingerprint in data.record()["fingerprints"].items():
+                if fingerprints.get(name) != fingerprint:
+                    raise BadRun(f"{folder.path}: its {name.replace('_', ' ')} are not those that the run began with")
+            training_set, validation = build_datasets(options, data)
             if progress.step >= training_set.steps_per_epoch:
                 raise BadRun(f"{folder.state}: damaged (an epoch has {training_set.steps_per_epoch} steps)")
         distributed.require_equal(_plan(options, data, progress))
@@ -134,10 +126,9 @@ def resume(run_dir, **changes):
             checkpoint.load_state(folder.state, gan, reading=distributed.all_or_none)
 
         # Write the changed options.
-        folder.options, folder.data = dataclasses.asdict(options), data.record()
         with distributed.all_or_none():
             if distributed.is_main():
-                folder.write_options()
+                folder.write_options(_content(options, data))
                 print(f"{folder.path}: continues from {progress}", flush=True)
                 if note := _note_on_learning_rate(begun_with, options, progress.epoch):
                     print(note, flush=True)
@@ -146,16 +137,13 @@ def resume(run_dir, **changes):
 
 
 def learning_rate(initial, schedule, n_epochs, epoch):
-    """Computes the learning rate of an epoch.
+    """Computes the learning rate of an epoch, a float.
 
     Args:
         initial: float, the rate of the first epoch.
         schedule: "linear": constant for the first half of the epochs, then linearly towards zero; or "constant".
         n_epochs: int.
         epoch: int, counted from 0.
-
-    Returns:
-        float.
 
     Example:
         >>> [learning_rate(1.0, "linear", 4, epoch) for epoch in range(4)]
@@ -169,242 +157,13 @@ def learning_rate(initial, schedule, n_epochs, epoch):
     return initial * (n_epochs - epoch) / (n_epochs - half)
 
 
-def _note_on_learning_rate(begun_with, options, epoch):
-    """Returns a line for a resumed run whose learning rate rises from one epoch to the next; "" if it does not."""
-    if not epoch:
-        return ""
-    before, after = (
-        learning_rate(each.learning_rate, each.schedule, each.n_epochs, number)
-        for each, number in ((begun_with, epoch - 1), (options, epoch))
-    )
-    if after <= before:
-        return ""
-    return (
-        f"learning rate: {after:.2g} from epoch {epoch + 1} on, after {before:.2g} in epoch {epoch}, by the "
-        f"{options.schedule} schedule of {options.n_epochs} epochs; --schedule constant --learning_rate {before:.2g} "
-        "keeps it"
-    )
-
-
-def _read_options(folder, changes):
-    """Returns the `Options` that a run began with, and those that it continues with."""
-    try:
-        begun_with = Options(**folder.options)
-    except (BadOption, TypeError) as error:
-        raise BadRun(f"{folder.path / 'options.json'}: not the options of this version ({error})") from None
-    options = dataclasses.replace(begun_with, **changes)
-    for name in changes:
-        if name not in MAY_CHANGE and getattr(options, name) != getattr(begun_with, name):
-            raise BadRun(
-                f"--{name} {getattr(options, name)}: {folder.path} began with {getattr(begun_with, name)}; "
-                f"on --resume only {', '.join(f'--{free}' for free in MAY_CHANGE)} may change"
-            )
-    return begun_with, options
-
-
-def _require_memory(options):
-    """Raises `BadRun` if the batches that are prepared ahead need more than the memory of this machine."""
-    if not hasattr(os, "sysconf"):  # Windows
-        return
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    n_images = 2 * -(-options.batch_size // distributed.size()) * (2 * options.n_workers + 1)
-    needed = n_images * 12 * options.crop_size**2  # three channels of float32
-    if needed > memory:
-        raise BadRun(
-            f"--batch_size {options.batch_size} --crop_size {options.crop_size}: the batches prepared ahead need "
-            f"{needed / 2**30:.1f} GiB, more than the {memory / 2**30:.1f} GiB of memory; give smaller ones, or fewer "
-            "--n_workers"
-        )
-
-
-def _find_data(options, n_checking):
-    return find_data(
-        options.data_dir,
-        options.synthetic,
-        options.val_dir,
-        blur=options.blur,
-        n_images=options.n_images,
-        n_val_images=options.n_val_images,
-        seed=options.seed,
-        n_workers=n_checking,
-    )
-
-
-def _plan(options, data, progress=None):
-    """Returns a str of all that the processes of a run must have in common; paths may differ."""
-    return json.dumps([_without_paths(options), data.record(), str(progress)])
-
-
-def _without_paths(options):
-    return {field.name: getattr(options, field.name) for field in dataclasses.fields(Options) if not is_path(field)}
-
-
-def _require_same(folder, found):
-    """Raises `BadRun` if the data is not that which the run began with."""
-    fingerprints = folder.data.get("fingerprints")
-    for name, fingerprint in found["fingerprints"].items():
-        same = isinstance(fingerprints, dict) and fingerprints.get(name) == fingerprint
-        if not same or folder.data.get(name) != found[name]:
-            raise BadRun(f"{folder.path}: its {name.replace('_', ' ')} are not those that the run began with")
-
-
-def _summarize(options, data, training_set, validation):
-    """Returns the text printed when a run starts: its data, and the options that differ from their defaults."""
-    lines = [
-        f"{len(data.pairs)} pairs and {len(data.photographs)} photographs, {training_set.steps_per_epoch} steps of "
-        f"{options.batch_size} in an epoch, {len(validation)} images to validate with",
-        "options that differ from their defaults (options.json has all):",
-    ]
-    for field in dataclasses.fields(Options):
-        value = getattr(options, field.name)
-        if value != field.default and field.name != "log_dir":
-            lines.append(f"  --{field.name} {' '.join(value) if isinstance(value, tuple) else value}")
-    return "\n".join(lines)
-
-
-def _build_datasets(options, data):
-    """Returns the `TrainingSet` of this rank, and on the main one `(blurred, sharp)` images to validate with."""
-    shares = options.share_of_each and list(zip(options.share_of_each, data.n_of_sources, strict=True))
-    if shares and not all(data.n_of_sources):
-        raise BadRun(f"--shares {options.shares}: a folder of --data_dir has no pairs left apart from those set aside")
-    training_set = TrainingSet(
-        data.pairs,
-        data.photographs,
-        blur=mixed_blur(options.mixture),
-        shares=shares,
-        batch_size=options.batch_size,
-        crop_size=options.crop_size,
-        scale=options.scale,
-        working_scale=options.working_scale_range,
-        resize_or_crop=options.resize_or_crop,
-        turn=options.turn,
-        seed=options.seed,
-        steps_per_epoch=options.steps_per_epoch,
-        cache=options.cache,
-        n_workers=options.n_workers,
-        part=(distributed.rank(), distributed.size()),
-    )
-    if not distributed.is_main():
-        return training_set, []
-    validation = [training_set.whole(pair) for pair in data.validation_pairs]
-    for number, path in enumerate(data.validation_photographs):
-        validation.append(training_set.blurred_whole(path, number))
-    return training_set, validation
-
-
-def build_gan(options):
-    """Builds the networks of a run, with initial weights, and both optimizers.
-
-    Args:
-        options: `Options`; those about data and time are ignored.
-
-    Returns:
-        Compiled `DeblurGAN`, ready for `fit`.
-
-    Raises:
-        BadRun: if the batch cannot be shared among the GPUs or the processes, or the generator in `init_from` has
-            another size.
-        BadWeights: if a network would be too large to be saved, or `init_from` cannot be read or is not a generator.
-        ValueError: if `vgg_weights` cannot be read, or PyTorch cannot compile this generator for `jit_compile`.
-
-    Example:
-        >>> gan = build_gan(Options(ngf=2, n_blocks=1, ndf=2, crop_size=16, perceptual_weight=0))
-        >>> gan.generator.output_shape
-        (None, None, None, 3)
-    """
-    image_shape = (options.crop_size, options.crop_size, 3)
-    sizes = {"architecture": options.generator, "ngf": options.ngf, "n_blocks": options.n_blocks}
-    require_bounded(f"--ngf {options.ngf} --n_blocks {options.n_blocks}", {"network": "generator", **sizes})
-    sizes = {"architecture": options.critic, "ndf": options.ndf, "image_shape": image_shape}
-    require_bounded(f"--ndf {options.ndf} --crop_size {options.crop_size}", {"network": "critic", **sizes})
-    policy = f"mixed_{options.mixed_precision}" if options.mixed_precision else "float32"
-    with _seeded(options.seed), gradients.devices(_shared(options), building=True) as n_devices:
-        if options.batch_size % n_devices:
-            n_processes = distributed.size()
-            sharing = f"devices of {n_processes} processes" if n_processes > 1 else "GPUs of --multi_gpu"
-            raise BadRun(f"--batch_size {options.batch_size}: must be a multiple of the {n_devices} {sharing}")
-        generator = generator_model(
-            options.generator, options.ngf, options.n_blocks, dtype=policy, dropout=options.dropout
-        )
-        if options.init_from:
-            generator.set_weights(_initial_weights(options.init_from, generator, options))
-        else:
-            for name in GENERATORS[options.generator].zero_layers:
-                layer = generator.get_layer(name)
-                layer.set_weights([np.zeros(weight.shape, np.float32) for weight in layer.weights])
-        if options.freeze_normalization:
-            for layer in generator.layers:
-                # Keras then computes it as in inference, too.
-                layer.trainable = not isinstance(layer, keras.layers.BatchNormalization)
-        critic = critic_model(options.critic, options.ndf, image_shape, dtype=policy)
-        # Without weight the loss is not computed, so its network need not be read.
-        perceptual_loss = _no_loss
-        if options.perceptual_weight:
-            vgg_policy = "float32" if options.mixed_precision == "float16" else policy
-            perceptual_loss = PerceptualLoss(options.vgg, options.vgg_weights, vgg_policy)
-        gan = DeblurGAN(
-            generator,
-            critic,
-            perceptual_loss,
-            critic_updates=options.critic_updates,
-            penalty_weight=options.penalty_weight,
-            perceptual_weight=options.perceptual_weight,
-            pixel_weight=options.pixel_weight,
-            pixel_loss=options.pixel_loss,
-            ema=options.ema,
-            seed=options.seed,
-        )
-        # The paper does not print beta_1; its authors' code has 0.5.
-        gan.compile(
-            keras.optimizers.Adam(options.learning_rate, beta_1=0.5),
-            keras.optimizers.Adam(options.learning_rate, beta_1=0.5),
-            jit_compile=options.jit_compile or "auto",
-        )
-    return gan
-
-
-def _shared(options):
-    """Returns True if several devices share every batch."""
-    return options.multi_gpu or distributed.size() > 1
-
-
-@contextlib.contextmanager
-def _seeded(seed):
-    """Seeds Python's random numbers, from which Keras draws those of its layers; afterwards they are as before.
-
-    `keras.utils.set_random_seed` does not restore them, and imports TensorFlow on every backend.
-    """
-    before = random.getstate()
-    random.seed(seed)
-    try:
-        yield
-    finally:
-        random.setstate(before)
-
-
-def _initial_weights(path, generator, options):
-    found = describe(path)
-    if found["network"] != "generator":
-        raise BadWeights(f"{path}: contains a {found['network']}; give a generator as --init_from")
-    same = (found["architecture"], found["n_blocks"]) == (options.generator, options.n_blocks)
-    if not same or options.ngf % found["ngf"]:
-        raise BadRun(
-            f"--init_from {path}: a generator of another size; add --generator {found['architecture']} "
-            f"--ngf {found['ngf']} (or a multiple of it) --n_blocks {found['n_blocks']}"
-        )
-    return widened_weights(load_generator(path), generator, options.seed)
-
-
-def _no_loss(sharp, restored):
-    return keras.ops.zeros(())
-
-
 def _fit(options, folder, training_set, validation, gan, progress):
     """Trains from `progress` to the last epoch; returns the folder's path or raises `Stopped`."""
     steps = training_set.steps_per_epoch
+    shared = has_shared_batches(options)
     # The generator that is validated and saved: float32, on one device, averaged if the run has an average.
     product = gan.averaged_generator
-    if options.mixed_precision or _shared(options):
+    if options.mixed_precision or shared:
         with gradients.devices(shared=False):
             product = generator_model(options.generator, options.ngf, options.n_blocks)
     blurred_scores = {}  # of the blurred validation images, which are measured once
@@ -418,7 +177,7 @@ def _fit(options, folder, training_set, validation, gan, progress):
                 # Train: an epoch, or the rest of an interrupted one.
                 first, last = progress.epoch * steps + progress.step, (progress.epoch + 1) * steps
                 rate = learning_rate(options.learning_rate, options.schedule, options.n_epochs, progress.epoch)
-                with gradients.devices(_shared(options)):
+                with gradients.devices(shared):
                     gan.optimizer.learning_rate = rate
                     history = gan.fit(
                         _batches(training_set, first, last, callback),
@@ -499,37 +258,30 @@ def _batches(training_set, first, last, callback):
 def _validate(generator, validation, blurred_scores):
     """Restores the validation images by `deblur`, as `restore` does.
 
-    Returns:
-        `(scores, n_perfect)`: dict of means, None without images; the number of images that have no PSNR, see
-        `evaluation.summarize`.
+    Returns `(scores, n_perfect)`: the columns of the log, None without images; and the number of images that have no
+    PSNR, see `evaluation.summarize`.
     """
     if not validation:
         return dict.fromkeys((*SCORES, *OF_BLURRED.values())), 0
     named = [(str(number), *images) for number, images in enumerate(validation)]
-    summary = summarize(list(measure(generator, named, metrics=("psnr", "ssim"), blurred_scores=blurred_scores)))
-    scores = {}
-    for name in SCORES:
-        metric = name.removeprefix("val_")
-        scores[name], scores[OF_BLURRED[name]] = (summary[kind][metric] for kind in ("restored", "blurred"))
+    metrics = ("psnr", "ssim")
+    summary = summarize(list(measure(generator, named, metrics=metrics, blurred_scores=blurred_scores)))
+    scores = {f"val_{metric}": summary["restored"][metric] for metric in metrics}
+    scores |= {f"blurred_{metric}": summary["blurred"][metric] for metric in metrics}
     return scores, summary["n_perfect"]
 
 
 def _draw_pictures(generator, pictured, gap=4):
     """Draws a row of blurred, restored and sharp for each pair, cropped to the middle, with white between them."""
-
-    def middle(image):
-        top, left = (max(0, (side - PICTURE_SIZE) // 2) for side in image.shape[:2])
-        return image[top : top + PICTURE_SIZE, left : left + PICTURE_SIZE]
-
-    def padded(image, right, below):
-        return np.pad(image, ((0, below), (0, right), (0, 0)), constant_values=255)
-
-    rows = []
-    for blurred, sharp in pictured:
-        blurred, sharp = middle(blurred), middle(sharp)
-        rows.append(np.hstack([padded(image, gap, gap) for image in (blurred, deblur(generator, blurred), sharp)]))
-    width = max(row.shape[1] for row in rows)
-    return np.vstack([padded(row, width - row.shape[1], 0) for row in rows])[:-gap, :-gap]
+    size = min(PICTURE_SIZE, max(max(sharp.shape) for _, sharp in pictured))
+    step = size + gap
+    picture = Image.new("RGB", (3 * step - gap, len(pictured) * step - gap), "white")
+    for row, pair in enumerate(pictured):
+        top, left = (max(0, side - size) // 2 for side in pair[0].shape[:2])
+        blurred, sharp = (image[top : top + size, left : left + size] for image in pair)
+        for column, image in enumerate((blurred, deblur(generator, blurred), sharp)):
+            picture.paste(Image.fromarray(image), (column * step, row * step))
+    return picture
 
 
 def _describe_epoch(row, n_epochs, n_perfect):
@@ -542,3 +294,64 @@ def _describe_epoch(row, n_epochs, n_perfect):
     if n_perfect:
         parts.append(f"{n_perfect} validation images without PSNR, as they equal the sharp ones")
     return f"epoch {row['epoch']}/{n_epochs}: {', '.join(parts)} ({row['seconds']:.0f} s)"
+
+
+def _read_options(folder, changes):
+    """Returns the `Options` that a run began with, those that it continues with, and the fingerprints of its data."""
+    content = folder.read_options()
+    try:
+        begun_with = Options(**content["options"])
+        fingerprints = dict(content["fingerprints"])
+    except (BadOption, KeyError, TypeError, ValueError) as error:
+        raise BadRun(f"{folder.path / 'options.json'}: not the options of this version ({error})") from None
+    options = dataclasses.replace(begun_with, **changes)
+    for name in changes:
+        if name not in MAY_CHANGE and getattr(options, name) != getattr(begun_with, name):
+            raise BadRun(
+                f"--{name} {getattr(options, name)}: {folder.path} began with {getattr(begun_with, name)}; "
+                f"on --resume only {', '.join(f'--{free}' for free in MAY_CHANGE)} may change"
+            )
+    return begun_with, options, fingerprints
+
+
+def _content(options, data):
+    """Returns the content of `options.json` that resuming needs."""
+    return {"options": dataclasses.asdict(options), **data.record()}
+
+
+def _plan(options, data, progress=None):
+    """Returns a str of all that the processes of a run must have in common; paths may differ."""
+    return json.dumps([_without_paths(options), data.record(), str(progress)])
+
+
+def _without_paths(options):
+    return {field.name: getattr(options, field.name) for field in dataclasses.fields(Options) if not is_path(field)}
+
+
+def _summarize(options, data, training_set, validation):
+    """Returns the text printed when a run starts: its data, and the options that differ from their defaults."""
+    lines = [
+        f"{len(data.pairs)} pairs and {len(data.photographs)} photographs, {training_set.steps_per_epoch} steps of "
+        f"{options.batch_size} in an epoch, {len(validation)} images to validate with",
+        "options that differ from their defaults (options.json has all):",
+    ]
+    for field in dataclasses.fields(Options):
+        value = getattr(options, field.name)
+        if value != field.default and field.name != "log_dir":
+            lines.append(f"  --{field.name} {' '.join(value) if isinstance(value, tuple) else value}")
+    return "\n".join(lines)
+
+
+def _note_on_learning_rate(begun_with, options, epoch):
+    """Returns a line for a resumed run whose learning rate rises from one epoch to the next; "" if it does not."""
+    before, after = (
+        learning_rate(each.learning_rate, each.schedule, each.n_epochs, number)
+        for each, number in ((begun_with, epoch - 1), (options, epoch))
+    )
+    if not epoch or after <= before:
+        return ""
+    return (
+        f"learning rate: {after:.2g} from epoch {epoch + 1} on, after {before:.2g} in epoch {epoch}, by the "
+        f"{options.schedule} schedule of {options.n_epochs} epochs; --schedule constant --learning_rate {before:.2g} "
+        "keeps it"
+    )

@@ -1,4 +1,4 @@
-"""The files that a run trains on and validates with, and the record that finds them again when it is resumed."""
+"""The data of a run: the files, the record that finds them again when it is resumed, and the datasets."""
 
 import hashlib
 import os
@@ -8,9 +8,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from deblur_gan.blur.camera import mixed_blur
 from deblur_gan.data.pairs import check_pairs, find_pairs
 from deblur_gan.data.split import evenly, scene_of, set_aside
+from deblur_gan.data.training_set import TrainingSet
 from deblur_gan.images.photographs import find_images
+from deblur_gan.training import distributed
 from deblur_gan.training.checkpoint import BadRun
 
 
@@ -50,31 +53,23 @@ class RunData(NamedTuple):
         }
 
 
-def find_data(data_dir, synthetic, val_dir, *, blur, n_images, n_val_images, seed, n_workers):
-    """Finds the files that a run trains on and validates with.
+def find_data(options, check):
+    """Finds the files that a run trains on and validates with; with `check`, reads every pair first.
 
-    Args:
-        data_dir, synthetic, val_dir: tuples of folders.
-        blur, n_images, n_val_images, seed: as in `Options`.
-        n_workers: int, threads that first read every pair to find those that would spoil training; 0 reads none.
-
-    Returns:
-        `RunData`.
-
-    Raises:
-        BadRun: if a folder has no images, or pairs that would spoil training, which are listed on stderr; or if an
-            image to validate with is also one to train on.
+    Raises `BadRun` if a folder has no images, or pairs that would spoil training, which are listed on stderr; or if an
+    image to validate with is also one to train on.
     """
-    by_folder = [_pairs([folder], blur, n_workers) for folder in data_dir]
+    n_val_images, seed = options.n_val_images, options.seed
+    by_folder = [_pairs(folder, options, check) for folder in options.data_dir]
     pairs = [pair for found in by_folder for pair in found]
-    photographs = [path for folder in synthetic for path in find_images(folder)]
-    if synthetic and not photographs:
-        raise BadRun(f"{', '.join(synthetic)}: no photographs for --synthetic")
-    neighbours = [Path(folder).with_name("val") for folder in data_dir if Path(folder).name == "train"]
-    val_dir = val_dir or [folder for folder in neighbours if folder.is_dir()]
+    photographs = [path for folder in options.synthetic for path in find_images(folder)]
+    if options.synthetic and not photographs:
+        raise BadRun(f"{', '.join(options.synthetic)}: no photographs for --synthetic")
+    neighbours = [Path(folder).with_name("val") for folder in options.data_dir if Path(folder).name == "train"]
+    val_dir = options.val_dir or [folder for folder in neighbours if folder.is_dir()]
     validation_pairs, validation_photographs = [], []
     if n_val_images and val_dir:
-        validation_pairs = _pairs(val_dir, blur, n_workers)
+        validation_pairs = [pair for folder in val_dir for pair in _pairs(folder, options, check)]
         trained_on = _identities(pairs, photographs)
         shared = [pair for pair in validation_pairs if _identities([pair], []) & trained_on]
         if shared:
@@ -84,21 +79,66 @@ def find_data(data_dir, synthetic, val_dir, *, blur, n_images, n_val_images, see
             )
     elif n_val_images and len(pairs) > 1:
         pairs, validation_pairs = set_aside(pairs, seed)
-        if n_workers and set(map(scene_of, pairs)) & set(map(scene_of, validation_pairs)):
-            folders = ", ".join(map(str, data_dir))
+        if check and set(map(scene_of, pairs)) & set(map(scene_of, validation_pairs)):
+            folders = ", ".join(options.data_dir)
             print(f"{folders}: one scene, so validation flatters; name other pairs with --val_dir", file=sys.stderr)
         held_out = _identities(validation_pairs, [])
         photographs = [path for path in photographs if not _identities([], [path]) & held_out]
     elif n_val_images and not pairs and len(photographs) > 1:
         validation_photographs = _some(photographs, min(n_val_images, max(1, len(photographs) // 10)), seed)
         photographs = [path for path in photographs if path not in validation_photographs]
-    if n_images:
-        pairs = _some(pairs, n_images, seed)
-        photographs = _some(photographs, n_images, seed)
+    if options.n_images:
+        pairs = _some(pairs, options.n_images, seed)
+        photographs = _some(photographs, options.n_images, seed)
     trained_on = set(pairs)
     n_of_sources = [sum(pair in trained_on for pair in found) for found in by_folder]
     n_of_sources += [len(photographs)] * bool(photographs)
     return RunData(pairs, photographs, evenly(validation_pairs, n_val_images), validation_photographs, n_of_sources)
+
+
+def require_memory(options):
+    """Raises `BadRun` if the batches that are prepared ahead need more than the memory of this machine."""
+    if not hasattr(os, "sysconf"):  # Windows
+        return
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    n_images = 2 * -(-options.batch_size // distributed.size()) * (2 * options.n_workers + 1)
+    needed = n_images * 12 * options.crop_size**2  # three channels of float32
+    if needed > memory:
+        raise BadRun(
+            f"--batch_size {options.batch_size} --crop_size {options.crop_size}: the batches prepared ahead need "
+            f"{needed / 2**30:.1f} GiB, more than the {memory / 2**30:.1f} GiB of memory; give smaller ones, or fewer "
+            "--n_workers"
+        )
+
+
+def build_datasets(options, data):
+    """Returns the `TrainingSet` of this rank, and on the main one `(blurred, sharp)` images to validate with."""
+    shares = options.share_of_each and list(zip(options.share_of_each, data.n_of_sources, strict=True))
+    if shares and not all(data.n_of_sources):
+        raise BadRun(f"--shares {options.shares}: a folder of --data_dir has no pairs left apart from those set aside")
+    training_set = TrainingSet(
+        data.pairs,
+        data.photographs,
+        blur=mixed_blur(options.mixture),
+        shares=shares,
+        batch_size=options.batch_size,
+        crop_size=options.crop_size,
+        scale=options.scale,
+        working_scale=options.working_scale_range,
+        resize_or_crop=options.resize_or_crop,
+        turn=options.turn,
+        seed=options.seed,
+        steps_per_epoch=options.steps_per_epoch,
+        cache=options.cache,
+        n_workers=options.n_workers,
+        part=(distributed.rank(), distributed.size()),
+    )
+    if not distributed.is_main():
+        return training_set, []
+    validation = [training_set.whole(pair) for pair in data.validation_pairs]
+    for number, path in enumerate(data.validation_photographs):
+        validation.append(training_set.blurred_whole(path, number))
+    return training_set, validation
 
 
 def _some(items, n, seed):
@@ -107,21 +147,18 @@ def _some(items, n, seed):
     return [items[i] for i in sorted(chosen)]
 
 
-def _pairs(folders, blur, n_workers):
-    pairs = []
-    for folder in folders:
-        try:
-            found, unmatched = find_pairs(folder, blur)
-        except NotADirectoryError as error:
-            raise BadRun(f"{error}; `deblur-gan organize` or `deblur-gan samples` makes images/train") from None
-        problems = check_pairs(found, unmatched, n_workers, show_progress=True) if n_workers else []
-        for problem in problems:
-            print(problem, file=sys.stderr)
-        if problems:
-            raise BadRun(f"{folder}: cannot be trained on for {len(problems)} reasons, which are listed above")
-        if not found:
-            raise BadRun(f"{folder}: holds no pairs")
-        pairs += found
+def _pairs(folder, options, check):
+    try:
+        pairs, unmatched = find_pairs(folder, options.blur)
+    except NotADirectoryError as error:
+        raise BadRun(f"{error}; `deblur-gan organize` or `deblur-gan samples` makes images/train") from None
+    problems = check_pairs(pairs, unmatched, options.n_workers, show_progress=True) if check else []
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    if problems:
+        raise BadRun(f"{folder}: cannot be trained on for {len(problems)} reasons, which are listed above")
+    if not pairs:
+        raise BadRun(f"{folder}: holds no pairs")
     return pairs
 
 

@@ -17,20 +17,19 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
-from PIL import Image
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from deblur_gan.backend import keras, versions
-from deblur_gan.files import UNFINISHED, reason, write_bytes
+from deblur_gan.files import UNFINISHED, csv_bytes, reason, write_bytes
 from deblur_gan.training import checkpoint
 from deblur_gan.training.checkpoint import BadRun
 from deblur_gan.training.gan import LOSSES
 from deblur_gan.weights import save_critic, save_generator
 
-SCORES = ("val_psnr", "val_ssim")
 OF_BLURRED = {"val_psnr": "blurred_psnr", "val_ssim": "blurred_ssim"}  # the same of the untouched blurred images
+SCORES = tuple(OF_BLURRED)
 COLUMNS = ("epoch", *LOSSES, *SCORES, *OF_BLURRED.values(), "learning_rate", "seconds")
 
 # The options.json of a run is far smaller.
@@ -43,89 +42,61 @@ class RunFolder:
     `options.json`, `log.csv`, `curves.png`, `pictures/`, `tensorboard/`, `generator_best.h5`,
     `generator_{epoch}_{loss}.h5`, `critic_{epoch}.h5`, and `state.npz` to resume from. Each is replaced whole, or grows
     by whole lines, which are cut back to the last checkpoint when the run is resumed.
-
-    Args:
-        path: Path of the folder.
-        options: dict, the options of the run.
-        data: dict, the record of its data.
-
-    Attributes:
-        state: Path of its `state.npz`, which `checkpoint` reads and writes.
     """
 
-    def __init__(self, path, options, data):
-        self.path = path
-        self.options = options
-        self.data = data
-        self._log = path / "log.csv"
-        self._events = path / "tensorboard" / "events.out.tfevents.0.deblur_gan"
-        self.state = path / "state.npz"
+    def __init__(self, path):
+        self.path = Path(path)
+        self.state = self.path / "state.npz"
+        self._options = self.path / "options.json"
+        self._log = self.path / "log.csv"
+        self._events = self.path / "tensorboard" / "events.out.tfevents.0.deblur_gan"
 
     @classmethod
-    def create(cls, log_dir, options, data):
-        """Makes a folder below `log_dir`, named by date and time, with `options.json` in it.
-
-        Args:
-            log_dir: str or Path; made if it is missing.
-            options: dict for JSON, the options of the run.
-            data: dict for JSON, the record of its data.
-        """
+    def create(cls, log_dir, content):
+        """Makes a folder below `log_dir`, named by date and time, with `content` in its `options.json`."""
         log_dir = Path(log_dir)
         log_dir.mkdir(parents=True, exist_ok=True)
         name = time.strftime("%Y-%m-%d_%H-%M-%S")
         for number in itertools.count(1):
-            path = log_dir / (name if number == 1 else f"{name}_{number}")
+            folder = cls(log_dir / (name if number == 1 else f"{name}_{number}"))
             with contextlib.suppress(FileExistsError):
-                path.mkdir()
+                folder.path.mkdir()
                 break
-        folder = cls(path, options, data)
-        folder.write_options()
+        folder.write_options(content)
         return folder
 
     @classmethod
-    def open(cls, path):
-        """Opens the folder of an earlier run.
-
-        Raises:
-            BadRun: if `path` has no `options.json`, or one that cannot be read.
-        """
-        path = Path(path)
-        if not (path / "options.json").is_file():  # opening a FIFO would wait for ever
-            raise BadRun(f"{path}: not the folder of a run; it holds no options.json")
-        try:
-            with open(path / "options.json", "rb") as file:
-                content = json.loads(file.read(_LARGEST_OPTIONS))
-            options, data = content.pop("options"), content
-        # Not JSON, JSON that is not an object, or nested too deeply.
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise BadRun(f"{path / 'options.json'}: not the options of a run ({reason(error)})") from None
-        if not isinstance(options, dict):
-            raise BadRun(f"{path / 'options.json'}: not the options of a run (not an object)")
-        return cls(path, options, data)
-
-    @classmethod
     def last(cls, log_dir):
-        """Opens the folder below `log_dir` of the run that was started or resumed last.
-
-        Raises:
-            BadRun: if there is none.
-        """
+        """Returns the folder below `log_dir` of the run that was started or resumed last, or raises `BadRun`."""
         options_files = list(Path(log_dir).glob("*/options.json"))
         if not options_files:
             raise BadRun(f"{log_dir}: holds no run that can be resumed")
-        return cls.open(max(options_files, key=lambda path: path.stat().st_mtime).parent)
+        return cls(max(options_files, key=lambda path: path.stat().st_mtime).parent)
 
-    def write_options(self):
-        """Writes `options.json`: the options, the record of the data, the command line, versions, devices."""
+    def write_options(self, content):
+        """Writes `options.json`: the dict `content`, the command line, versions, devices."""
         content = {
-            "options": self.options,
-            **self.data,
+            **content,
             "command": shlex.join(sys.argv),
             "versions": {"python": platform.python_version(), **versions()},
         }
         if keras.backend.backend() != "torch":
             content["devices"] = keras.distribution.list_devices()
-        write_bytes(self.path / "options.json", json.dumps(content, indent=2).encode())
+        write_bytes(self._options, json.dumps(content, indent=2).encode())
+
+    def read_options(self):
+        """Reads `options.json`, a dict with the dict "options"; raises `BadRun` if it is missing or damaged."""
+        if not self._options.is_file():  # opening a FIFO would wait for ever
+            raise BadRun(f"{self.path}: not the folder of a run; it holds no options.json")
+        try:
+            with open(self._options, "rb") as file:
+                content = json.loads(file.read(_LARGEST_OPTIONS))
+            if not isinstance(content["options"], dict):
+                raise ValueError("not an object")
+        # Not JSON, JSON that is not an object, or nested too deeply.
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            raise BadRun(f"{self._options}: not the options of a run ({reason(error)})") from None
+        return content
 
     def prepare(self, progress):
         """Puts the folder into the state of a checkpoint: removes unfinished files, cuts off later lines."""
@@ -134,21 +105,21 @@ class RunFolder:
         for path in (*self.path.iterdir(), *(self.path / "pictures").iterdir()):
             if path.name.startswith(UNFINISHED):
                 path.unlink()
-        for path in (self._log, self._events):
-            _cut_back(path, progress.lengths.get(path.name, 0))
-        if not self._log.exists():
-            _append(self._log, _csv_line(COLUMNS))
-        if not self._events.exists():
-            _append(self._events, _tf_record(Event(wall_time=time.time(), file_version="brain.Event:2")))
+        first_lines = {
+            self._log: csv_bytes([COLUMNS]),
+            self._events: _tf_record(Event(wall_time=time.time(), file_version="brain.Event:2")),
+        }
+        for path, first_line in first_lines.items():
+            length = progress.lengths.get(path.name, 0)
+            if not length or not path.exists():
+                path.write_bytes(first_line)
+            elif path.stat().st_size > length:
+                os.truncate(path, length)
 
     def read_log(self):
-        """Reads `log.csv`.
+        """Reads `log.csv`: a dict for each epoch, with a float, or None, for each of `COLUMNS`.
 
-        Returns:
-            list of dict, a row for each epoch with a float, or None, for each of `COLUMNS`.
-
-        Raises:
-            BadRun: if it has other columns, or is damaged.
+        Raises `BadRun` if it has other columns, or is damaged.
         """
         if not self._log.is_file():
             return []
@@ -168,26 +139,25 @@ class RunFolder:
     def append(self, row, picture):
         """Adds an epoch to `log.csv`, `tensorboard/`, `pictures/` and `curves.png`.
 
-        Args:
-            row: dict with a value for each of `COLUMNS`; None for a score without images.
-            picture: uint8 `(H, W, 3)`.
+        `row` has a value for each of `COLUMNS`, None for a score without images; `picture` is a PIL image.
         """
-        png = _png(picture)
-        _append(self._log, _csv_line(row[name] for name in COLUMNS))
-        _append(self._events, _tf_record(_event(row, png, picture.shape)))
-        write_bytes(self.path / "pictures" / f"epoch_{row['epoch']:03d}.png", png)
+        encoded = io.BytesIO()
+        picture.save(encoded, "PNG")
+        lines = {
+            self._log: csv_bytes([[row[name] for name in COLUMNS]]),
+            self._events: _tf_record(_event(row, encoded.getvalue(), picture.size)),
+        }
+        for path, line in lines.items():
+            with open(path, "ab") as file:
+                file.write(line)
+        write_bytes(self.path / "pictures" / f"epoch_{row['epoch']:03d}.png", encoded.getvalue())
         write_bytes(self.path / "curves.png", _curves(self.read_log()))
 
     def save_networks(self, generator, critic, row, options, kept, best):
-        """Writes the networks of an epoch.
+        """Writes the networks of an epoch, and its `row` of the log and the options into their metadata.
 
-        Args:
-            generator: `keras.Model`.
-            critic: `keras.Model`, or None if it was not trained.
-            row: dict, as in `append`.
-            options: dict, the options for the metadata of the files.
-            kept: bool, whether this epoch's networks get files of their own.
-            best: bool, whether this generator is the best so far.
+        With `kept` they get files of their own; there is no `critic` if it was not trained. With `best` the generator
+        is the best so far.
         """
         training = {name: row[name] for name in ("epoch", *LOSSES, *SCORES)} | {"options": options}
         if kept:
@@ -218,45 +188,10 @@ class RunFolder:
             raise OSError(errno.ENOSPC, f"no space left: {free >> 20} MiB free, {-(-needed >> 20)} MiB needed")
 
     def save_state(self, gan, progress):
-        """Writes `state.npz`; see `checkpoint.save_state`.
-
-        Args:
-            gan: compiled `DeblurGAN`.
-            progress: `Progress`; its `lengths` are updated.
-
-        Raises:
-            FloatingPointError: if a variable is not finite; the former state is kept.
-            OSError: if the disk is full; the former state is kept.
-        """
+        """Writes `state.npz` and updates `progress.lengths`; if it raises, as `require_fit`, the former one is kept."""
         self.require_fit(gan)
         progress.lengths = {path.name: path.stat().st_size for path in (self._log, self._events)}
         checkpoint.save_state(self.state, gan, progress)
-
-
-def _append(path, content):
-    """Appends to a file, all of the content or nothing."""
-    with open(path, "ab", buffering=0) as file:
-        length = file.tell()
-        try:
-            while content:
-                content = content[file.write(content) :]
-        except OSError:
-            file.truncate(length)
-            raise
-
-
-def _cut_back(path, length):
-    """Cuts a file back to `length` bytes; with 0 bytes it is removed."""
-    if length and path.exists() and path.stat().st_size > length:
-        os.truncate(path, length)
-    elif not length:
-        path.unlink(missing_ok=True)
-
-
-def _csv_line(values):
-    line = io.StringIO()
-    csv.writer(line, lineterminator="\n").writerow(values)
-    return line.getvalue().encode()
 
 
 def _tf_record(event):
@@ -265,22 +200,13 @@ def _tf_record(event):
     return record.getvalue()
 
 
-def _event(row, png, shape):
+def _event(row, png, size):
     """Builds the event of an epoch for TensorBoard: the numbers of its line in `log.csv`, and its picture."""
-    values = [
-        Summary.Value(tag=name, simple_value=row[name])
-        for name in (*LOSSES, *SCORES, "learning_rate")
-        if row[name] is not None
-    ]
-    image = Summary.Image(height=shape[0], width=shape[1], colorspace=3, encoded_image_string=png)
+    names = [name for name in (*LOSSES, *SCORES, "learning_rate") if row[name] is not None]
+    values = [Summary.Value(tag=name, simple_value=row[name]) for name in names]
+    image = Summary.Image(width=size[0], height=size[1], colorspace=3, encoded_image_string=png)
     values.append(Summary.Value(tag="blurred, restored, sharp", image=image))
     return Event(wall_time=time.time(), step=row["epoch"], summary=Summary(value=values))
-
-
-def _png(pixels):
-    encoded = io.BytesIO()
-    Image.fromarray(pixels).save(encoded, "PNG")
-    return encoded.getvalue()
 
 
 def _curves(rows):

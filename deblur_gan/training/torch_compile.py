@@ -26,16 +26,8 @@ def compiled_call(model, weights, state, inputs):
     """Compiles a model's call in training mode, once for each shape of inputs; the model keeps the compiled functions.
 
     Keras' layers run once, to record their operations. `torch.compile` of the layers themselves breaks the graph at
-    each layer and compiles next to nothing.
-
-    Args:
-        model: `keras.Model` that passes `require_compilable`.
-        weights: list of tensors, the values of `model.trainable_variables`.
-        state: list of tensors, the values of `model.non_trainable_variables`.
-        inputs: tensor.
-
-    Returns:
-        `function(weights, state, inputs) -> [outputs, *new_state]`.
+    each layer and compiles next to nothing. Returns `function(weights, state, inputs) -> [outputs, *new_state]` of the
+    values of the trainable and the non-trainable variables.
     """
     of_shapes = vars(model).setdefault("_compiled_calls", {})
     if inputs.shape not in of_shapes:

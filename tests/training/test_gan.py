@@ -91,7 +91,7 @@ def test_critic_losses_are_the_paper_s():
 
     # The penalty by differences: the score's slope along its own gradient is the norm of the gradient.
     points = epsilon * sharp + (1 - epsilon) * restored
-    _, _, directions = gradients.of_inputs(
+    _, directions = gradients.of_inputs(
         lambda images: (keras.ops.sum(keras.ops.mean(gan.critic(images), axis=(1, 2, 3))), ()),
         keras.ops.convert_to_tensor(points),
     )
@@ -118,7 +118,7 @@ def test_the_gradient_of_the_penalty_is_its_slope():
         ]
     )
     points = keras.ops.convert_to_tensor(batch()[0])
-    _, _, found = gradients.of_weights(lambda: (gradient_penalty(critic, points), ()), critic)
+    _, found = gradients.of_weights(lambda: (gradient_penalty(critic, points), ()), critic)
     found = [keras.ops.convert_to_numpy(gradient) for gradient in found]
     before = weights_of(critic)
     for number, gradient in enumerate(found):
@@ -409,7 +409,7 @@ def test_loss_scaling_reaches_through_the_penalty():
         # Each input meets at most all 4x4 taps of a kernel, and the mean is over 25 patches or more.
         assert np.prod(critic(points).shape[1:]) >= 25
         critic.get_layer("score").set_weights([kernel / np.abs(kernel).max() * 2.0**-26, bias])
-        _, _, found = gradients.of_weights(lambda: (outer * gradient_penalty(critic, points, inner), ()), critic)
+        _, found = gradients.of_weights(lambda: (outer * gradient_penalty(critic, points, inner), ()), critic)
         return np.concatenate([keras.ops.convert_to_numpy(g).astype("float64").ravel() / outer for g in found])
 
     exact = gradient_of("float32", 1.0, 1.0)

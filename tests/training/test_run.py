@@ -24,7 +24,7 @@ from test_options import script
 from deblur_gan import files
 from deblur_gan.data import training_set as training_set_module
 from deblur_gan.networks import generator_model
-from deblur_gan.training import run, run_data, run_folder
+from deblur_gan.training import build, run, run_data, run_folder
 from deblur_gan.training.callback import RunCallback
 from deblur_gan.training.checkpoint import BadRun, Progress, variables_of
 from deblur_gan.training.gan import LOSSES, DeblurGAN
@@ -48,7 +48,7 @@ def small(**changes):
 def eager(monkeypatch):
     """Compiling, and drawing curves, take longer than the few steps that are taken here."""
     monkeypatch.setattr(run_folder, "_curves", lambda rows: b"")
-    monkeypatch.setattr(run.DeblurGAN, "compile", functools.partialmethod(DeblurGAN.compile, run_eagerly=True))
+    monkeypatch.setattr(DeblurGAN, "compile", functools.partialmethod(DeblurGAN.compile, run_eagerly=True))
 
 
 @pytest.fixture(autouse=True)
@@ -65,7 +65,7 @@ def heard():
 )
 def test_networks_too_large_to_be_saved_are_not_built(monkeypatch, sizes, flag):
     for name in ("generator_model", "critic_model"):
-        monkeypatch.delattr(run, name)
+        monkeypatch.delattr(build, name)
     with pytest.raises(BadWeights, match=rf"^{flag} [^\n]*: holds \d+ numbers; networks of at most 67108864 are read$"):
         run.build_gan(small(**sizes))
 
@@ -464,7 +464,7 @@ def test_a_full_cache_is_blamed_and_not_the_run(pairs, tmp_path, eager, monkeypa
     def full(self, step):
         raise OSError(errno.ENOSPC, "No space left on device", "/cache/of/mine.npy")
 
-    monkeypatch.setattr(run.TrainingSet, "batch", full)
+    monkeypatch.setattr(run_data.TrainingSet, "batch", full)
     with pytest.raises(Stopped, match=r"^/cache/of/mine\.npy: No space left on device; --resume "):
         train(small(data_dir=pairs, n_val_images=0, log_dir=tmp_path / "weights"))
 
@@ -473,7 +473,7 @@ def test_shares_are_those_of_the_folders(pairs, tmp_path, monkeypatch):
     """Of 2 pairs and 9 photographs with 3:1, three of four samples are pairs, each pair as often as the other."""
     few = write_pairs(tmp_path / "few", range(2), first=70)
     options = small(data_dir=few, synthetic=pairs / "sharp", shares="3:1", n_val_images=0)
-    training_set, _ = run._build_datasets(options, run._find_data(options, n_checking=0))
+    training_set, _ = run_data.build_datasets(options, run_data.find_data(options, check=False))
     handed = []
     monkeypatch.setattr(training_set_module, "read_rgb", lambda path: handed.append(path) or photograph(0))
     for index in range(8):
@@ -483,7 +483,7 @@ def test_shares_are_those_of_the_folders(pairs, tmp_path, monkeypatch):
     assert all(handed.count(path) == 3 for path in (few / "sharp").iterdir())
     options = small(data_dir=(few, pairs), shares="3:1", n_val_images=0, n_images=1)
     with pytest.raises(BadRun, match="^--shares 3:1: a folder of --data_dir has no pairs left"):
-        run._build_datasets(options, run._find_data(options, n_checking=0))
+        run_data.build_datasets(options, run_data.find_data(options, check=False))
 
 
 @on_tensorflow
@@ -517,8 +517,8 @@ def test_a_resumed_run_says_where_its_learning_rate_rises():
 
 def test_the_line_of_progress_has_the_losses_of_the_generator_in_80_columns(capsys):
     callback = RunCallback(None, Progress(epoch=198), Options(n_epochs=200), 1000, None)
-    logs = dict(zip(LOSSES, (-12.345, 0.98765, 123.45, -23.456, 0.65432, 0.034567), strict=True))
-    callback._show(999, logs)
+    logs = dict(zip(LOSSES, (123.45, -23.456, 0.65432, 0.034567, -12.345, 0.98765), strict=True))
+    callback.show(999, logs)
     callback.bar.dynamic_ncols = lambda file: (80, 24)
     callback.bar.initial = 0
     callback.bar.start_t -= 7_000_000

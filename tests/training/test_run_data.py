@@ -7,13 +7,12 @@ import pytest
 from conftest import noise, save, write_pairs
 
 from deblur_gan.training.checkpoint import BadRun
+from deblur_gan.training.options import Options
 from deblur_gan.training.run_data import find_data
 
 
-def found(folder, **changes):
-    settings = {"blur": "blur", "n_images": None, "n_val_images": 2, "seed": 0, "n_workers": 0}
-    folders = {"data_dir": (), "synthetic": (), "val_dir": ()} | folder
-    return find_data(**folders, **{**settings, **changes})
+def found(folders, check=False, **changes):
+    return find_data(Options(**folders, **{"n_val_images": 2, **changes}), check)
 
 
 @pytest.fixture
@@ -39,7 +38,7 @@ def test_nothing_is_trained_on_and_validated_with(photographs, pairs):
 def test_validation_with_a_scene_that_is_trained_on_is_reported(tmp_path, capsys, n_scenes, noted):
     for scene in range(n_scenes):
         write_pairs(tmp_path / f"GOPR{scene}", range(4), first=4 * scene)
-    data = found({"data_dir": (tmp_path,)}, n_workers=2)
+    data = found({"data_dir": (tmp_path,)}, check=True)
     shared = {pair.sequence for pair in data.pairs} & {pair.sequence for pair in data.validation_pairs}
     assert bool(shared) == noted == ("one scene, so validation flatters" in capsys.readouterr().err)
 
@@ -47,11 +46,11 @@ def test_validation_with_a_scene_that_is_trained_on_is_reported(tmp_path, capsys
 def test_a_list_of_pairs_is_trained_on(tmp_path, pairs):
     file = tmp_path / "list.txt"
     file.write_text("".join(f"images/train/sharp/{i}.png images/train/blur/{i}.png\n" for i in range(5)))
-    data = found({"data_dir": (file,)}, n_workers=2)
+    data = found({"data_dir": (file,)}, check=True)
     assert {pair.blurred for pair in data.pairs + data.validation_pairs} == {pairs / f"blur/{i}.png" for i in range(5)}
     file.write_text("blur/missing.png sharp/missing.png\n")
     with pytest.raises(BadRun, match="cannot be trained on"):
-        found({"data_dir": (file,)}, n_workers=2)
+        found({"data_dir": (file,)}, check=True)
     (tmp_path / "empty").mkdir()
     with pytest.raises(BadRun, match="no pairs found") as caught:
         found({"data_dir": (tmp_path / "empty",)})
@@ -102,7 +101,7 @@ def test_folders_without_use_are_named(tmp_path, pairs):
         found({"synthetic": (str(tmp_path),)})
     shutil.copy(pairs / "blur" / "1.png", pairs / "sharp" / "1.png")
     with pytest.raises(BadRun, match="cannot be trained on for 1 reasons"):
-        found({"data_dir": (pairs,)}, n_workers=2)
+        found({"data_dir": (pairs,)}, check=True)
 
 
 def test_a_folder_called_val_beside_train_is_validated_with(pairs):

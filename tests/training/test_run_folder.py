@@ -6,7 +6,6 @@ import json
 import os
 
 import keras
-import numpy as np
 import pytest
 from PIL import Image
 
@@ -15,12 +14,12 @@ from deblur_gan.training import run_folder
 from deblur_gan.training.checkpoint import BadRun, Progress
 from deblur_gan.training.run_folder import COLUMNS, RunFolder
 
-PICTURE = np.zeros((8, 12, 3), np.uint8)
+PICTURE = Image.new("RGB", (12, 8))
 
 
 @pytest.fixture
 def folder(tmp_path):
-    return RunFolder.create(tmp_path / "weights", {"seed": 3}, {"training_pairs": 8})
+    return RunFolder.create(tmp_path / "weights", {"options": {"seed": 3}, "training_pairs": 8})
 
 
 def row(epoch, **changes):
@@ -34,21 +33,22 @@ def test_a_backend_that_was_installed_under_another_name_is_recorded(tmp_path, m
         raise importlib.metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(importlib.metadata, "version", unknown)
-    folder = RunFolder.create(tmp_path, {}, {})
+    folder = RunFolder.create(tmp_path, {})
     versions = json.loads((folder.path / "options.json").read_bytes())["versions"]
     assert keras.backend.backend() in versions and set(versions) >= {"python", "keras", "numpy", "deblur_gan"}
 
 
 def test_folders_made_in_one_second_are_two_and_the_last_is_found(folder, tmp_path):
-    other = RunFolder.create(tmp_path / "weights", {"seed": 4}, {})
+    other = RunFolder.create(tmp_path / "weights", {"options": {"seed": 4}})
     assert other.path != folder.path
-    folder.write_options()  # as when that run goes on
+    folder.write_options({"options": {"seed": 5}, "training_pairs": 8})  # as when that run goes on
     found = RunFolder.last(tmp_path / "weights")
-    assert (found.path, found.options, found.data["training_pairs"]) == (folder.path, {"seed": 3}, 8)
+    content = found.read_options()
+    assert (found.path, content["options"], content["training_pairs"]) == (folder.path, {"seed": 5}, 8)
     with pytest.raises(BadRun, match="holds no run"):
         RunFolder.last(tmp_path)
     with pytest.raises(BadRun, match=r"holds no options\.json"):
-        RunFolder.open(tmp_path)
+        RunFolder(tmp_path).read_options()
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_folders_made_in_one_second_are_two_and_the_last_is_found(folder, tmp_pa
 def test_a_damaged_options_file_is_one_line(folder, content):
     (folder.path / "options.json").write_bytes(content)
     with pytest.raises(BadRun, match=r"options\.json: not the options of a run \([^\n]*\)$"):
-        RunFolder.open(folder.path)
+        folder.read_options()
 
 
 def test_going_on_removes_what_a_kill_left_and_nothing_else(folder):
@@ -125,7 +125,7 @@ def test_a_pipe_for_options_is_not_waited_for(folder):
     (folder.path / "options.json").unlink()
     os.mkfifo(folder.path / "options.json")
     with pytest.raises(BadRun, match=r"holds no options\.json"):
-        RunFolder.open(folder.path)
+        folder.read_options()
 
 
 @pytest.mark.parametrize("n_losses", [1, 7, 12])
