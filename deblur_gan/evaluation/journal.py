@@ -28,11 +28,9 @@ COLUMNS = ["protocol", "sequence", "name", "height", "width", *SCORE_COLUMNS, "s
 
 
 class PairFiles:
-    """Computes the sha256 of the files of pairs, once for all protocols and weight files.
+    """Finds pairs by `Row.pair_id`, and computes the sha256 of their files once for all protocols and weight files.
 
-    Attributes:
-        pairs: dict from `Row.pair_id` to `Pair`.
-        shown: dict from a `pair_id` as `metrics.csv` contains it to the list of its pairs, rarely more than one.
+    `shown` finds pairs by a `pair_id` as `metrics.csv` contains it: a list, rarely of more than one.
     """
 
     def __init__(self, pairs):
@@ -43,11 +41,7 @@ class PairFiles:
         self._digests = {}
 
     def digest(self, pair):
-        """Returns the sha256 of the content of both files, str.
-
-        Raises:
-            OSError: if one cannot be read.
-        """
+        """Returns the sha256 of the content of both files, str."""
         if pair not in self._digests:
             contents = "".join(sha256_of(path) for path in (pair.blurred, pair.sharp))
             self._digests[pair] = hashlib.sha256(contents.encode()).hexdigest()
@@ -60,15 +54,10 @@ class PairFiles:
 
 
 class Journal:
-    """Reads and writes a folder with the rows of one weight file and their pictures.
+    """Reads and writes a folder with the rows of one weight file and their pictures; it is made if it does not exist.
 
-    Args:
-        path: Path of the folder; it is made if it does not exist.
-        weights_sha256: str.
-        how: dict, the arguments of `measure`, besides the protocol, that change a score.
-        dtype: str, what the generator was built with.
-        files: `PairFiles`.
-        save_images: bool, also keep the restored images.
+    `how` is a dict of the arguments of `measure`, besides the protocol, that change a score; `dtype` is what the
+    generator was built with; `save_images` also keeps the restored images.
     """
 
     def __init__(self, path, weights_sha256, how, dtype, files, save_images):
@@ -104,9 +93,9 @@ class Journal:
     def row(self, protocol, pair):
         """Returns the row of an earlier run, or None if there is none or its picture is missing."""
         row = self._kept.get((protocol, (pair.sequence, pair.name)))
-        if row is None or not self.thumbnail(row).exists():
-            return None
-        return None if self._save_images and not self._restored(row).exists() else row
+        if row and self.thumbnail(row).exists() and (self._restored(row).exists() or not self._save_images):
+            return row
+        return None
 
     def add(self, row, restored):
         """Writes a row and its restored image, uint8 `(h, w, 3)`, to disk."""
@@ -167,9 +156,5 @@ def _read_rows(path):
 
 def score_versions():
     """Returns the versions of the libraries that a score may depend on, dict from str to str."""
-    return {
-        **versions(),
-        "pillow": PIL.__version__,
-        "scikit-image": skimage.__version__,
-        "scipy": scipy.__version__,
-    }
+    libraries = {"pillow": PIL, "scikit-image": skimage, "scipy": scipy}
+    return {**versions(), **{name: library.__version__ for name, library in libraries.items()}}

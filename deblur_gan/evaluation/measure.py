@@ -24,39 +24,29 @@ KINDS = ("blurred", "restored", "gain")
 
 
 class Protocol(NamedTuple):
-    """Defines the size to which both images of a pair are brought first.
-
-    Attributes:
-        size: function of `(height, width)` that returns the height and width to resize to.
-        description: str, one line.
-    """
+    """Defines the size to which both images of a pair are brought first, as a function of height and width."""
 
     size: Callable
     description: str
 
 
+_BICUBIC = "Pillow's bicubic, which smooths before it shrinks"
 PROTOCOLS = {
     "full": Protocol(lambda height, width: (height, width), "native size"),
     "half": Protocol(
-        lambda height, width: (height // 2, width // 2),
-        "both images to half height and width first (rounded down; Pillow's bicubic, which smooths before it shrinks)",
+        lambda height, width: (max(height // 2, 1), max(width // 2, 1)),
+        f"both images to half height and width first (rounded down; {_BICUBIC})",
     ),
-    "256": Protocol(
-        lambda height, width: (256, 256),
-        "both images squashed to 256x256 first (Pillow's bicubic, which smooths before it shrinks)",
-    ),
+    "256": Protocol(lambda height, width: (256, 256), f"both images squashed to 256x256 first ({_BICUBIC})"),
 }
 
 
 class Row(NamedTuple):
-    """Holds the scores of one pair under one protocol.
+    """The scores of one pair under one protocol.
 
-    Attributes:
-        protocol: key of `PROTOCOLS`.
-        sequence, name: str, as of `Pair`; the sequence of arrays is "".
-        height, width: int, pixels under the protocol.
-        blurred, restored: dicts from the names of the metrics to scores.
-        seconds: float, time of `deblur` without reading and scoring, its share of a batch.
+    `sequence` and `name` are those of the `Pair`, and the sequence of arrays is "". `height` and `width` are pixels
+    under the protocol. `blurred` and `restored` are dicts from the names of the metrics to scores. `seconds` is the
+    time of `deblur` without reading and scoring, its share of a batch.
     """
 
     protocol: str
@@ -121,7 +111,7 @@ def measure(
         `Row` of each pair that can be used, in the order of `pairs`.
 
     Raises:
-        BadImage: if `problems` is None and a pair is not as `read_pair` requires.
+        BadImage: if `problems` is None and a pair cannot be used.
         ValueError: if an argument is out of range.
         FloatingPointError: if the output of the generator is not finite.
 
@@ -169,13 +159,7 @@ def measure(
 
 
 def restore_pair(generator, pair, protocol="full", tile_size=None, ensemble=1, scale="auto", align=0):
-    """Restores a pair exactly as `measure` does, and returns the images; with `align`, the parts that are scored.
-
-    Args, Raises: as `measure`.
-
-    Returns:
-        `(sharp, blurred, restored)`, uint8 `(h, w, 3)` each.
-    """
+    """Restores a pair as `measure` does; returns the parts that are scored, `(sharp, blurred, restored)`."""
     blurred, sharp = read_pair(pair, protocol, align)
     restored = deblur(generator, blurred, tile_size, ensemble=ensemble, scale=scale)
     (blurred, inside), (restored, _) = (aligned(image, sharp, align) for image in (blurred, restored))
@@ -187,19 +171,7 @@ def aligned(image, sharp, reach):
 
     Of all parts shifted by up to `reach` whole pixels down and across it is the one with the least squared error, and
     of equal ones the least shifted. In real pairs the sharp photograph may be shifted against the blurred one, and
-    scores would measure this shift.
-
-    Args:
-        image, sharp: uint8 `(H, W, 3)`, more than `2 * reach` each way.
-        reach: int, at least 0.
-
-    Returns:
-        `(part, inside)`, both uint8 `(H - 2 * reach, W - 2 * reach, 3)`.
-
-    >>> sharp = np.random.default_rng(0).integers(0, 256, (20, 20, 3), np.uint8)
-    >>> part, inside = aligned(np.roll(sharp, 2, axis=1), sharp, reach=3)
-    >>> bool((part == inside).all()), part.shape
-    (True, (14, 14, 3))
+    scores would measure this shift. Returns `(part, inside)`, both uint8 `(H - 2 * reach, W - 2 * reach, 3)`.
     """
     if reach == 0:
         return image, sharp
@@ -217,18 +189,10 @@ def aligned(image, sharp, reach):
 
 
 def read_pair(pair, protocol="full", align=0):
-    """Reads a pair and resizes it for a protocol.
+    """Reads a `Pair` or `(name, blurred, sharp)` and resizes it for a protocol; returns `(blurred, sharp)`.
 
-    Args:
-        pair: `Pair` or `(name, blurred, sharp)`, see `measure`.
-        protocol: key of `PROTOCOLS`.
-        align: int, pixels that `aligned` leaves out at each side.
-
-    Returns:
-        `(blurred, sharp)`, uint8 `(h, w, 3)` both.
-
-    Raises:
-        BadImage: if a file cannot be read, the two differ in size, or a side is too small for SSIM.
+    Raises BadImage if a file cannot be read, the two differ in size, or a side is too small for SSIM, with `align`
+    pixels left out at each border.
     """
     if isinstance(pair, Pair):
         name, other, blurred, sharp = pair.blurred, pair.sharp, read_rgb(pair.blurred), read_rgb(pair.sharp)
@@ -252,7 +216,7 @@ def _resize(image, protocol):
     height, width = PROTOCOLS[protocol].size(*image.shape[:2])
     if (height, width) == image.shape[:2]:
         return image
-    return np.asarray(Image.fromarray(image).resize((max(width, 1), max(height, 1)), Image.Resampling.BICUBIC))
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
 
 
 def _batches(pairs, protocol, align, batch_size, problems):
@@ -278,13 +242,10 @@ def _batches(pairs, protocol, align, batch_size, problems):
 
 
 def summarize(rows):
-    """Computes means over rows of one protocol; every image has the same weight.
+    """Computes means over a list of `Row` with the same metrics; every image has the same weight.
 
     An image that equals the sharp one has an infinite PSNR. Its row is left out of the three means of PSNR, so that
     the gain stays the difference of the other two, and counted in `n_perfect`. It counts in all other means.
-
-    Args:
-        rows: list of `Row` with the same metrics, not empty.
 
     Returns:
         dict: `n_images`, `n_perfect`, `seconds_per_image` (the median), and for each of "blurred", "restored" and

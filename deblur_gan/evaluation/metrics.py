@@ -1,5 +1,6 @@
 """Scores of an image against its sharp counterpart, both uint8 RGB, as files hold them."""
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -11,6 +12,10 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 # The window of SSIM; a smaller image has no score.
 SMALLEST_SIDE = 11
+
+_structural_similarity = functools.partial(
+    structural_similarity, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=255
+)
 
 # Raised when a definition below changes: older figures are then measured again.
 DEFINITIONS = 1
@@ -43,10 +48,7 @@ def ssim(sharp, image):
 
     The same as `tf.image.ssim`, and as the authors' MATLAB code without its downsampling, on each channel.
 
-    Args, Raises: as `psnr`; height and width are at least 11.
-
-    Returns:
-        float, at most 1.
+    Args, Raises: as `psnr`; height and width are at least 11. Returns float, at most 1.
 
     Reference: Wang et al. 2004, https://doi.org/10.1109/TIP.2003.819861
 
@@ -55,13 +57,13 @@ def ssim(sharp, image):
     1.0
     """
     _require_comparable(sharp, image)
-    return _structural_similarity(sharp, image, channel_axis=-1)
+    return float(_structural_similarity(sharp, image, channel_axis=-1))
 
 
 def ssim_luma(sharp, image):
     """`ssim` of the 8-bit luma (ITU-R 601, full range) instead of the three colours."""
     _require_comparable(sharp, image)
-    return _structural_similarity(_luma(sharp), _luma(image), channel_axis=None)
+    return float(_structural_similarity(_luma(sharp), _luma(image)))
 
 
 def ssim_3d(sharp, image):
@@ -69,8 +71,6 @@ def ssim_3d(sharp, image):
 
     The window is a Gaussian of 11x11x11, sigma 1.5, over height, width and channel; borders are repeated outwards and
     all pixels count. The papers after MPRNet report this one.
-
-    Args, Returns, Raises: as `ssim`.
     """
     _require_comparable(sharp, image)
     x, y = sharp.astype(np.float64), image.astype(np.float64)
@@ -95,8 +95,6 @@ def cw_ssim(sharp, image):
     and blur, so that its figures lie far above those of SSIM. pyssim 0.7 took another wavelet transform and gives
     other figures.
 
-    Args, Returns, Raises: as `ssim`.
-
     Reference: https://github.com/jterrace/pyssim
     """
     _require_comparable(sharp, image)
@@ -114,20 +112,6 @@ def cw_ssim(sharp, image):
     return float(np.mean((2 * np.abs(products) + 0.01) / (energies + 0.01)))
 
 
-def _structural_similarity(sharp, image, channel_axis):
-    return float(
-        structural_similarity(
-            sharp,
-            image,
-            gaussian_weights=True,
-            sigma=1.5,
-            use_sample_covariance=False,
-            data_range=255,
-            channel_axis=channel_axis,
-        )
-    )
-
-
 def _luma(image):
     return np.asarray(Image.fromarray(image).convert("L"))
 
@@ -141,14 +125,7 @@ def _require_comparable(sharp, image):
 
 
 class Metric(NamedTuple):
-    """A score of an image against its sharp counterpart.
-
-    Attributes:
-        label: str, for tables.
-        score: function of `(sharp, image)`.
-        digits: int, decimals shown.
-        definition: str, one line that leaves nothing open.
-    """
+    """A score of an image against its sharp counterpart: a function of `(sharp, image)`, and how tables show it."""
 
     label: str
     score: Callable

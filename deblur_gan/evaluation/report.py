@@ -1,15 +1,15 @@
 """Tables for the terminal, and an HTML page that loads nothing from elsewhere.
 
-The page contains the same tables, thumbnails, and pictures side by side, and a copy of the `.css` and `.js` files of
-this folder.
+The page is `report.html` of this folder with the same tables, thumbnails, and pictures side by side, and a copy of the
+`.css` and `.js` files. Its Content-Security-Policy makes the browser refuse every request of the page to the network.
 """
 
 import base64
 import html
 import io
-import math
 from importlib import resources
 from pathlib import Path
+from string import Template
 from typing import NamedTuple
 
 import numpy as np
@@ -31,7 +31,6 @@ WINDOW = 96
 LARGEST_ERROR = 64
 _ERROR_COLOURS = np.array([[0, 0, 0], [87, 15, 109], [187, 55, 84], [249, 142, 8], [255, 255, 255]], np.float64)
 
-
 LABELS = {"blurred": "blurred input", "restored": "restored", "gain": "gain"}
 
 # The scores of each image on the page; `metrics.csv` has all.
@@ -39,13 +38,7 @@ _PAGE_SCORES = [(name, kind) for name in ("psnr", "ssim") for kind in KINDS]
 
 
 class Example(NamedTuple):
-    """Holds a pair that the page shows in full.
-
-    Attributes:
-        title: str.
-        row: `Row`, its scores.
-        sharp, blurred, restored: uint8 `(H, W, 3)`.
-    """
+    """A pair that the page shows in full: title, scores, and uint8 `(H, W, 3)` images."""
 
     title: str
     row: Row
@@ -55,13 +48,10 @@ class Example(NamedTuple):
 
 
 class Section(NamedTuple):
-    """Holds the part of the page about one protocol.
+    """The part of the page about one protocol.
 
-    Attributes:
-        protocol: key of `PROTOCOLS`.
-        summary: dict, `{"overall": summary, "sequences": {sequence: summary}}`, see `summarize`.
-        images: list of `(Row, path of the thumbnail)`.
-        examples: list of `Example`.
+    `summary` is `{"overall": summary, "sequences": {sequence: summary}}`, see `summarize`; `images` is a list of
+    `(Row, path of the thumbnail)`; `examples` is a list of `Example`.
     """
 
     protocol: str
@@ -71,18 +61,11 @@ class Section(NamedTuple):
 
 
 def format_table(result):
-    """Formats the scores of one weight file as Markdown tables, one for each protocol.
-
-    Args:
-        result: `Result`.
-
-    Returns:
-        str.
-    """
+    """Formats the scores of one `Result` as Markdown tables, one for each protocol."""
     parts = []
     for protocol, summary in result.summaries.items():
         first, *others = _notes(summary["overall"])
-        table = _markdown(_means(summary), n_text=3, right=(1,))
+        table = _markdown(_means(summary), left=(0, 2))
         parts += [f"Protocol {protocol}: {PROTOCOLS[protocol].description}\n{first}", table, *others]
     return "\n\n".join(parts)
 
@@ -108,45 +91,35 @@ def _notes(overall):
 
 
 def format_comparison(results):
-    """Formats one Markdown table of several weight files: a row for each protocol and file, and the blurred input.
-
-    Args:
-        results: list of `Result` of one call of `evaluate`.
-
-    Returns:
-        str.
-    """
+    """Formats one Markdown table of several `Result`: a row for each protocol and file, and the blurred input."""
     lines = [["protocol", "weights", *(metric.label for metric in METRICS.values()), "gain [dB]", "s per image"]]
-    for protocol in results[0].summaries:
-        summaries = [(result.name, result.summaries[protocol]["overall"]) for result in results]
-        scores = [_number(metric, "blurred", summaries[0][1]["blurred"][metric]) for metric in METRICS]
-        lines.append([protocol, LABELS["blurred"], *scores, "", ""])
-        for name, means in summaries:
-            scores = [_number(metric, "restored", means["restored"][metric]) for metric in METRICS]
-            lines.append(
-                ["", name, *scores, _number("psnr", "gain", means["gain"]["psnr"]), f"{means['seconds_per_image']:.3g}"]
-            )
-    return _markdown(lines, n_text=2)
+    for protocol, first in results[0].summaries.items():
+        blurred = first["overall"]["blurred"]
+        lines.append(
+            [protocol, LABELS["blurred"], *(_number(name, "blurred", blurred[name]) for name in METRICS), "", ""]
+        )
+        for result in results:
+            means = result.summaries[protocol]["overall"]
+            scores = [_number(name, "restored", means["restored"][name]) for name in METRICS]
+            gain = _number("psnr", "gain", means["gain"]["psnr"])
+            lines.append(["", result.name, *scores, gain, f"{means['seconds_per_image']:.3g}"])
+    return _markdown(lines, left=(0, 1))
 
 
 def _number(name, kind, value):
     return "-" if value is None else f"{value:{'+' if kind == 'gain' else ''}.{METRICS[name].digits}f}"
 
 
-def _markdown(lines, n_text, right=()):
-    """Formats a Markdown table with aligned columns; the first `n_text` are text, numbers follow."""
+def _markdown(lines, left):
+    """Formats a Markdown table; the columns numbered in `left` are flush left, the others flush right."""
     lines = [[printable(cell) for cell in line] for line in lines]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    left = [i < n_text and i not in right for i in range(len(widths))]
-
-    def line(cells):
-        padded = [
-            cell.ljust(w) if to_left else cell.rjust(w) for cell, w, to_left in zip(cells, widths, left, strict=True)
-        ]
-        return f"| {' | '.join(padded)} |"
-
-    rule = [f"{'-' * (w + 1)}-" if to_left else f"{'-' * (w + 1)}:" for w, to_left in zip(widths, left, strict=True)]
-    return "\n".join([line(lines[0]), f"|{'|'.join(rule)}|", *map(line, lines[1:])])
+    padded = [
+        [cell.ljust(widths[i]) if i in left else cell.rjust(widths[i]) for i, cell in enumerate(line)] for line in lines
+    ]
+    header, *body = (f"| {' | '.join(line)} |" for line in padded)
+    rule = "|".join("-" * (width + 2) if i in left else "-" * (width + 1) + ":" for i, width in enumerate(widths))
+    return "\n".join([header, f"|{rule}|", *body])
 
 
 def thumbnail(image):
@@ -157,29 +130,20 @@ def thumbnail(image):
 
 
 def error_map(sharp, image):
-    """Draws the absolute difference from `sharp`, averaged over the channels, in false colours.
+    """Draws the absolute difference of two images, averaged over the channels, in false colours.
 
-    Args:
-        sharp, image: uint8 `(H, W, 3)`.
-
-    Returns:
-        uint8 `(H, W, 3)`: black for none, through purple, red and orange to white for `LARGEST_ERROR` and more.
+    Returns uint8 `(H, W, 3)`: black for none, through purple, red and orange to white for `LARGEST_ERROR` and more.
     """
     error = np.abs(sharp.astype(np.int16) - image).mean(axis=-1) / LARGEST_ERROR
     steps = np.linspace(0, 1, len(_ERROR_COLOURS))
-    return (
-        np.stack([np.interp(error, steps, channel) for channel in _ERROR_COLOURS.T], axis=-1).round().astype(np.uint8)
-    )
+    colours = [np.interp(error, steps, channel) for channel in _ERROR_COLOURS.T]
+    return np.stack(colours, axis=-1).round().astype(np.uint8)
 
 
 def most_changed(sharp, blurred, restored):
     """Finds the window in which restoring changed the squared error most, for better or worse.
 
-    Args:
-        sharp, blurred, restored: uint8 `(H, W, 3)`.
-
-    Returns:
-        `(x, y)`, its left and upper edge in pixels; it is `WINDOW` pixels wide and high, or as large as fits.
+    Returns `(x, y)`, its left and upper edge in pixels; it is `WINDOW` pixels wide and high, or as large as fits.
     """
     before, after = (np.square(sharp.astype(np.float64) - image).sum(axis=-1) for image in (blurred, restored))
     sums = np.pad(np.cumsum(np.cumsum(before - after, axis=0), axis=1), ((1, 0), (1, 0)))
@@ -199,35 +163,20 @@ def write_page(path, title, facts, sections, problems):
         sections: list of `Section`.
         problems: list of str.
     """
-    with open(path, "w", encoding="utf-8", errors="replace") as file:
-        for part in _page(title, facts, sections, problems):
-            file.write(part)
-
-
-def _page(title, facts, sections, problems):
-    yield (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        # With it the browser refuses every request of the page to the network.
-        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
-        "style-src 'unsafe-inline'; script-src 'unsafe-inline'\">\n"
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n<meta name="color-scheme" '
-        f'content="light dark">\n<title>{_html(title)}</title>\n'
-        f"<style>\n{_source('report.css', 'slider.css')}</style>\n</head>\n"
-        f"<body>\n<header>\n<h1>{_html(title)}</h1>\n"
+    links = " ".join(f'<a href="#{section.protocol}">{section.protocol}</a>' for section in sections)
+    lines = "".join(f"<li>{_html(line)}</li>" for line in problems)
+    summary = f"<summary>Files left out: {len(problems)}</summary>"
+    page = Template(_source("report.html")).substitute(
+        title=_html(title),
+        style=_source("report.css", "slider.css"),
+        links=f"<nav>Protocols: {links}</nav>\n" if len(sections) > 1 else "",
+        problems=f'<details class="problems">{summary}<ul>{lines}</ul></details>\n' if problems else "",
+        sections="".join(part for section in sections for part in _section(section)),
+        facts=_definitions(facts),
+        scores=_definitions({metric.label: metric.definition for metric in METRICS.values()}),
+        script=_source("slider.js", "report.js"),
     )
-    if len(sections) > 1:
-        links = (f'<a href="#{section.protocol}">{section.protocol}</a>' for section in sections)
-        yield f"<nav>Protocols: {' '.join(links)}</nav>\n"
-    yield "</header>\n<main>\n"
-    if problems:
-        lines = "".join(f"<li>{_html(line)}</li>" for line in problems)
-        summary = f"<summary>Files left out: {len(problems)}</summary>"
-        yield f'<details class="problems">{summary}<ul>{lines}</ul></details>\n'
-    for section in sections:
-        yield from _section(section)
-    yield "<section><h2>What was measured</h2>\n" + _definitions(facts)
-    yield "<h3>Scores</h3>\n" + _definitions({metric.label: metric.definition for metric in METRICS.values()})
-    yield f"</section>\n</main>\n<script>\n{_source('slider.js', 'report.js')}</script>\n</body>\n</html>\n"
+    Path(path).write_text(page, encoding="utf-8", errors="replace")
 
 
 def _source(*names):
@@ -271,9 +220,8 @@ def _section(section):
         for name, kind in _PAGE_SCORES:
             value = getattr(row, kind)[name]
             text = _number(name, kind, value)
-            # The names of infinity in JavaScript; report.js sorts NaN to the end.
-            number = "Infinity" if value == math.inf else "-Infinity" if value == -math.inf else f"{value}"
-            yield f'<td{_sign(text)} data-value="{number}">{text}</td>'
+            # JavaScript reads the numbers; report.js sorts NaN to the end.
+            yield f'<td{_sign(text)} data-value="{str(value).replace("inf", "Infinity")}">{text}</td>'
         yield "</tr>\n"
     yield "</tbody></table></div>\n</section>\n"
 
@@ -281,8 +229,10 @@ def _section(section):
 def _example(example):
     x, y = most_changed(example.sharp, example.blurred, example.restored)
     height, width = example.sharp.shape[:2]
-    left = min(max(x + WINDOW // 2 - LARGEST_PICTURE // 2, 0), max(width - LARGEST_PICTURE, 0))
-    top = min(max(y + WINDOW // 2 - LARGEST_PICTURE // 2, 0), max(height - LARGEST_PICTURE, 0))
+    left, top = (
+        min(max(start + WINDOW // 2 - LARGEST_PICTURE // 2, 0), max(side - LARGEST_PICTURE, 0))
+        for start, side in ((x, width), (y, height))
+    )
     sharp, blurred, restored = (
         image[top : top + LARGEST_PICTURE, left : left + LARGEST_PICTURE] for image in example[2:]
     )
@@ -300,14 +250,14 @@ def _example(example):
     yield f'<figure class="example" data-x="{x - left}" data-y="{y - top}" data-window="{WINDOW}">\n'
     yield f"<figcaption><b>{example.title}</b> {_html(_full_name(row))}: {scores}{cropped}</figcaption>\n"
     yield '<div class="panels">\n'
-    for number, (name, picture) in enumerate(pictures.items()):
+    for name, picture in pictures.items():
         quality = 80 if name.startswith("error") else 95
         source = _data_uri(_encoded(Image.fromarray(picture), quality=quality, subsampling=0))
         yield (
             f'<div class="panel"><span class="name">{name}</span><div class="picture">'
             f'<img alt="{name}" width="{picture.shape[1]}" height="{picture.shape[0]}" src="{source}">'
             f'<button class="frame" aria-label="Frame of the zoomed crops; arrow keys move it" '
-            f'tabindex="{0 if number == 0 else -1}"></button></div>'
+            f'tabindex="{0 if name == "sharp" else -1}"></button></div>'
             f'<canvas width="{4 * WINDOW}" height="{4 * WINDOW}" role="img" aria-label="{name}, zoomed"></canvas>'
             "</div>\n"
         )
@@ -325,7 +275,7 @@ def _definitions(terms):
 
 def _encoded(image, **options):
     file = io.BytesIO()
-    image.save(file, "JPEG", optimize=True, **options)
+    image.save(file, "JPEG", **options)  # not optimize=True: Pillow's buffer is then too small for noise
     return file.getvalue()
 
 

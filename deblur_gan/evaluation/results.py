@@ -25,13 +25,10 @@ JSON_NAME, PAGE_NAME = "metrics.json", "index.html"
 
 
 class Result(NamedTuple):
-    """Holds the scores of one weight file.
+    """The scores of one weight file, and the folder that holds them.
 
-    Attributes:
-        name: str, of the folder.
-        folder: Path that holds `metrics.csv`, `metrics.json`, `index.html`.
-        rows: dict from protocol to list of `Row`.
-        summaries: dict from protocol to `{"overall": summary, "sequences": {sequence: summary}}`, see `summarize`.
+    `rows` is a dict from protocol to list of `Row`, and `summaries` one from protocol to
+    `{"overall": summary, "sequences": {sequence: summary}}`, see `summarize`.
     """
 
     name: str
@@ -66,9 +63,9 @@ def evaluate(
     of `weight_paths` share the name, the name of the file's own folder is put before it (`<run>_generator_best`). If
     this is taken too, the beginning of the sha256 is appended.
 
-    An interrupted run resumes. A row of `metrics.csv` is used again only if the weights, the
-    content of both photographs, `tile_size`, `ensemble`, `scale`, `align`, the precision and the versions of the
-    libraries are the same; other rows are measured again. Valid rows that are not asked for stay only in `metrics.csv`.
+    An interrupted run resumes. A row of `metrics.csv` is used again only if the weights, the content of both
+    photographs, `tile_size`, `ensemble`, `scale`, `align`, the precision and the versions of the libraries are the
+    same; other rows are measured again. Valid rows that are not asked for stay only in `metrics.csv`.
 
     Args:
         weight_paths: list of str or Path, generators.
@@ -197,16 +194,14 @@ def _take_folders(output_dir, weight_paths, locks):
 
 def _measure(generator, protocol, pairs, journal, how, batch_size, blurred_scores, problems):
     """Measures what is not measured yet; returns the rows of all usable pairs, in their order."""
-    rows = {}
-    psnrs = {"blurred": [], "restored": []}
+    rows, psnrs = {}, []
 
     def add(row):
         rows[row.pair_id] = row
         if not row.perfect:
-            for kind, values in psnrs.items():
-                values.append(getattr(row, kind)["psnr"])
-            means = [f"{np.mean(values):.2f}" for values in psnrs.values()]
-            progress.set_postfix_str(f"PSNR {means[0]} -> {means[1]} dB", refresh=False)
+            psnrs.append((row.blurred["psnr"], row.restored["psnr"]))
+            blurred, restored = np.mean(psnrs, axis=0)
+            progress.set_postfix_str(f"PSNR {blurred:.2f} -> {restored:.2f} dB", refresh=False)
 
     def unmeasured():
         for pair in progress:
@@ -217,17 +212,9 @@ def _measure(generator, protocol, pairs, journal, how, batch_size, blurred_score
                 blurred_scores[row.pair_id] = row.blurred
                 add(row)
 
+    settings = {**how, "batch_size": batch_size, "blurred_scores": blurred_scores, "problems": problems}
     with tqdm(pairs, desc=f"{journal.path.name}, {protocol}", unit="pair") as progress:
-        for row in measure(
-            generator,
-            unmeasured(),
-            protocol,
-            **how,
-            batch_size=batch_size,
-            blurred_scores=blurred_scores,
-            problems=problems,
-            on_restored=journal.add,
-        ):
+        for row in measure(generator, unmeasured(), protocol, **settings, on_restored=journal.add):
             add(row)
     return [rows[pair.sequence, pair.name] for pair in pairs if (pair.sequence, pair.name) in rows]
 

@@ -1,5 +1,6 @@
 import base64
 import http.server
+import io
 import re
 import threading
 
@@ -277,6 +278,19 @@ def test_large_pictures_are_cropped_and_the_page_stays_bounded(tmp_path):
     assert 'width="1280" height="1280"' in text and "(a part of the 1500x1400 picture)" in text
     x, y = (int(re.search(rf'data-{axis}="(\d+)"', text).group(1)) for axis in "xy")
     assert x > 1280 - 2 * WINDOW and y > 1280 - 2 * WINDOW
+
+
+def test_pictures_of_noise_are_written(tmp_path):
+    """Noise is what JPEG compresses least; of 256 px its file outgrew a buffer, and the page was not written."""
+    images = np.random.default_rng(0).integers(0, 256, (3, 256, 256, 3), dtype=np.uint8)
+    scores = row("noise", 1.0)
+    summary = {"overall": summarize([scores]), "sequences": {}}
+    section = Section("full", summary, [], [Example("Best gain", scores, *images)])
+    write_page(tmp_path / "index.html", "title", {}, [section], [])
+    sources = re.findall(r'src="data:image/jpeg;base64,([^"]+)"', (tmp_path / "index.html").read_text())
+    shown = [np.asarray(Image.open(io.BytesIO(base64.b64decode(source)))).astype(int) for source in sources]
+    assert len(shown) == 5
+    assert all(np.abs(picture - image).mean() < 5 for picture, image in zip(shown, images, strict=False))
 
 
 def test_each_image_has_its_own_thumbnail(tmp_path):
