@@ -11,20 +11,20 @@ from PIL import ImageCms
 
 from deblur_gan.images.formats import NotRead
 
-_D65, _C = (0.3127, 0.3290), (0.310, 0.316)
+D65, _C = (0.3127, 0.3290), (0.310, 0.316)
 # White, red, green and blue as x, y: tables 2 and 3 of H.273.
-SRGB = (*_D65, 0.64, 0.33, 0.30, 0.60, 0.15, 0.06)
+SRGB = (*D65, 0.64, 0.33, 0.30, 0.60, 0.15, 0.06)
 _PRIMARIES = {
     1: SRGB,
     4: (*_C, 0.67, 0.33, 0.21, 0.71, 0.14, 0.08),
-    5: (*_D65, 0.64, 0.33, 0.29, 0.60, 0.15, 0.06),
-    6: (*_D65, 0.63, 0.34, 0.31, 0.595, 0.155, 0.07),
-    7: (*_D65, 0.63, 0.34, 0.31, 0.595, 0.155, 0.07),
+    5: (*D65, 0.64, 0.33, 0.29, 0.60, 0.15, 0.06),
+    6: (*D65, 0.63, 0.34, 0.31, 0.595, 0.155, 0.07),
+    7: (*D65, 0.63, 0.34, 0.31, 0.595, 0.155, 0.07),
     8: (*_C, 0.681, 0.319, 0.243, 0.692, 0.145, 0.049),
-    9: (*_D65, 0.708, 0.292, 0.170, 0.797, 0.131, 0.046),
+    9: (*D65, 0.708, 0.292, 0.170, 0.797, 0.131, 0.046),
     11: (0.314, 0.351, 0.680, 0.320, 0.265, 0.690, 0.150, 0.060),
-    12: (*_D65, 0.680, 0.320, 0.265, 0.690, 0.150, 0.060),
-    22: (*_D65, 0.63, 0.34, 0.295, 0.605, 0.155, 0.077),
+    12: (*D65, 0.680, 0.320, 0.265, 0.690, 0.150, 0.060),
+    22: (*D65, 0.63, 0.34, 0.295, 0.605, 0.155, 0.077),
 }
 # Curves as an ICC profile holds them: the type of function, and its parameters g, a, b, c, d.
 _SRGB_CURVE = (3, 2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)
@@ -53,36 +53,22 @@ def refuse_hdr(name):
         raise NotRead(f"high dynamic range ({name}) is not read; save it in standard dynamic range first")
 
 
-def profile_of_cicp(primaries, transfer):
-    """Returns the ICC profile of code points.
+def profile_of_cicp(primaries, transfer, grey=False):
+    """Returns the ICC profile of two code points of H.273, for RGB or for grey pixels.
 
-    Args:
-        primaries, transfer: int, code points of H.273.
-
-    Returns:
-        bytes; None for sRGB, for the colours of video, which are shown as sRGB, and for unspecified ones.
-
-    Raises:
-        NotRead: for high dynamic range.
-
-    Example:
-        >>> profile_of_cicp(12, 13)[36:40]  # Display P3
-        b'acsp'
+    It is None for sRGB, for the colours of video, which are shown as sRGB, and for unspecified ones. Raises NotRead for
+    high dynamic range.
     """
     refuse_hdr(_HDR.get(transfer))
     corners, curve = _PRIMARIES.get(primaries, SRGB), _CURVES.get(transfer, _SRGB_CURVE)
-    return None if corners == SRGB and curve in (_SRGB_CURVE, _VIDEO_CURVE) else _profile(corners, curve)
+    return None if corners == SRGB and curve in (_SRGB_CURVE, _VIDEO_CURVE) else _profile(corners, curve, grey)
 
 
-def profile_of_chromaticities(corners, gamma=None):
-    """Returns the ICC profile of chromaticities.
+def profile_of_chromaticities(corners, gamma=None, grey=False):
+    """Returns the ICC profile of chromaticities: x and y of white, red, green and blue.
 
-    Args:
-        corners: sequence of 8 float, x and y of white, red, green and blue.
-        gamma: float, exponent from values to light, such as 2.2; None for the curve of sRGB.
-
-    Returns:
-        bytes; None for sRGB, and for chromaticities that no display has.
+    `gamma` is the exponent from values to light, such as 2.2; None is the curve of sRGB. The result is None for sRGB,
+    and for chromaticities that no display has.
     """
     curve = _SRGB_CURVE if gamma is None or abs(gamma - 2.2) < 0.02 else (0, gamma)
     if curve == _SRGB_CURVE and np.allclose(corners, SRGB, atol=0.002):
@@ -90,13 +76,13 @@ def profile_of_chromaticities(corners, gamma=None):
     if not (np.isfinite(corners).all() and min(corners[1::2]) > 0 and 0.1 < curve[1] < 10):
         return None
     try:
-        return _profile(corners, curve)
+        return _profile(corners, curve, grey)
     except (np.linalg.LinAlgError, struct.error):
         return None
 
 
-def _profile(corners, curve):
-    """A matrix profile, version 4."""
+def _profile(corners, curve, grey):
+    """A profile of version 4: a matrix and a curve, or for grey pixels the curve."""
     white, *primaries = [
         np.array([x / y, 1, (1 - x - y) / y]) for x, y in zip(corners[::2], corners[1::2], strict=True)
     ]
@@ -105,49 +91,39 @@ def _profile(corners, curve):
     adapted = np.linalg.inv(_BRADFORD) @ np.diag(_BRADFORD @ _D50 / (_BRADFORD @ white)) @ _BRADFORD
     columns = adapted @ columns
 
-    def fixed(values):
-        return b"".join(struct.pack(">i", round(float(value) * 65536)) for value in np.ravel(values))
+    def fixed(kind, values):
+        return kind + bytes(4) + b"".join(struct.pack(">i", round(float(value) * 65536)) for value in np.ravel(values))
 
     def text(words):
         encoded = words.encode("utf-16-be")
         return b"mluc" + struct.pack(">III2s2sII", 0, 1, 12, b"en", b"US", len(encoded), 28) + encoded
 
-    tags = {
-        b"desc": text("As the file said"),
-        b"cprt": text("None"),
-        b"wtpt": b"XYZ \0\0\0\0" + fixed(_D50),
-        b"chad": b"sf32\0\0\0\0" + fixed(adapted),
-        **{
-            kind + b"XYZ": b"XYZ \0\0\0\0" + fixed(column)
-            for kind, column in zip((b"r", b"g", b"b"), columns.T, strict=True)
-        },
-        b"rTRC": b"para\0\0\0\0" + struct.pack(">HH", curve[0], 0) + fixed(curve[1:]),
-    }
-    content, places = b"", {}
-    start = 128 + 4 + 12 * (len(tags) + 2)
+    curve = b"para\0\0\0\0" + struct.pack(">HH", curve[0], 0) + fixed(b"", curve[1:])[4:]
+    tags = {b"desc": text("As the file said"), b"cprt": text("None"), b"wtpt": fixed(b"XYZ ", _D50)}
+    tags[b"chad"] = fixed(b"sf32", adapted)
+    if grey:
+        tags[b"kTRC"] = curve
+    else:
+        tags |= {letter + b"TRC": curve for letter in (b"r", b"g", b"b")}
+        tags |= {
+            letter + b"XYZ": fixed(b"XYZ ", column)
+            for letter, column in zip((b"r", b"g", b"b"), columns.T, strict=True)
+        }
+    content, table, start = b"", b"", 128 + 4 + 12 * len(tags)
     for kind, value in tags.items():
-        places[kind] = start + len(content), len(value)
+        table += kind + struct.pack(">II", start + len(content), len(value))
         content += value + bytes(-len(value) % 4)
-    places |= {b"gTRC": places[b"rTRC"], b"bTRC": places[b"rTRC"]}
-    table = b"".join(kind + struct.pack(">II", *place) for kind, place in places.items())
-    dates = struct.pack(">6H", 2020, 1, 1, 0, 0, 0)
-    header = struct.pack(">I", start + len(content)) + bytes(4) + b"\x04\x30\0\0mntrRGB XYZ " + dates + b"acsp"
-    header = header.ljust(68, b"\0") + fixed(_D50)
-    return header.ljust(128, b"\0") + struct.pack(">I", len(places)) + table + content
+    kind = b"\x04\x30\0\0mntr" + (b"GRAY" if grey else b"RGB ") + b"XYZ "
+    header = struct.pack(">I", start + len(content)) + bytes(4) + kind + struct.pack(">6H", 2020, 1, 1, 0, 0, 0)
+    header = (header + b"acsp").ljust(68, b"\0") + fixed(b"", _D50)[4:]
+    return header.ljust(128, b"\0") + struct.pack(">I", len(tags)) + table + content
 
 
 def to_rgb(image, profile):
-    """Converts CMYK or Lab to RGB, CMYK through its profile.
+    """Converts Pillow's image of mode CMYK or LAB to RGB, CMYK through its profile.
 
-    Args:
-        image: Pillow's image of mode CMYK or LAB.
-        profile: bytes of an ICC profile, or None.
-
-    Returns:
-        `(image, profile)`: Pillow's image of mode RGB, and the profile of sRGB; that is None where CMYK has none.
-
-    Raises:
-        ValueError: if the profile cannot be used.
+    Returns the image and its new profile: that of sRGB, or None for CMYK without a profile. Raises ValueError if the
+    profile cannot be used.
     """
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
     if image.mode == "LAB":

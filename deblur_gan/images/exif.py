@@ -10,7 +10,7 @@ _ORIENTATION, _EXIF, _GPS, _INTEROPERABILITY = 0x0112, 0x8769, 0x8825, 0xA005
 # Bytes of a value by its type, and of the units that its byte order turns.
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 _UNITS = _SIZES | {5: 4, 10: 4}
-_LONG = 4
+_BYTES, _LONG = 1, 4
 _NAME = b"Exif\0\0"  # which Pillow expects before a block
 _RESOLUTION = {282, 283, 296}
 # Tags of the first directory of a TIFF that concern the layout and the colours of its own pixels.
@@ -196,16 +196,10 @@ def block_of_tiff(content, offset, order, big):
     return header + _written(tags, order, 8) if tags else None
 
 
-def tiff_with(content, block, xmp):
-    """Returns a TIFF with EXIF and XMP data.
+def tiff_with(content, block, more):
+    """Returns a TIFF of Pillow's with a block of EXIF data, as `upright_block` returns it, and more tags of bytes.
 
-    Args:
-        content: bytes of a TIFF with neither, as Pillow writes it.
-        block: bytes as `upright_block` returns it, or None.
-        xmp: bytes or None.
-
-    Raises:
-        ValueError: if the block is damaged.
+    `block` may be None, and so may the values of `more`. Raises ValueError if the block is damaged.
     """
     order = "<" if content[:2] == b"II" else ">"
     tags, _ = read_directory(content, struct.unpack_from(f"{order}I", content, 4)[0], order)
@@ -215,7 +209,6 @@ def tiff_with(content, block, xmp):
         resolution = _RESOLUTION - tags.keys()
         described = {tag: value for tag, value in described.items() if tag not in _LAYOUT or tag in resolution}
         tags |= _turned(described, order_of_block, order)
-    if xmp:
-        tags[700] = 1, len(xmp), xmp
+    tags |= {tag: (_BYTES, len(value), value) for tag, value in more.items() if value}
     content += bytes(len(content) % 2)
     return content[:4] + struct.pack(f"{order}I", len(content)) + content[8:] + _written(tags, order, len(content))

@@ -7,30 +7,37 @@ from PIL import Image, JpegImagePlugin
 from PIL.PngImagePlugin import PngInfo
 
 from deblur_gan.files import reason
+from deblur_gan.images.bmp import bmp_with
 from deblur_gan.images.exif import tiff_with, upright_block
+from deblur_gan.images.png import text_of_chunk
 
-# By format, the metadata that a file of it can hold. `chunks` are those of a PNG, `extra` segments of a JPEG.
+# By format, the metadata that a file of it can hold. `chunks` are the texts of a PNG, `colours` its chunks that
+# describe colours; `photoshop` and `extended_xmp` are segments of a JPEG, `iptc` the part that has a tag in TIFF.
+_EVERYWHERE = {"exif", "icc_profile", "xmp"}
 _HELD = {
-    "AVIF": {"exif", "icc_profile", "xmp"},
-    "BMP": {"dpi"},
-    "HEIF": {"exif", "icc_profile", "xmp"},
-    "JPEG": {"exif", "icc_profile", "dpi", "xmp", "comment", "extra", "qtables", "subsampling"},
-    "PNG": {"exif", "icc_profile", "dpi", "xmp", "chunks"},
-    "TIFF": {"exif", "icc_profile", "dpi", "xmp", "compression"},
-    "WEBP": {"exif", "icc_profile", "xmp", "exact", "lossless", "quality"},
+    "AVIF": _EVERYWHERE,
+    "BMP": {"icc_profile", "dpi"},
+    "HEIF": _EVERYWHERE,
+    "JPEG": _EVERYWHERE | {"dpi", "comment", "photoshop", "iptc", "extended_xmp", "qtables", "subsampling"},
+    "PNG": _EVERYWHERE | {"dpi", "chunks", "colours"},
+    "TIFF": _EVERYWHERE | {"dpi", "photoshop", "iptc", "compression"},
+    "WEBP": _EVERYWHERE | {"exact", "lossless", "quality"},
 }
-# How a file is encoded: nobody misses it in another format.
-_ENCODING = {"compression", "exact", "lossless", "qtables", "quality", "subsampling"}
+# Dropped without a note in another format: how a file is encoded, and what comes over in another form.
+_ENCODING = {"colours", "compression", "exact", "iptc", "lossless", "qtables", "quality", "subsampling"}
 _PLAIN_WORDS = {
     "exif": "EXIF data",
     "icc_profile": "colour profile",
     "dpi": "resolution",
     "xmp": "XMP data",
-    "extra": "IPTC data",
+    "extended_xmp": "extended XMP data",
+    "photoshop": "IPTC data",
     "qtables": "quality",
     "chunks": "texts",
 }
 _EXTENDED_XMP = b"http://ns.adobe.com/xmp/extension/\0"
+_PHOTOSHOP, _IPTC = b"Photoshop 3.0\0", 0x0404
+_XMP_TAG, _IPTC_TAG, _PHOTOSHOP_TAG = 700, 33723, 34377
 
 _TIFF = (b"tiff", b"http://ns.adobe.com/tiff/1.0/")
 # Beginnings of the names in XMP data that describe a film, a gain map or another picture after the photograph.
@@ -44,14 +51,10 @@ OTHER_PICTURE = "the film, gain map or other picture in the same file cannot be 
 
 
 def upright(metadata, notes):
-    """Removes the orientation from EXIF and XMP data, and from XMP data other pictures of the same file.
+    """Removes the orientation from EXIF and XMP data, and from XMP data other pictures in the same file.
 
-    Args:
-        metadata: dict that may contain `exif` and `xmp`, bytes; it is changed.
-        notes: list of str, to which is added what cannot be kept.
-
-    Returns:
-        int, 1 to 8, the orientation; that of EXIF data is preferred.
+    `metadata` is changed, and what cannot be kept is added to `notes`. Returns the orientation, 1 to 8; that of EXIF
+    data is preferred.
     """
     orientation = None
     if exif := metadata.pop("exif", None):
@@ -61,17 +64,14 @@ def upright(metadata, notes):
         except ValueError as error:
             notes.append(f"its EXIF data cannot be kept ({error})")
     if xmp := metadata.get("xmp"):
-        xmp, removed = _without(xmp, _TIFF, b"Orientation")
-        digit = re.search(rb"Orientation\D*([1-8])", removed[0]) if removed else None
-        if orientation is None and digit:
+        xmp, turned = _without(xmp, _TIFF, b"Orientation")
+        if orientation is None and turned and (digit := re.search(rb"Orientation\D*([1-8])", turned[0])):
             orientation = int(digit[1])
         for namespace, names in _OTHER_PICTURES:
             xmp, found = _without(xmp, namespace, names)
-            removed += found
             if found and OTHER_PICTURE not in notes:
                 notes.append(OTHER_PICTURE)
-        if removed:
-            metadata["xmp"] = xmp
+        metadata["xmp"] = xmp
     return orientation or 1
 
 
@@ -106,34 +106,36 @@ def _without(xmp, namespace, names):
 
 
 def of_jpeg(image):
-    """Returns what a loaded JPEG has besides its pixels, `exif` and `xmp` included."""
+    """Returns what a loaded JPEG has besides its pixels."""
     keys = ("exif", "icc_profile", "dpi", "xmp", "comment")
     found = {key: image.info[key] for key in keys if image.info.get(key)}
-    found["extra"] = b"".join(
-        b"\xff" + marker + (len(content) + 2).to_bytes(2, "big") + content
-        for kind, marker, beginning in (("APP13", b"\xed", b""), ("APP1", b"\xe1", _EXTENDED_XMP))
-        for name, content in image.applist
-        if name == kind and content.startswith(beginning)
+    found["iptc"] = image.info.get("photoshop", {}).get(_IPTC)
+    found["photoshop"] = tuple(content for name, content in image.applist if name == "APP13")
+    found["extended_xmp"] = tuple(
+        content for name, content in image.applist if name == "APP1" and content.startswith(_EXTENDED_XMP)
     )
     # The same tables are the same quality, whoever made them by whatever scale.
     found["qtables"] = list(image.quantization.values())
-    sampling = JpegImagePlugin.get_sampling(image)
-    found["subsampling"] = ("4:4:4", "4:2:2", "4:2:0")[sampling] if sampling >= 0 else None
+    found["subsampling"] = {0: "4:4:4", 1: "4:2:2", 2: "4:2:0"}.get(JpegImagePlugin.get_sampling(image))
     return {key: value for key, value in found.items() if value}
 
 
 def kept(metadata, file_format, notes):
     """Returns what of a photograph's metadata a copy in a format is given; each has been tried.
 
-    Args:
-        metadata: dict with keys of `_HELD`.
-        file_format: str, Pillow's name of the format.
-        notes: list of str, to which is added what cannot be kept.
-
-    Returns:
-        dict.
+    Adds to `notes` what cannot be kept. The comment of a JPEG and the text of a PNG of that name become each other.
     """
-    room = _HELD[file_format]
+    metadata, room = dict(metadata), _HELD[file_format]
+    if file_format == "PNG" and (comment := metadata.pop("comment", b"").replace(b"\0", b"")):
+        metadata["chunks"] = ((b"tEXt", b"Comment\0" + comment),)
+        if not comment.isascii() and comment.decode(errors="ignore").encode() == comment:
+            metadata["chunks"] = ((b"iTXt", b"Comment\0\0\0\0\0" + comment),)
+    if file_format == "JPEG" and "chunks" in metadata:
+        texts = dict(text_of_chunk(*chunk) for chunk in metadata["chunks"])
+        if b"Comment" in texts:
+            metadata["comment"] = texts.pop(b"Comment")
+        if not texts:
+            del metadata["chunks"]
     notes += [
         f"its {_PLAIN_WORDS.get(key, key)} cannot be kept in {file_format}"
         for key in metadata
@@ -174,17 +176,28 @@ def written(image, file_format, metadata, options):
     Raises:
         Exception: any, from Pillow, if it cannot write this.
     """
-    options, after = options | metadata, {}
-    if file_format == "TIFF":
-        after = {key: options.pop(key, None) for key in ("exif", "xmp")}
+    options, exif, tags, profile = options | metadata, None, {}, None
+    iptc, photoshop = options.pop("iptc", None), options.pop("photoshop", ())
+    if file_format == "BMP":
+        profile = options.pop("icc_profile", None)
+    if file_format == "JPEG":
+        segments = [(b"\xff\xed", content) for content in photoshop]
+        segments += [(b"\xff\xe1", content) for content in options.pop("extended_xmp", ())]
+        options["extra"] = b"".join(mark + (len(s) + 2).to_bytes(2, "big") + s for mark, s in segments)
     if file_format == "PNG":
-        chunks = list(options.pop("chunks", ()))
-        if "xmp" in options:
-            chunks.append((b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + options.pop("xmp")))
+        chunks = [*options.pop("colours", ()), *options.pop("chunks", ())]
+        if xmp := options.pop("xmp", None):
+            chunks.append((b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp))
         options["pnginfo"] = PngInfo()
         for kind, content in chunks:
             options["pnginfo"].add(kind, content)
+    if file_format == "TIFF":
+        resources = b"".join(content.removeprefix(_PHOTOSHOP) for content in photoshop if content[:14] == _PHOTOSHOP)
+        exif = options.pop("exif", None)
+        tags = {_XMP_TAG: options.pop("xmp", None), _IPTC_TAG: iptc, _PHOTOSHOP_TAG: resources}
     file = io.BytesIO()
     image.save(file, file_format, **options)
     content = file.getvalue()
-    return tiff_with(content, after["exif"], after["xmp"]) if any(after.values()) else content
+    if profile:
+        return bmp_with(content, profile)
+    return tiff_with(content, exif, tags) if exif or any(tags.values()) else content

@@ -15,39 +15,11 @@ from PIL import AvifImagePlugin, BmpImagePlugin, Image, JpegImagePlugin, WebPIma
 from deblur_gan.files import printable, reason, shortened, write_bytes
 from deblur_gan.images import metadata as meta
 from deblur_gan.images.avif import colour_code_points
+from deblur_gan.images.bmp import profile_of_bmp
 from deblur_gan.images.colour import hdr_of_profile, profile_of_cicp, refuse_hdr, to_rgb
-from deblur_gan.images.formats import (
-    EXTENSIONS,
-    FORMATS_READ,
-    HAS_HEIF,
-    IMAGE_EXTENSIONS,
-    LONGEST_SIDE,
-    PICTURE_EXTENSIONS,
-    WRITING,
-    NotRead,
-    format_of,
-    require,
-)
+from deblur_gan.images.formats import HAS_HEIF, IMAGE_EXTENSIONS, LONGEST_SIDE, WRITING, NotRead, format_of, require
 from deblur_gan.images.png import deep_pixels, open_png
 from deblur_gan.images.tiff import Tiff, scaled
-
-__all__ = [
-    "EXTENSIONS",
-    "FORMATS_READ",
-    "IMAGE_EXTENSIONS",
-    "MAX_PIXELS",
-    "PICTURE_EXTENSIONS",
-    "BadImage",
-    "Photograph",
-    "as_pillow",
-    "converted",
-    "encoded",
-    "find_images",
-    "from_pillow",
-    "read_photograph",
-    "read_rgb",
-    "write_photograph",
-]
 
 MAX_PIXELS = 500_000_000  # phones make 200 million
 # A file of a few kilobytes can claim to hold gigabytes. Up to _FREE_PIXELS it may, as flat pictures do, for then they
@@ -137,9 +109,7 @@ def read_photograph(source, name="these bytes"):
         with io.BytesIO(source) if isinstance(source, bytes) else open(path, "rb") as file:
             file_format = format_of(file.read(512), path.suffix)
             file.seek(0)
-            photograph = (_read_tiff if file_format == "TIFF" else _read)(file, file_format, n_bytes)
-        photograph.metadata = meta.kept(photograph.metadata, photograph.format, photograph.notes)
-        return photograph
+            return _read(file, file_format, n_bytes)
     except NotRead as error:
         raise BadImage(f"{path}: {error}") from None
     except PermissionError:
@@ -197,49 +167,55 @@ def _free_memory():
 
 
 def _read(file, file_format, n_bytes):
-    """Reads a file of any format but TIFF."""
-    metadata, notes, planes = {}, [], None
-    if file_format == "PNG":
+    """Reads a picture, loaded or as an array, and its metadata; then converts to 8 bits and turns upright."""
+    if file_format == "TIFF":
+        tiff = Tiff(file)
+        _check_claims(tiff.size, n_bytes, tiff.n_pictures)
+        picture, alpha, largest = tiff.picture()
+        metadata, notes, orientation = tiff.metadata, tiff.notes, tiff.orientation
+    elif file_format == "PNG":
         image, metadata, notes = open_png(file)
+        _check_claims(image.size, n_bytes, image.n_frames)
+        picture, alpha = deep_pixels(image) or (_loaded(image, file, notes), None)
+        largest = orientation = None
     else:
-        image = _OPENERS[file_format](file, "")
-    # Phones write JPEG with a second, smaller picture after the photograph; Pillow calls that MPO.
-    several = image.format == "MPO"
-    _check_claims(image.size, n_bytes, 1 if several else getattr(image, "n_frames", 1))
-    if file_format == "PNG":
-        planes = deep_pixels(image)
-    if planes is None:
-        image = _loaded(image, file, notes)
-    if file_format == "JPEG":
-        metadata = meta.of_jpeg(image)
-        notes += [meta.OTHER_PICTURE] if several else []
-    elif file_format != "PNG":
-        metadata = {key: image.info[key] for key in ("exif", "icc_profile", "dpi", "xmp") if image.info.get(key)}
-    turned = _read_boxes(image, file, file_format, metadata)
-    refuse_hdr(hdr_of_profile(metadata.get("icc_profile")))
-    orientation = meta.upright(metadata, notes)
-    if planes is None:
-        *planes, metadata["icc_profile"] = _decoded(image, metadata.get("icc_profile"), notes)
+        image, notes = _OPENERS[file_format](file, ""), []
+        # Phones write JPEG with a second, smaller picture after the photograph; Pillow calls that MPO.
+        several = image.format == "MPO"
+        _check_claims(image.size, n_bytes, 1 if several else getattr(image, "n_frames", 1))
+        picture, alpha, largest = _loaded(image, file, notes), None, None
+        if several or image.info.get("aux") or image.info.get("depth_images"):
+            notes.append(meta.OTHER_PICTURE)
+        metadata, orientation = _described(picture, file, file_format, notes)
+    profile = metadata.get("icc_profile")
+    refuse_hdr(hdr_of_profile(profile))
+    by_metadata = meta.upright(metadata, notes)
+    if isinstance(picture, Image.Image):
+        pixels, found, grey, metadata["icc_profile"] = _decoded(picture, profile, notes)
+        alpha = found if alpha is None else alpha
     else:
-        planes = _eight_bits(*planes)
-    if file_format == "WEBP" and _is_lossless_webp(file):
-        metadata.update(lossless=True, exact=True, quality=80)
-    if file_format == "BMP" and planes[1] is not None:
-        planes[1] = None
+        pixels, alpha, grey = _eight_bits(picture, alpha, largest)
+    if file_format == "BMP" and alpha is not None:
+        alpha = None
         notes.append("its transparency cannot be kept (Pillow writes BMP without)")
-    return _photograph(*planes, turned or orientation, file_format, metadata, notes)
+    pixels, alpha = (None if plane is None else _turned(plane, orientation or by_metadata) for plane in (pixels, alpha))
+    metadata = meta.kept({key: value for key, value in metadata.items() if value is not None}, file_format, notes)
+    return Photograph(pixels, alpha, grey, file_format, metadata, notes)
 
 
-def _read_boxes(image, file, file_format, metadata):
-    """Adds to the metadata of AVIF and HEIC what Pillow does not say; returns the orientation that counts there."""
+def _described(image, file, file_format, notes):
+    """`(metadata, orientation)` of a loaded image that is neither PNG nor TIFF; None if EXIF and XMP data turn it."""
+    if file_format == "JPEG":
+        return meta.of_jpeg(image), None
+    metadata = {key: image.info[key] for key in ("exif", "icc_profile", "dpi", "xmp") if image.info.get(key)}
     code_points = orientation = None
+    file.seek(0)
     if file_format == "AVIF":
         # `info` may hold EXIF data that Pillow wrote itself. These files are turned by a box of their own.
         *_, exif, orientation, _ = image._decoder.get_info()
         metadata |= {"exif": exif} if exif else {}
         if orientation == 1 and not exif:
             orientation = None  # then XMP data count
-        file.seek(0)
         code_points = colour_code_points(file.read())
     if file_format == "HEIF":
         orientation = 1  # it is applied
@@ -247,33 +223,14 @@ def _read_boxes(image, file, file_format, metadata):
         code_points = colours and (colours["color_primaries"], colours["transfer_characteristics"])
     if code_points and "icc_profile" not in metadata:
         metadata["icc_profile"] = profile_of_cicp(*code_points)
-    return orientation
-
-
-def _read_tiff(file, file_format, n_bytes):
-    tiff = Tiff(file)
-    _check_claims(tiff.size, n_bytes, tiff.n_pictures)
-    tiff.check()
-    metadata, notes = dict(tiff.metadata), tiff.notes
-    refuse_hdr(hdr_of_profile(metadata.get("icc_profile")))
-    orientation = meta.upright(metadata, notes)
-    image, alpha = tiff.image(), None
-    if image is None:
-        pixels, alpha, largest = tiff.pixels()
-        if not isinstance(pixels, Image.Image):
-            planes = _eight_bits(pixels, alpha, largest)
-            return _photograph(*planes, tiff.orientation or orientation, file_format, metadata, notes)
-        image = pixels
-    pixels, found, grey, metadata["icc_profile"] = _decoded(image, metadata.get("icc_profile"), notes)
-    alpha = found if alpha is None else alpha
-    return _photograph(pixels, alpha, grey, tiff.orientation or orientation, file_format, metadata, notes)
-
-
-def _photograph(pixels, alpha, grey, orientation, file_format, metadata, notes):
-    """An upright `Photograph`."""
-    pixels, alpha = (plane if plane is None else _turned(plane, orientation) for plane in (pixels, alpha))
-    metadata = {key: value for key, value in metadata.items() if value is not None}
-    return Photograph(pixels, alpha, grey, file_format, metadata, notes)
+    if file_format == "BMP":
+        try:
+            metadata["icc_profile"] = profile_of_bmp(file)
+        except ValueError as error:
+            notes.append(f"its colour profile cannot be kept ({error})")
+    if file_format == "WEBP" and _is_lossless_webp(file):
+        metadata.update(lossless=True, exact=True, quality=80)
+    return metadata, orientation
 
 
 def _turned(plane, orientation):
@@ -352,8 +309,19 @@ def _is_lossless_webp(file):
     return False
 
 
+def read_rgb(path):
+    """Returns the pixels of an image file, uint8 `(H, W, 3)` RGB, upright; raises BadImage as `read_photograph`."""
+    return read_photograph(path).pixels
+
+
+# ---- writing
+
+
 def write_photograph(path, photograph, like=None):
     """Writes an image file, whole or not at all, in the format and with the metadata of the photograph it came from.
+
+    A JPEG file is written with the quantization tables and the chroma subsampling that it came with, AVIF, HEIC and
+    WebP, unless it came without loss, at quality 95, and everything else without loss.
 
     Args:
         path: str or Path; its folder exists.
@@ -372,20 +340,7 @@ def write_photograph(path, photograph, like=None):
 
 
 def encoded(photograph):
-    """The content of an image file, in the format and with the metadata of the photograph it came from.
-
-    A JPEG file is written with the quantization tables and the chroma subsampling that it came with, AVIF, HEIC and
-    WebP, unless it came without loss, at quality 95, and everything else without loss. `converted` changes that.
-
-    Args:
-        photograph: `Photograph`.
-
-    Returns:
-        bytes.
-
-    Raises:
-        OSError, ValueError: if the format cannot hold such a picture.
-    """
+    """Returns the bytes of the file that `write_photograph` writes; raises OSError or ValueError if none can be."""
     options = dict(WRITING[photograph.format])
     if photograph.grey and photograph.format == "AVIF":
         del options["subsampling"]  # or it would be stored in colour
@@ -403,57 +358,15 @@ def _image(photograph):
     return image
 
 
-def as_pillow(photograph):
-    """Returns a photograph as a Pillow image of mode L, LA, RGB or RGBA, with its metadata in `info`.
-
-    Example:
-        >>> as_pillow(Photograph(np.zeros((4, 6, 3), np.uint8))).size
-        (6, 4)
-    """
-    image = _image(photograph)
-    kept = photograph.metadata.keys() & {"dpi", "exif", "icc_profile", "xmp"}
-    image.info |= {key: photograph.metadata[key] for key in kept}
-    return image
-
-
-def from_pillow(image, name="this PIL image"):
-    """Returns a Pillow image as a photograph: its pixels as they lie, as `read_photograph` converts them.
-
-    Args:
-        image: `PIL.Image.Image`; it is not changed.
-        name: str, what it is called in messages.
-
-    Returns:
-        `Photograph`; of metadata it has the profile that fits its pixels.
-
-    Raises:
-        BadImage: if it is empty, or its pixels are of a type that has no agreed conversion to 8 bits.
-
-    Example:
-        >>> from_pillow(Image.new("L", (6, 4))).grey
-        True
-    """
-    if 0 in image.size:
-        raise BadImage(f"{name}: is {image.width}x{image.height} pixels; at least one is required")
-    try:
-        *planes, profile = _decoded(image, image.info.get("icc_profile"), notes := [])
-    except NotRead as error:
-        raise BadImage(f"{name}: {error}") from None
-    return Photograph(*planes, metadata={"icc_profile": profile} if profile else {}, notes=notes)
-
-
 def converted(photograph, file_format=None, quality=None, side_by_side=False):
     """Returns a photograph as it is to be written in another format or at another quality; its pixels are the same.
 
     Args:
         photograph: `Photograph`.
-        file_format: str, one of `EXTENSIONS`; None is its own. What the format cannot hold is noted.
+        file_format: str, one of `formats.EXTENSIONS`; None is its own. What the format cannot hold is noted.
         quality: int, 1 to 100, for JPEG, WebP, AVIF and HEIC. None is that of the file it came from if the format stays
             and is JPEG, and 95 otherwise.
         side_by_side: bool, it will be written twice as wide.
-
-    Returns:
-        `Photograph`.
 
     Raises:
         ValueError: if this Pillow does not write the format, or the format cannot hold so long a side.
@@ -473,8 +386,7 @@ def converted(photograph, file_format=None, quality=None, side_by_side=False):
             "take --format png, or restore a smaller copy"
         )
     if file_format != photograph.format:
-        encoding = ("quality", "qtables", "subsampling", "lossless", "exact", "compression")
-        metadata = meta.kept({k: v for k, v in metadata.items() if k not in encoding}, file_format, notes)
+        metadata = meta.kept(metadata, file_format, notes)
         if alpha is not None and file_format in ("BMP", "JPEG"):
             alpha = None
             notes.append(f"its transparency cannot be kept in {file_format}")
@@ -484,32 +396,36 @@ def converted(photograph, file_format=None, quality=None, side_by_side=False):
     return replace(photograph, format=file_format, metadata=metadata, alpha=alpha, notes=notes)
 
 
-def read_rgb(path):
-    """Reads the pixels of an image file; `read_photograph` without what a copy on disk would need.
+# ---- PIL images, and folders
 
-    Returns:
-        uint8 `(H, W, 3)`, RGB, upright.
 
-    Raises:
-        BadImage: as `read_photograph`.
+def as_pillow(photograph):
+    """Returns a photograph as a Pillow image of mode L, LA, RGB or RGBA, with its metadata in `info`."""
+    image = _image(photograph)
+    kept = photograph.metadata.keys() & {"dpi", "exif", "icc_profile", "xmp"}
+    image.info |= {key: photograph.metadata[key] for key in kept}
+    return image
+
+
+def from_pillow(image, name="this PIL image"):
+    """Returns a Pillow image, which `name` calls in messages, as a photograph with the profile that fits its pixels.
+
+    Its pixels are taken as they lie. Raises BadImage if it is empty, or its pixels have no agreed conversion to 8 bits.
     """
-    return read_photograph(path).pixels
+    if 0 in image.size:
+        raise BadImage(f"{name}: is {image.width}x{image.height} pixels; at least one is required")
+    try:
+        *planes, profile = _decoded(image, image.info.get("icc_profile"), notes := [])
+    except NotRead as error:
+        raise BadImage(f"{name}: {error}") from None
+    return Photograph(*planes, metadata={"icc_profile": profile} if profile else {}, notes=notes)
 
 
 def find_images(folder, extensions=IMAGE_EXTENSIONS):
-    """The image files of a folder, by extension in any letter case, hidden files apart.
+    """Returns the image files of a folder, sorted: by extension in any letter case, without hidden files.
 
-    Broken links and pipes are among them; `read_photograph` refuses them with a reason.
-
-    Args:
-        folder: str or Path; its subfolders are not looked into.
-        extensions: container of str in lower case; those that are read, or `PICTURE_EXTENSIONS`.
-
-    Returns:
-        Sorted list of Path.
-
-    Raises:
-        NotADirectoryError: if `folder` is not a folder.
+    Broken links and pipes are among them; `read_photograph` refuses them with a reason. `extensions` are in lower case.
+    Raises NotADirectoryError if there is no such folder.
     """
     folder = Path(folder)
     if not folder.is_dir():

@@ -67,9 +67,8 @@ def open_png(file):
                 if len(content) != _COLOURS[kind]:
                     raise ValueError(f"{len(content)} bytes")
                 colours[kind] = content
-                kept.append((kind, content))
             else:
-                key, text = _text(kind, content)
+                key, text = text_of_chunk(kind, content)
                 if key == _XMP:
                     metadata["xmp"] = text
                 elif key in (b"Raw profile type exif", b"Raw profile type APP1"):
@@ -81,9 +80,9 @@ def open_png(file):
                     kept.append((kind, content))
         except (ValueError, struct.error) as error:
             notes.append(f"its {_WORDS[kind]} cannot be kept ({error})")
-    if kept:
-        metadata["chunks"] = tuple(kept)
-    profile = _described_colours(colours)
+    metadata |= {"chunks": tuple(kept)} if kept else {}
+    metadata |= {"colours": tuple(colours.items())} if colours else {}
+    profile = _described_colours(colours, image.mode[0] in "1LI")
     if profile and (b"cICP" in colours or "icc_profile" not in metadata):
         metadata["icc_profile"] = profile
     return image, metadata, notes
@@ -115,7 +114,7 @@ def _sorted_chunks(content):
     return pixels, chunks, notes
 
 
-def _text(kind, content):
+def text_of_chunk(kind, content):
     """`(key, text)` in bytes of a chunk of text."""
     key, _, text = content.partition(b"\0")
     if kind == b"zTXt":
@@ -128,16 +127,16 @@ def _text(kind, content):
     return key, text
 
 
-def _described_colours(colours):
-    """Returns the profile of the colours that chunks describe; None for sRGB."""
+def _described_colours(colours, grey):
+    """The profile of the colours that chunks describe; None for sRGB."""
     if b"cICP" in colours:
-        return profile_of_cicp(*colours[b"cICP"][:2])
+        return profile_of_cicp(*colours[b"cICP"][:2], grey)
     if b"sRGB" in colours:
         return None
     gamma = int.from_bytes(colours.get(b"gAMA", b""), "big") / 100_000
     chromaticities = struct.unpack(">8I", colours[b"cHRM"]) if b"cHRM" in colours else None
     white_red_green_blue = [value / 100_000 for value in chromaticities] if chromaticities else SRGB
-    return profile_of_chromaticities(white_red_green_blue, 1 / gamma if gamma else None)
+    return profile_of_chromaticities(white_red_green_blue, 1 / gamma if gamma else None, grey)
 
 
 def deep_pixels(image):

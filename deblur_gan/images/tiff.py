@@ -19,12 +19,14 @@ from deblur_gan.images.formats import NotRead
 
 # Compressions whose strips libtiff gives back as bytes: none, LZW, deflate (two numbers), PackBits, LZMA, Zstandard.
 _BYTES = {1, 5, 8, 32773, 32946, 34925, 50000}
-WRITTEN = {1: "raw", 5: "tiff_lzw", 8: "tiff_adobe_deflate", 32946: "tiff_adobe_deflate", 32773: "packbits"}
+_WRITTEN = {1: "raw", 5: "tiff_lzw", 32773: "packbits"}
 _GREY_FROM_WHITE, _GREY, _RGB, _PALETTE, _CMYK, _YCBCR, _LAB = 0, 1, 2, 3, 5, 6, 8
 _SAMPLES = {_GREY_FROM_WHITE: 1, _GREY: 1, _RGB: 3, _PALETTE: 1, _CMYK: 4, _YCBCR: 3, _LAB: 3}
 _KINDS = {1: "unsigned", 2: "signed", 3: "floating-point", 5: "complex", 6: "complex"}
-_WIDTH, _HEIGHT = 256, 257
-_INCH, _CENTIMETRE = 2, 3
+_ORIENTATION, _X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT, _INK_SET = 274, 282, 283, 296, 332
+_TRANSFER_FUNCTION, _WHITE_POINT, _PRIMARIES, _XMP, _PROFILE = 301, 318, 319, 700, 34675
+_UNITS = {2: 1, 3: 2.54}  # by the number of the unit, how many make an inch
+_MULTIPLIED, _SEPARATE = 1, 2  # kinds of alpha
 _JPEG = 6, 7
 _TURNED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))  # each byte with its bits in the other order
 
@@ -32,19 +34,12 @@ _TURNED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))  # each byte
 class Tiff:
     """The picture of a TIFF file: its first page that is not marked as a reduced copy or a mask.
 
-    Args:
-        file: binary file.
-
     Attributes:
         size: `(width, height)` as stored.
         n_pictures: int, pages that are neither reduced copies nor masks, 100 at most.
-        orientation: int, None if the file does not say.
-        grey: bool.
+        orientation: int, None if the file does not say, or Pillow has turned the picture.
         metadata: dict that may contain `exif`, `icc_profile`, `dpi`, `xmp` and `compression`.
-        notes: list of str, what is damaged and left out.
-
-    Raises:
-        Exception: whatever tifffile raises at a damaged file.
+        notes: list of str, what cannot be kept.
     """
 
     def __init__(self, file):
@@ -62,7 +57,6 @@ class Tiff:
         self.n_pictures, self._number = len(pictures), pictures[0]
         self._page = page = pages[self._number]
         self.size = int(page.imagewidth), int(page.imagelength)
-        self.grey = page.photometric in (_GREY_FROM_WHITE, _GREY)
         self._read_metadata()
 
     def _read_metadata(self):
@@ -72,48 +66,56 @@ class Tiff:
             content = self._file.getbuffer()
         order, big = self._tiff.byteorder, self._tiff.is_bigtiff
         tags, _ = read_directory(content, self._page.offset, order, big)
-        self.orientation = (integer(tags[274], order) or 1) if 274 in tags else None
-        self.metadata = {"compression": WRITTEN.get(int(self._page.compression), "tiff_adobe_deflate")}
-        exif = block_of_tiff(content, self._page.offset, order, big)
-        unit = integer(tags[296], order) if 296 in tags else _INCH
-        found = [numbers(tags[tag], order) for tag in (282, 283) if tag in tags]
-        if unit in (_INCH, _CENTIMETRE) and found:
-            dpi = tuple(value[0] * (2.54 if unit == _CENTIMETRE else 1) for value in found if value)
+        self.orientation = (integer(tags[_ORIENTATION], order) or 1) if _ORIENTATION in tags else None
+        self.metadata = {"compression": _WRITTEN.get(int(self._page.compression), "tiff_adobe_deflate")}
+        if exif := block_of_tiff(content, self._page.offset, order, big):
+            self.metadata["exif"] = exif
+        if _XMP in tags and (xmp := tags[_XMP][2].rstrip(b"\0")):
+            self.metadata["xmp"] = xmp
+        scale = _UNITS.get(integer(tags[_RESOLUTION_UNIT], order) if _RESOLUTION_UNIT in tags else 2)
+        if scale and (_X_RESOLUTION in tags or _Y_RESOLUTION in tags):
+            dpi = [scale * value for tag in (_X_RESOLUTION, _Y_RESOLUTION) for value in self._numbers(tags, tag)[:1]]
             if len(dpi) == 2 and all(0 < value < math.inf for value in dpi):
-                self.metadata["dpi"] = dpi
+                self.metadata["dpi"] = tuple(dpi)
             else:
                 self.notes.append("its resolution cannot be kept (it is damaged)")
-        white, primaries = (numbers(tags[tag], order) if tag in tags else [] for tag in (318, 319))
-        profile = tags[34675][2] if 34675 in tags else None
-        if profile is None and len(white) == 2 and len(primaries) == 6:
-            profile = profile_of_chromaticities([*white, *primaries])
-        xmp = tags[700][2].rstrip(b"\0") if 700 in tags else None
-        self.metadata |= {k: v for k, v in {"exif": exif, "icc_profile": profile, "xmp": xmp}.items() if v}
+        profile = tags[_PROFILE][2] if _PROFILE in tags else None
+        if profile is None:
+            white, primaries = self._numbers(tags, _WHITE_POINT), self._numbers(tags, _PRIMARIES)
+            colours = int(self._page.photometric)
+            if len(white) == 2 and len(primaries) == 6 and colours not in (_CMYK, _LAB):
+                profile = profile_of_chromaticities([*white, *primaries], None, colours in (_GREY_FROM_WHITE, _GREY))
+            if _TRANSFER_FUNCTION in tags:
+                self.notes.append("its colour description (a table of levels) cannot be kept")
+        if profile:
+            self.metadata["icc_profile"] = profile
 
-    def check(self):
-        """Refuses, before memory is taken, what is not read.
+    def _numbers(self, tags, tag):
+        return numbers(tags[tag], self._tiff.byteorder) if tag in tags else []
 
-        Raises:
-            NotRead: if the layout is not read, or parts are missing.
-        """
+    def _check(self):
+        """Refuses, before memory is taken, what is not read."""
         page = self._page
-        bits, kind = page.bitspersample, int(page.sampleformat or 1)
-        wanted = _SAMPLES.get(int(page.photometric))
-        compression = getattr(page.compression, "name", page.compression)
+        bits, kind, colours = page.bitspersample, int(page.sampleformat or 1), int(page.photometric)
+        compression, wanted = int(page.compression), _SAMPLES.get(colours)
+        name = getattr(page.compression, "name", compression)
+        refused = None
         if wanted is None:
-            raise NotRead(f"its colours are of the kind {getattr(page.photometric, 'name', page.photometric)}")
-        if kind not in (1, 4) or not isinstance(bits, int) or bits > 16:
-            raise NotRead(f"its pixels are {bits}-bit {_KINDS.get(kind, 'unknown')} numbers; 8- or 16-bit is required")
+            refused = f"its colours are of the kind {getattr(page.photometric, 'name', colours)}"
+        elif kind not in (1, 4) or not isinstance(bits, int) or bits > 16:
+            refused = f"its pixels are {bits}-bit {_KINDS.get(kind, 'unknown')} numbers"
+        elif colours == _CMYK and page.tags.valueof(_INK_SET, 1) != 1:
+            refused = "its inks are not cyan, magenta, yellow and black"
+        elif colours == _YCBCR and compression not in _JPEG:
+            refused = f"its colours are YCbCr compressed by {name}"
+        elif compression not in _BYTES and bits not in (1, 8):
+            refused = f"its pixels are {bits}-bit numbers compressed by {name}"
+        elif colours == _LAB and bits != 8:
+            refused = f"its pixels are {bits}-bit Lab"
+        if refused:
+            raise NotRead(f"{refused}; 8- or 16-bit is required: save it as RGB or grey")
         if page.imagedepth != 1 or page.samplesperpixel < wanted:
             raise NotRead("its layout is damaged")
-        if page.photometric == _CMYK and page.tags.valueof(332, 1) != 1:
-            raise NotRead("its inks are not cyan, magenta, yellow and black")
-        if page.photometric == _YCBCR and int(page.compression) not in _JPEG:
-            raise NotRead(f"its colours are YCbCr compressed by {compression}")
-        if (int(page.compression) not in _BYTES or page.photometric == _YCBCR) and bits not in (1, 8):
-            raise NotRead(f"its pixels are {bits}-bit numbers compressed by {compression}")
-        if page.photometric == _LAB and bits != 8:
-            raise NotRead(f"its pixels are {bits}-bit Lab")
         rows, columns = (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip, page.imagewidth)
         planes = page.samplesperpixel if page.planarconfig == 2 else 1
         n_parts = math.ceil(page.imagelength / rows) * math.ceil(page.imagewidth / columns) * planes
@@ -121,49 +123,49 @@ class Tiff:
         if min(len(page.dataoffsets), len(counts)) < n_parts or 0 in counts[:n_parts]:
             raise ValueError("image file is truncated: strips are missing")
 
-    def image(self):
-        """Returns Pillow's image, loaded and as it is stored, of a layout that `pixels` leaves to Pillow; else None."""
-        page = self._page
-        if int(page.compression) in _BYTES and page.photometric != _YCBCR:
-            return None
-        self._file.seek(0)
-        image = TiffImagePlugin.TiffImageFile(self._file)
-        image.seek(self._number)
-        if isinstance(image.tag_v2.get(274), int):
-            self.orientation = 1  # Pillow turns it
-        image.load()
-        return image
-
-    def pixels(self):
-        """Decodes the samples.
+    def picture(self):
+        """Decodes the picture.
 
         Returns:
-            `(pixels, alpha, largest)`: unsigned integers `(H, W)` for grey, `(H, W, 3)` for RGB, or Pillow's image of
-            mode CMYK or LAB; `(H, W)` or None; and the largest value of a sample.
+            `(pixels, alpha, largest)`: unsigned integers `(H, W)` for grey, `(H, W, 3)` for RGB, or Pillow's loaded
+            image; `(H, W)` or None; and the largest value of a sample.
 
         Raises:
+            NotRead: if the layout is not read.
             Exception: at damaged content.
         """
-        page = self._page
+        self._check()
+        page, colours = self._page, int(self._page.photometric)
+        if int(page.compression) not in _BYTES:
+            self._file.seek(0)
+            image = TiffImagePlugin.TiffImageFile(self._file)
+            image.seek(self._number)
+            if isinstance(image.tag_v2.get(_ORIENTATION), int):
+                self.orientation = 1  # Pillow turns it
+            image.load()
+            return image, None, 255
         samples, largest = _decoded(page), 2**page.bitspersample - 1
-        n_colours, alpha = _SAMPLES[int(page.photometric)], None
+        n_colours, alpha, kind = _SAMPLES[colours], None, None
         if samples.shape != (page.imagelength, page.imagewidth, page.samplesperpixel):
             raise ValueError("its layout is damaged")
-        for number, kind in enumerate(page.extrasamples[: samples.shape[2] - n_colours], n_colours):
-            if kind in (1, 2):
+        more = [*page.extrasamples, *[0] * samples.shape[2]][: samples.shape[2] - n_colours]
+        for number, kind in enumerate(more, n_colours):
+            if kind in (_MULTIPLIED, _SEPARATE):
                 alpha = samples[..., number]
                 break
+        if len(more) > (alpha is not None):
+            self.notes.append("its further channels cannot be kept")
         pixels = samples[..., :n_colours]
-        if alpha is not None and kind == 1:  # the colours were multiplied with it
+        if alpha is not None and kind == _MULTIPLIED:
             wide = pixels.astype(np.uint64) * largest + alpha[..., None] // 2
             pixels = np.minimum(wide // np.maximum(alpha, 1)[..., None], largest).astype(samples.dtype)
-        if page.photometric == _GREY_FROM_WHITE:
+        if colours == _GREY_FROM_WHITE:
             pixels = largest - pixels
-        if page.photometric == _PALETTE:
-            colours = np.asarray(page.colormap).reshape(3, -1)
-            return (colours[:, pixels[..., 0]] >> 8).astype(np.uint8).transpose(1, 2, 0), alpha, 255
-        if page.photometric in (_CMYK, _LAB):
-            eight, mode = scaled(pixels, largest), "CMYK" if page.photometric == _CMYK else "LAB"
+        if colours == _PALETTE:
+            table = np.asarray(page.colormap).reshape(3, -1)
+            return (table[:, pixels[..., 0]] >> 8).astype(np.uint8).transpose(1, 2, 0), alpha, 255
+        if colours in (_CMYK, _LAB):
+            eight, mode = scaled(pixels, largest), "CMYK" if colours == _CMYK else "LAB"
             image = Image.frombytes(mode, eight.shape[1::-1], eight.tobytes())
             return image, None if alpha is None else scaled(alpha, largest), 255
         return (pixels[..., 0] if n_colours == 1 else pixels), alpha, largest

@@ -10,16 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from deblur_gan.files import make_folder, printable, reason
-from deblur_gan.images.photographs import (
-    EXTENSIONS,
-    FORMATS_READ,
-    PICTURE_EXTENSIONS,
-    BadImage,
-    converted,
-    find_images,
-    read_photograph,
-    write_photograph,
-)
+from deblur_gan.images.formats import EXTENSIONS, FORMATS_READ, PICTURE_EXTENSIONS
+from deblur_gan.images.photographs import BadImage, converted, find_images, read_photograph, write_photograph
 from deblur_gan.restoring.photograph import restored_copy
 from deblur_gan.video import VIDEO_EXTENSIONS
 
@@ -84,7 +76,7 @@ def find_jobs(sources, output_dir, recursive=False, suffix="", file_format=None,
         output_dir: str or Path.
         recursive: bool, look into subfolders.
         suffix: str to put before the extension of the results.
-        file_format: str, one of `photographs.EXTENSIONS`: the format of the results. None is each one's own.
+        file_format: str, one of `formats.EXTENSIONS`: the format of the results. None is each one's own.
         shard: `(number, count)`: of all, in the order of their paths, every `count`-th from the `number`-th on.
 
     Returns:

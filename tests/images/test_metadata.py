@@ -11,12 +11,13 @@ from conftest import ROOT
 from PIL import ExifTags, Image, ImageCms, features
 
 from deblur_gan.api import restore
+from deblur_gan.images import photographs
 from deblur_gan.images.avif import colour_code_points
 from deblur_gan.images.colour import profile_of_chromaticities, profile_of_cicp
 from deblur_gan.images.exif import upright_block
+from deblur_gan.images.formats import EXTENSIONS
 from deblur_gan.images.metadata import OTHER_PICTURE
 from deblur_gan.images.photographs import (
-    EXTENSIONS,
     BadImage,
     Photograph,
     converted,
@@ -29,7 +30,7 @@ CASES = ROOT / "tests" / "cases"
 ROWS, COLUMNS = np.mgrid[:48, :40]
 PIXELS = np.stack([ROWS * 5, COLUMNS * 6, 90 + 0 * ROWS], axis=-1).astype(np.uint8)
 try:
-    import pillow_heif  # noqa: F401
+    import pillow_heif
 except ImportError:
     HEIF = []
 else:
@@ -312,6 +313,138 @@ def test_a_damaged_box_says_nothing_of_colours():
         assert colour_code_points(content[:length]) in (None, (12, 13))
 
 
+def bmp(kind, after=b"", header=b""):
+    """A 24-bit BMP file of one pixel whose header of version 5 ends with `header`; `after` the pixels."""
+    plain = struct.pack("<IiiHHIIiiII", 124, 1, 1, 1, 24, 0, 4, 0, 0, 0, 0)
+    content = (plain + bytes(16) + kind + header).ljust(124, b"\0") + bytes([50, 100, 200, 0])
+    return b"BM" + struct.pack("<IHHI", 14 + len(content) + len(after), 0, 0, 138) + content + after
+
+
+def embedded(profile, length=None):
+    place = bytes(48) + struct.pack("<III", 4, 128, len(profile) if length is None else length)
+    return bmp(b"DEBM", profile, place)
+
+
+DISPLAY_P3 = profile_of_cicp(12, 13)
+CORNERS = (0.68, 0.32, 0, 0.265, 0.69, 0.045, 0.15, 0.06, 0.79)
+CALIBRATED = struct.pack("<12I", *(round(part * 2**30) for part in CORNERS), *[int(1.8 * 65536)] * 3)
+
+
+@pytest.mark.parametrize("target", ["BMP", "JPEG", "PNG", "TIFF", "WEBP"])
+def test_the_profile_of_a_bmp_is_kept(target):
+    copy = encoded(converted(read_photograph(embedded(DISPLAY_P3)), target))
+    photograph = read_photograph(copy)
+    assert photograph.metadata["icc_profile"] == DISPLAY_P3 and not photograph.notes
+    if target == "BMP":
+        np.testing.assert_array_equal(photograph.pixels, [[[200, 100, 50]]])
+        assert np.asarray(Image.open(io.BytesIO(copy))).tolist() == [[[200, 100, 50]]]
+
+
+@pytest.mark.parametrize("grey", [False, True])
+def test_a_profile_comes_into_a_bmp(grey):
+    source = Photograph(PIXELS[..., [0] * 3] if grey else PIXELS, None, grey, "PNG", {"icc_profile": DISPLAY_P3})
+    copy = converted(source, "BMP")
+    again = read_photograph(encoded(copy))
+    assert not copy.notes and again.metadata["icc_profile"] == DISPLAY_P3 and again.grey == grey
+    np.testing.assert_array_equal(again.pixels, source.pixels)
+
+
+def test_the_calibrated_colours_of_a_bmp_become_a_profile():
+    profile = read_photograph(bmp(bytes(4), header=CALIBRATED)).metadata["icc_profile"]
+    assert np.abs(through(profile, (200, 100, 50)) - in_srgb((200, 100, 50), P3_TO_SRGB, 1.8)).max() <= 2
+    for plain in (bmp(bytes(4)), bmp(b"BGRs"), bmp(b" niW")):
+        assert "icc_profile" not in read_photograph(plain).metadata
+
+
+def test_a_profile_of_a_bmp_that_cannot_be_read_is_noted():
+    linked = bmp(b"KNIL", b"C:\\profile.icc\0", bytes(48) + struct.pack("<III", 4, 128, 15))
+    for content, why in ((linked, "in another file"), (embedded(b"abc", 300), "cut"), (embedded(b"abc", 0), "cut")):
+        photograph = read_photograph(content)
+        assert len(photograph.notes) == 1 and photograph.notes[0].startswith("its colour profile cannot be kept")
+        assert why in photograph.notes[0] and photograph.pixels.shape == (1, 1, 3)
+
+
+@pytest.mark.parametrize("target", list(EXTENSIONS))
+def test_colours_that_came_over_as_a_profile_are_not_noted(target):
+    if target not in (*WITH_EXIF, "BMP"):
+        pytest.skip("not installed")
+    content = png_with(chunk(b"cHRM", P3), chunk(b"gAMA", struct.pack(">I", 45455)), chunk(b"sRGB", b"\0"))
+    assert not converted(read_photograph(content), target).notes
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "TIFF"])
+def test_the_described_colours_of_grey_pixels_become_a_profile_of_grey(file_format):
+    """A profile of RGB is not allowed there: readers ignore it."""
+    if file_format == "PNG":
+        file = io.BytesIO()
+        Image.fromarray(PIXELS[..., 0]).save(file, "PNG")
+        content = file.getvalue()[:33] + chunk(b"gAMA", struct.pack(">I", 100_000)) + file.getvalue()[33:]
+    else:
+        primaries = [(318, 5, 2, (3457, 10000, 3585, 10000)), (319, 5, 6, (6, 10, 3, 10, 2, 10, 7, 10, 1, 10, 1, 10))]
+        tifffile.imwrite(file := io.BytesIO(), PIXELS[..., 0], photometric="minisblack", extratags=primaries)
+        content = file.getvalue()
+    photograph = read_photograph(content)
+    profile = ImageCms.ImageCmsProfile(io.BytesIO(photograph.metadata["icc_profile"]))
+    assert photograph.grey and profile.profile.xcolor_space == "GRAY"
+    if file_format == "PNG":
+        srgb = ImageCms.createProfile("sRGB")
+        shown = ImageCms.profileToProfile(Image.new("L", (1, 1), 55), profile, srgb, outputMode="RGB")
+        assert np.abs(np.asarray(shown).astype(int) - 128).max() <= 2
+
+
+def test_colours_and_channels_of_a_tiff_that_cannot_be_kept_are_noted():
+    table = (301, 3, 256, tuple(range(0, 65536, 256)))
+    tifffile.imwrite(file := io.BytesIO(), PIXELS, photometric="rgb", extratags=[table])
+    assert read_photograph(file.getvalue()).notes == ["its colour description (a table of levels) cannot be kept"]
+    five = np.concatenate([PIXELS, PIXELS[..., :2]], axis=-1)
+    for kinds, notes in (([2, 0], 1), ([0, 0], 1), ([0, 2], 1)):
+        tifffile.imwrite(file := io.BytesIO(), five, photometric="rgb", extrasamples=kinds)
+        photograph = read_photograph(file.getvalue())
+        assert photograph.notes == ["its further channels cannot be kept"] * notes
+        assert (photograph.alpha is not None) == (2 in kinds)
+    tifffile.imwrite(file := io.BytesIO(), five[..., :4], photometric="rgb", extrasamples=[2])
+    assert not read_photograph(file.getvalue()).notes
+
+
+CAPTION = b"\x1c\x02\x78\x00\x05Spain"
+
+
+def rich_jpeg(comment=b"from Spain"):
+    iptc = b"Photoshop 3.0\x008BIM\x04\x04\0\0" + struct.pack(">I", 10) + CAPTION
+    extended = b"http://ns.adobe.com/xmp/extension/\0" + b"0" * 32 + struct.pack(">II", 4, 0) + b"more"
+    segments = ((b"\xed", iptc), (b"\xe1", extended))
+    extra = b"".join(b"\xff" + mark + struct.pack(">H", len(s) + 2) + s for mark, s in segments)
+    Image.fromarray(PIXELS).save(file := io.BytesIO(), "JPEG", extra=extra, comment=comment)
+    return file.getvalue()
+
+
+def test_iptc_data_of_a_jpeg_come_into_a_tiff():
+    copy = converted(read_photograph(rich_jpeg()), "TIFF")
+    assert copy.notes == ["its comment cannot be kept in TIFF", "its extended XMP data cannot be kept in TIFF"]
+    tags = Image.open(io.BytesIO(encoded(copy))).tag_v2
+    assert bytes(tags[33723]) == CAPTION and bytes(tags[34377]).startswith(b"8BIM\x04\x04")
+
+
+@pytest.mark.parametrize("target", ["AVIF", "BMP", "PNG", "WEBP"])
+def test_each_loss_is_noted_once(target):
+    if target == "AVIF" and not features.check("avif"):
+        pytest.skip("this Pillow has no AVIF")
+    notes = converted(read_photograph(rich_jpeg()), target).notes
+    lost = ["comment"] * (target != "PNG") + ["IPTC data", "extended XMP data"]
+    assert sorted(notes) == sorted(f"its {what} cannot be kept in {target}" for what in lost)
+
+
+@pytest.mark.parametrize("comment", [b"from Spain", UTF8, "Espa\xf1a".encode("latin-1")])
+def test_the_comment_of_a_jpeg_is_a_text_of_a_png_and_back(comment):
+    png = encoded(converted(read_photograph(rich_jpeg(comment)), "PNG"))
+    text = Image.open(io.BytesIO(png)).text["Comment"]
+    assert text == (comment.decode("latin-1") if b"\xf1" in comment else comment.decode())
+    back = converted(read_photograph(png), "JPEG")
+    assert not back.notes and Image.open(io.BytesIO(encoded(back))).info["comment"] == comment
+    two = converted(read_photograph(png_with(chunk(b"tEXt", b"Comment\0a"), chunk(b"tEXt", b"Title\0b"))), "JPEG")
+    assert two.metadata["comment"] == b"a" and two.notes == ["its texts cannot be kept in JPEG"]
+
+
 # ---- what cannot be kept costs itself
 
 
@@ -420,3 +553,17 @@ def test_what_comes_back_from_a_pil_image_fits_its_pixels():
         restored = restore(image, strength=0)
         assert "transparency" not in restored.info and restored.mode == {"L": "LA", "RGB": "RGBA"}[mode]
         restored.convert("RGB")
+
+
+@pytest.mark.skipif(not HEIF, reason="pillow-heif is not installed")
+@pytest.mark.parametrize("key", ["aux", "depth_images"])
+def test_a_gain_map_or_a_depth_map_of_a_heic_is_noted(key, monkeypatch):
+    def with_another_picture(file, name):
+        image = pillow_heif.HeifImageFile(file, name)
+        image.info[key] = {"urn:com:apple:photo:2020:aux:hdrgainmap": [2]}
+        return image
+
+    content = image_file("HEIF")
+    assert not read_photograph(content).notes
+    monkeypatch.setitem(photographs._OPENERS, "HEIF", with_another_picture)
+    assert read_photograph(content).notes == [OTHER_PICTURE]

@@ -13,10 +13,10 @@ from conftest import ROOT
 from PIL import ExifTags, Image, ImageCms, features
 from PIL.PngImagePlugin import PngInfo
 
+from deblur_gan.images.formats import PICTURE_EXTENSIONS
 from deblur_gan.images.metadata import OTHER_PICTURE
 from deblur_gan.images.photographs import (
     MAX_PIXELS,
-    PICTURE_EXTENSIONS,
     BadImage,
     find_images,
     read_photograph,
