@@ -157,14 +157,6 @@ def blur_recordings(
         ValueError: if a source contains no recording, if two have the same name, or an argument is out of its range.
             Nothing is written then.
         OSError: if a source is missing or a file cannot be written. ImportError: without OpenCV, if `frames` is None.
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     os.mkdir(Path(folder, "walk"))
-    ...     for i in range(3):
-    ...         Image.effect_noise((64, 48), 90 + 9 * i).convert("RGB").save(Path(folder, "walk", f"{i}.png"))
-    ...     blur_recordings([folder], Path(folder, "pairs"), frames=(3, 3))
-    (1, {}, [])
     """
     # Everything is checked before anything is written.
     output_dir = Path(output_dir)

@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image
 
 from deblur_gan.images.photographs import BadImage, find_images, read_rgb
+from deblur_gan.images.pixels import resize
 from deblur_gan.video import VIDEO_EXTENSIONS
 from deblur_gan.video.decode import decode_frames, ffmpeg_reason, open_video, pyav, read_packets, to_pixels
 
@@ -79,12 +80,7 @@ def read_frames(path, report, scale=1.0):
 
 def reduce(pixels, scale):
     """Reduces uint8 `(H, W, channels)` by a factor to both sides, to at least 1 px; bicubic with antialiasing."""
-    if scale == 1:
-        return pixels
-    height, width, channels = pixels.shape
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    picture = Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
-    return np.asarray(picture.resize(size, Image.Resampling.BICUBIC)).reshape(size[1], size[0], channels)
+    return resize(pixels, *(max(1, round(side * scale)) for side in pixels.shape[:2]))
 
 
 def _read_folder(path, fault):

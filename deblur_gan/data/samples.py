@@ -41,16 +41,8 @@ def write_sample_images(output_dir):
     `output_dir/real/clock_motion.png`, a photograph with real motion blur and without a sharp version. The bytes are
     always the same.
 
-    Args:
-        output_dir: str or Path; made if missing.
-
-    Returns:
-        `(n_train, n_test)`, the numbers of pairs.
-
-    Raises:
-        FileExistsError: if `output_dir/{train,test}` contain other files. Nothing is written then.
-        BadImage: if the installed scikit-image lacks one of the photographs.
-        OSError: if a file cannot be written.
+    Returns `(n_train, n_test)`, the numbers of pairs. Raises FileExistsError if `output_dir/{train,test}` contain other
+    files, and writes nothing then; BadImage if the installed scikit-image lacks one of the photographs.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:

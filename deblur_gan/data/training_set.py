@@ -8,13 +8,12 @@ import math
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from deblur_gan.blur.camera import mixed_blur
 from deblur_gan.blur.make_pairs import random_window, run_ahead
 from deblur_gan.files import write_bytes
 from deblur_gan.images.photographs import BadImage, read_rgb
-from deblur_gan.images.pixels import from_uint8
+from deblur_gan.images.pixels import from_uint8, resize
 
 
 class TrainingSet:
@@ -62,6 +61,7 @@ class TrainingSet:
     Reference: https://arxiv.org/abs/1711.07064, section 5
 
     >>> import tempfile
+    >>> from PIL import Image
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = Path(folder, "night.png")
     ...     Image.new("RGB", (64, 48)).save(path)
@@ -153,7 +153,7 @@ class TrainingSet:
                 raise BadImage(f"{item.blurred}: not of the size of {item.sharp}; equal sizes are required")
             window = self._random_window(sharp, rng)
             blurred, sharp = blurred[window], sharp[window]
-        blurred, sharp = (_resize(image, (self.crop_size, self.crop_size)) for image in (blurred, sharp))
+        blurred, sharp = (resize(image, self.crop_size, self.crop_size) for image in (blurred, sharp))
         if rng.random() < 0.5:
             blurred, sharp = blurred[:, ::-1], sharp[:, ::-1]
         if self.turn:
@@ -217,17 +217,11 @@ class TrainingSet:
 
     def _read_resized(self, path, scale):
         pixels = read_rgb(path)
+        if self.resize_or_crop == "resize":
+            return resize(pixels, self.smallest, self.smallest)
         height, width = pixels.shape[:2]
         factor = max(scale, self.smallest / min(height, width))
-        size = round(width * factor), round(height * factor)
-        return _resize(pixels, (self.smallest, self.smallest) if self.resize_or_crop == "resize" else size)
-
-
-def _resize(pixels, size):
-    """Resizes uint8 `(H, W, 3)` to `(width, height)`, bicubic with antialiasing."""
-    if size == pixels.shape[1::-1]:
-        return pixels
-    return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC))
+        return resize(pixels, round(height * factor), round(width * factor))
 
 
 def _divide(items, shares):

@@ -13,11 +13,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from deblur_gan.data.pairs import Pair
 from deblur_gan.evaluation.metrics import METRICS, SMALLEST_SIDE
 from deblur_gan.images.photographs import BadImage, read_rgb
+from deblur_gan.images.pixels import resize
 from deblur_gan.restoring.deblur import deblur
 
 KINDS = ("blurred", "restored", "gain")
@@ -34,7 +34,7 @@ _BICUBIC = "Pillow's bicubic, which smooths before it shrinks"
 PROTOCOLS = {
     "full": Protocol(lambda height, width: (height, width), "native size"),
     "half": Protocol(
-        lambda height, width: (max(height // 2, 1), max(width // 2, 1)),
+        lambda height, width: (height // 2, width // 2),
         f"both images to half height and width first (rounded down; {_BICUBIC})",
     ),
     "256": Protocol(lambda height, width: (256, 256), f"both images squashed to 256x256 first ({_BICUBIC})"),
@@ -202,21 +202,14 @@ def read_pair(pair, protocol="full", align=0):
     if blurred.shape != sharp.shape:
         sizes = [f"{image.shape[1]}x{image.shape[0]}" for image in (blurred, sharp)]
         raise BadImage(f"{name}: is {sizes[0]}, but {other} is {sizes[1]}; one size is required")
-    blurred, sharp = _resize(blurred, protocol), _resize(sharp, protocol)
-    if min(sharp.shape[:2]) < SMALLEST_SIDE + 2 * align:
+    height, width = PROTOCOLS[protocol].size(*sharp.shape[:2])
+    if min(height, width) < SMALLEST_SIDE + 2 * align:
         and_reach = f" plus {align} on each side for aligning" if align else ""
         raise BadImage(
-            f"{name}: {sharp.shape[1]}x{sharp.shape[0]} under protocol {protocol}; "
+            f"{name}: {width}x{height} under protocol {protocol}; "
             f"SSIM requires {SMALLEST_SIDE} pixels each way{and_reach}"
         )
-    return blurred, sharp
-
-
-def _resize(image, protocol):
-    height, width = PROTOCOLS[protocol].size(*image.shape[:2])
-    if (height, width) == image.shape[:2]:
-        return image
-    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
+    return resize(blurred, height, width), resize(sharp, height, width)
 
 
 def _batches(pairs, protocol, align, batch_size, problems):

@@ -126,7 +126,7 @@ def thumbnail(image):
     """Encodes uint8 `(H, W, 3)` as a small JPEG of about 3 kB; returns bytes."""
     small = Image.fromarray(image)
     small.thumbnail(THUMBNAIL_SIZE)
-    return _encoded(small, quality=70)
+    return _encoded(small, quality=70, optimize=True)
 
 
 def error_map(sharp, image):
@@ -252,6 +252,7 @@ def _example(example):
     yield '<div class="panels">\n'
     for name, picture in pictures.items():
         quality = 80 if name.startswith("error") else 95
+        # Not optimize=True, as for thumbnails: Pillow's buffer would be too small for a large picture of noise.
         source = _data_uri(_encoded(Image.fromarray(picture), quality=quality, subsampling=0))
         yield (
             f'<div class="panel"><span class="name">{name}</span><div class="picture">'
@@ -275,7 +276,7 @@ def _definitions(terms):
 
 def _encoded(image, **options):
     file = io.BytesIO()
-    image.save(file, "JPEG", **options)  # not optimize=True: Pillow's buffer is then too small for noise
+    image.save(file, "JPEG", **options)
     return file.getvalue()
 
 
