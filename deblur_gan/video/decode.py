@@ -34,14 +34,7 @@ RGB_CODING = 1, 2
 
 
 def pyav(path):
-    """Returns the module `av`, which only videos need.
-
-    Args:
-        path: str or Path of the video, for the message.
-
-    Raises:
-        BadImage: if PyAV is not installed.
-    """
+    """Returns the module `av`, which only videos need; raises BadImage that names `path` if it is not installed."""
     try:
         import av
     except ImportError:
@@ -53,17 +46,8 @@ def pyav(path):
 def open_video(path):
     """Opens a video file, and no other file that it may name.
 
-    Args:
-        path: str or Path.
-
-    Yields:
-        `(container, video)`: `av.container.InputContainer`, and its first `av.VideoStream` that is not a cover.
-
-    Raises:
-        BadImage: if PyAV is missing, the file is not a video, or its frames have more than `MAX_PIXELS` pixels.
-
-    >>> with open_video("clip.mp4") as (container, video):  # doctest: +SKIP
-    ...     n_packets = sum(1 for _ in read_packets(container, video))
+    Yields `(container, video)`: `av.container.InputContainer`, and its first `av.VideoStream` that is not a cover.
+    Raises BadImage if PyAV is missing, the file is not a video, or its frames have more than `MAX_PIXELS` pixels.
     """
     av, bound = pyav(path), {"max_pixels": str(MAX_PIXELS)}
     if not os.path.isfile(path):
@@ -93,17 +77,9 @@ def open_video(path):
 
 
 def read_packets(container, *streams):
-    """Reads packets in the order of the file, without the times that a damaged file gives them.
+    """Yields the packets of some streams, or of all, in the order of the file, without times that make no sense.
 
-    Args:
-        container: `av.container.InputContainer`.
-        streams: the `av.stream.Stream`s to read; all if there are none.
-
-    Yields:
-        `av.Packet` with content.
-
-    Raises:
-        av.FFmpegError: if the file cannot be read further.
+    Raises `av.FFmpegError` if the file cannot be read further.
     """
     for packet in container.demux(*streams):
         if not packet.size:
@@ -184,17 +160,10 @@ def to_pixels(frame):
     or 576 px of height, else BT.601. More than 8 bits become 8. Pixels that share a colour difference get the same one,
     so that an unchanged frame is encoded to what it was.
 
-    Args:
-        frame: `av.VideoFrame`.
-
     Returns:
         uint8 `(H, W, 3)` RGB or, for a frame with transparency, `(H, W, 4)` RGBA, upright.
-
-    >>> import av
-    >>> to_pixels(av.VideoFrame(64, 48, "yuv420p")).shape
-    (48, 64, 3)
     """
-    layout = "rgba" if any(component.is_alpha for component in frame.format.components) else "rgb24"
+    layout = "rgba" if has_alpha(frame.format) else "rgb24"
     pixels = reformat(_without_chroma_location(frame), layout, "POINT", colour_coding(frame), RGB_CODING).to_ndarray()
     if "DISPLAYMATRIX" in [data.type.name for data in frame.side_data]:
         a, b, _, c, d, *_ = np.frombuffer(frame.side_data["DISPLAYMATRIX"], np.int32).astype(int)
@@ -202,6 +171,11 @@ def to_pixels(frame):
             pixels, a, d = pixels.swapaxes(0, 1), c, b
         pixels = pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
     return np.ascontiguousarray(pixels)
+
+
+def has_alpha(pixel_format):
+    """Returns whether an `av.VideoFormat` has transparency."""
+    return any(component.is_alpha for component in pixel_format.components)
 
 
 def _without_chroma_location(frame):
@@ -243,9 +217,6 @@ def reformat(frame, layout, kernel, coding, to_coding):
         layout: str, FFmpeg's name of a pixel format.
         kernel: str, how pixels that share a colour difference are joined, `"AREA"` (the mean), or parted, `"POINT"`.
         coding, to_coding: `(matrix, range)` of the frame and of the result; see `colour_coding`.
-
-    Returns:
-        `av.VideoFrame`.
     """
     from av.video.reformatter import Interpolation
 

@@ -40,11 +40,8 @@ _LONGEST_DELAY = 16  # frames between the times at which one is decoded and show
 class VideoFile:
     """Writes pictures at the times of the frames of another video, and copies its other packets.
 
-    Args:
-        path: Path of the file.
-        target: Path that messages name instead.
-        video: `av.VideoStream` of the original.
-        part: the part of the original that is restored; it has `whole`, `contains(seconds)` and `shift(time_base)`.
+    `path` is that of the file, and messages name `target` instead. `video` is the `av.VideoStream` of the original, and
+    `part` the part of it that is restored, as in `video/restore.py`.
 
     Attributes:
         n_frames: int, pictures added.
@@ -75,12 +72,7 @@ class VideoFile:
             self._file.close()
 
     def begin(self, frame, size):
-        """Writes the beginning of the file.
-
-        Args:
-            frame: `av.VideoFrame`, the first of the original.
-            size: `(width, height)` of the pictures.
-        """
+        """Writes the beginning of the file; `frame` is the first of the original, `size` that of the pictures."""
         self.size = size
         for stream in self._original.streams:
             if stream is self._video:
@@ -184,12 +176,7 @@ class VideoFile:
         self._file.mux(packet)
 
     def add(self, pixels, frame):
-        """Encodes a picture.
-
-        Args:
-            pixels: uint8 `(H, W, 3)` RGB or `(H, W, 4)` RGBA.
-            frame: `av.VideoFrame` of the original, at whose time it is shown.
-        """
+        """Encodes a picture, uint8 `(H, W, 3)` RGB or `(H, W, 4)` RGBA, at the time of a frame of the original."""
         av = pyav(self._target)
         if frame.pts is not None:
             pts = frame.pts - self._part.shift(self._video.time_base)
@@ -236,10 +223,9 @@ class VideoFile:
 
 
 def _try_encoder(name, options, settings):
-    """Opens an encoder and lets it go: a stream cannot be taken out of a container again.
+    """Opens an encoder for a try: a stream cannot be taken out of a container again.
 
-    Raises:
-        ValueError, NotImplementedError: if it does not take such frames.
+    Raises ValueError or NotImplementedError if it does not take such frames.
     """
     if name == "libsvtav1":
         os.environ.setdefault("SVT_LOG", "1")  # only errors; it writes to stderr

@@ -9,7 +9,7 @@ import numpy as np
 
 from deblur_gan.files import whole_file
 from deblur_gan.images.photographs import BadImage
-from deblur_gan.video.decode import decode_frames, ffmpeg_reason, open_video, pyav, read_packets, to_pixels
+from deblur_gan.video.decode import decode_frames, ffmpeg_reason, has_alpha, open_video, pyav, read_packets, to_pixels
 from deblur_gan.video.encode import VideoFile
 
 _READ_FURTHER = 10  # seconds that are read after the part, because sound may lie after its pictures in the file
@@ -61,7 +61,7 @@ def restore_video(restore, source, target, start=None, duration=None, progress=N
     """
     source, target = Path(source), Path(target)
     with open_video(source) as (container, video):
-        if video.metadata.get("alpha_mode") == "1" and not _is_transparent(video.format):
+        if video.metadata.get("alpha_mode") == "1" and not has_alpha(video.format):
             raise BadImage(f"{source}: has the transparency of WebM, which cannot be read; opaque frames are required")
         part = _Part(container, video, start, duration)
         with whole_file(target) as temporary, _naming(target):
@@ -115,10 +115,6 @@ def _clock(seconds):
     return f"{minutes // 60:.0f}:{minutes % 60:02.0f}:{rest:06.3f}"
 
 
-def _is_transparent(pixel_format):
-    return any(component.is_alpha for component in pixel_format.components)
-
-
 @contextlib.contextmanager
 def _naming(target):
     """Names the target in FFmpeg's errors; `_Part.packets` handles errors of the original."""
@@ -167,13 +163,12 @@ class _Part:
         last = self.origin
         try:
             for packet in read_packets(self.container):
-                time = packet.dts if packet.dts is not None else packet.pts
-                seconds = None if time is None else time * packet.time_base
-                if seconds is not None:
-                    last = max(last, seconds + (packet.duration or 0) * packet.time_base)
-                    if self.end is not None and seconds >= self.end:
+                times = [time * packet.time_base for time in (packet.dts, packet.pts) if time is not None]
+                if times:
+                    last = max(last, max(times) + (packet.duration or 0) * packet.time_base)
+                    if self.end is not None and times[0] >= self.end:
                         reaching.discard(packet.stream.index)
-                        if not reaching or seconds > self.end + _READ_FURTHER:
+                        if not reaching or times[0] > self.end + _READ_FURTHER:
                             return
                         continue
                 if packet.stream is self.video:

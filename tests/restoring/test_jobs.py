@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import click
@@ -221,6 +222,27 @@ def test_nothing_to_restore_is_said(identity_weights):
 def test_the_commands_offer_every_ensemble():
     [option] = ensemble_option(click.command()(lambda: None)).params
     assert tuple(option.type.choices) == ENSEMBLES
+
+
+FILES = [path for folder in ("cases", "hostile") for path in sorted((ROOT / "tests" / folder).glob("*.*"))]
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if path.suffix != ".md"], ids=lambda path: path.name)
+def test_every_hard_file_ends_in_a_picture_or_in_one_line(identity_weights, path):
+    resource = pytest.importorskip("resource")
+    save("photo.png", noise(8, 8, 3))
+    before, memory = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    weights = path.suffix in (".h5", ".keras")
+    result = restore(path if weights else identity_weights, "photo.png" if weights else path, "--strength", "0")
+    assert time.process_time() - before < 10
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < (2**30 if sys.platform == "darwin" else 2**20)
+    lines = [line for line in result.stderr.splitlines() if str(path) in line]
+    assert len(lines) <= 1 and all(len(line) <= 300 + len("Error: ") for line in lines)
+    assert "Traceback" not in result.output and isinstance(result.exception, (SystemExit, type(None)))
+    if result.exit_code:
+        assert lines and tree(".") == ["photo.png"]
+    else:
+        assert not weights and not read_photograph(Path("restored", path.name)).notes
 
 
 # ---- what is written

@@ -519,6 +519,12 @@ def test_an_encoder_that_takes_no_such_frames_gives_way_to_h264(tmp_path):
             monkey._add_encoder(frame)
 
 
+def test_a_slow_film_whose_last_frame_is_decoded_early_is_not_cut(tmp_path):
+    clip = write_clip(tmp_path / "slow.mp4", n=3, times=[0, 180_000, 360_000])
+    made = restore_video(identity, clip, tmp_path / "out.mp4")
+    assert made.notes == [] and [frame.time for frame in frames(tmp_path / "out.mp4")] == [0, 2, 4]
+
+
 @pytest.mark.parametrize("name", ["late.mkv", "late.mp4", "late.mov", "late.webm", "late.ts"])
 def test_a_film_that_starts_late_is_not_cut_and_keeps_its_times(tmp_path, name):
     times = [180_000 + 3600 * i for i in range(30)]
