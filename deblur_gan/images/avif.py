@@ -9,17 +9,9 @@ _LONGEST_META = 16_000_000  # bytes; what comes before the pictures
 
 
 def colour_code_points(content):
-    """Returns the code points of the colours of the main picture.
+    """Returns the code points of the colours of the main picture of a file, `(primaries, transfer)` of H.273.
 
-    Args:
-        content: bytes, the file or its beginning.
-
-    Returns:
-        `(primaries, transfer)`, int, as H.273 numbers them; None if the file does not say, or is damaged.
-
-    Example:
-        >>> colour_code_points(b"no file") is None
-        True
+    The result is None if the file does not state them, or is damaged.
     """
     try:
         return _colour_code_points(content[:_LONGEST_META])

@@ -33,24 +33,24 @@ _CURVES = {4: (0, 2.2), 5: (0, 2.8), 8: (0, 1.0), 13: _SRGB_CURVE, 17: (0, 2.6)}
 _CURVES |= dict.fromkeys((1, 6, 11, 12, 14, 15), _VIDEO_CURVE)
 _D50 = (0.9642, 1.0, 0.8249)
 _BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
-_HDR = {16: "PQ", 18: "HLG"}
+HDR = {16: "PQ", 18: "HLG"}  # transfer functions of high dynamic range
 
 
-def hdr_of_profile(profile):
-    """Returns the transfer function of high dynamic range that an ICC profile names, "PQ" or "HLG"; None if none."""
+def transfer_of_profile(profile):
+    """Returns the code point of the transfer function that an ICC profile names, None if it names none."""
     profile = profile or b""
     n_tags = int.from_bytes(profile[128:132], "big")
     for at in range(132, min(132 + 12 * n_tags, len(profile) - 11), 12):
         if profile[at : at + 4] == b"cicp":
             start = int.from_bytes(profile[at + 4 : at + 8], "big")
-            return _HDR.get(int.from_bytes(profile[start + 9 : start + 10], "big"))
+            return int.from_bytes(profile[start + 9 : start + 10], "big")
     return None
 
 
-def refuse_hdr(name):
-    """Raises NotRead if `name`, str or None, is that of a transfer function of high dynamic range."""
-    if name:
-        raise NotRead(f"high dynamic range ({name}) is not read; save it in standard dynamic range first")
+def refuse_hdr(transfer):
+    """Raises NotRead if the code point of a transfer function, or None, is of high dynamic range."""
+    if transfer in HDR:
+        raise NotRead(f"high dynamic range ({HDR[transfer]}) is not read; save it in standard dynamic range first")
 
 
 def profile_of_cicp(primaries, transfer, grey=False):
@@ -59,7 +59,7 @@ def profile_of_cicp(primaries, transfer, grey=False):
     It is None for sRGB, for the colours of video, which are shown as sRGB, and for unspecified ones. Raises NotRead for
     high dynamic range.
     """
-    refuse_hdr(_HDR.get(transfer))
+    refuse_hdr(transfer)
     corners, curve = _PRIMARIES.get(primaries, SRGB), _CURVES.get(transfer, _SRGB_CURVE)
     return None if corners == SRGB and curve in (_SRGB_CURVE, _VIDEO_CURVE) else _profile(corners, curve, grey)
 

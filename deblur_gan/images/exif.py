@@ -6,6 +6,8 @@ Source: CIPA DC-008 (EXIF 2.32), section 4.6; TIFF 6.0, section 2.
 
 import struct
 
+import numpy as np
+
 _ORIENTATION, _EXIF, _GPS, _INTEROPERABILITY = 0x0112, 0x8769, 0x8825, 0xA005
 # Bytes of a value by its type, and of the units that its byte order turns.
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
@@ -21,13 +23,7 @@ _LAYOUT = {
 
 
 def read_directory(content, offset, order, big=False):
-    """Reads a directory of tags.
-
-    Args:
-        content: bytes-like, the file or block that offsets count from.
-        offset: int.
-        order: str, "<" or ">".
-        big: bool, in the layout of BigTIFF.
+    """Reads a directory of tags at an offset of a file or block, in byte order "<" or ">", `big` if it is BigTIFF.
 
     Returns:
         `(tags, next)`: dict from tag to `(type, count, value as bytes)`, without tags whose value lies outside, and
@@ -37,7 +33,7 @@ def read_directory(content, offset, order, big=False):
         ValueError: if the directory does not lie within the content, or its values are larger than that.
     """
     head, entry, pointer = (8, 20, "Q") if big else (2, 12, "I")
-    n_tags = int.from_bytes(content[offset : offset + head], "little" if order == "<" else "big")
+    n_tags = _unsigned(content[offset : offset + head], order)
     end = offset + head + n_tags * entry
     if not 0 < offset <= end <= len(content):
         raise ValueError("a directory lies outside")
@@ -52,8 +48,11 @@ def read_directory(content, offset, order, big=False):
             if left < 0:
                 raise ValueError("its tags share their values")  # gigabytes, where many tags do
             tags[tag] = kind, count, bytes(content[start : start + size])
-    following = bytes(content[end : end + struct.calcsize(pointer)])
-    return tags, int.from_bytes(following, "little" if order == "<" else "big")
+    return tags, _unsigned(content[end : end + struct.calcsize(pointer)], order)
+
+
+def _unsigned(content, order):
+    return int.from_bytes(content, "little" if order == "<" else "big")
 
 
 def integer(entry, order):
@@ -63,7 +62,7 @@ def integer(entry, order):
         return int(value[:1]) if value[:1].isdigit() else None
     if kind in (5, 10, 11, 12):
         return None
-    return int.from_bytes(value[: _SIZES[kind]], "little" if order == "<" else "big")
+    return _unsigned(value[: _SIZES[kind]], order)
 
 
 def numbers(entry, order):
@@ -88,21 +87,11 @@ def _split(block):
 def upright_block(block):
     """Takes the orientation and the thumbnail out of a block of EXIF data; all else stays where and as it is.
 
-    Args:
-        block: bytes, with or without the name "Exif" before it.
-
     Returns:
         `(block, orientation)`: bytes, or None if no tag is left; int, 1 to 8, or None if it is not there.
 
     Raises:
         ValueError: if it is damaged.
-
-    Example:
-        >>> from PIL import Image
-        >>> exif = Image.Exif()
-        >>> exif[0x0112], exif[0x0110] = 6, "a camera"
-        >>> upright_block(exif.tobytes())[1]
-        6
     """
     block, order = _split(block)
     offset = struct.unpack_from(f"{order}I", block, 4)[0]
@@ -151,18 +140,16 @@ def _written(tags, order, base):
     after, entries = b"", []
     start = base + 6 + 12 * len(tags)
     for tag, value in sorted(tags.items()):
+        place = struct.pack(f"{order}I", start + len(after))
         if isinstance(value, dict):
-            inline = struct.pack(f"{order}I", start + len(after))
-            entries.append(struct.pack(f"{order}HHI", tag, _LONG, 1) + inline)
+            kind, count, inline = _LONG, 1, place
             after += _written(value, order, start + len(after))
-            continue
-        kind, count, content = value
-        if len(content) <= 4:
-            inline = content.ljust(4, b"\0")
         else:
-            inline = struct.pack(f"{order}I", start + len(after))
-            after += content + bytes(len(content) % 2)
-        entries.append(struct.pack(f"{order}HHI", tag, kind, count) + inline)
+            kind, count, inline = value
+            if len(inline) > 4:
+                after += inline + bytes(len(inline) % 2)
+                inline = place
+        entries.append(struct.pack(f"{order}HHI", tag, kind, count) + inline.ljust(4, b"\0"))
     return struct.pack(f"{order}H", len(tags)) + b"".join(entries) + bytes(4) + after
 
 
@@ -176,22 +163,17 @@ def _turned(tags, order, wanted):
             turned[tag] = _turned(value, order, wanted)
         else:
             kind, count, content = value
-            unit = _UNITS[kind]
-            units = [content[at : at + unit][::-1] for at in range(0, len(content), unit)]
-            turned[tag] = kind, count, b"".join(units)
+            turned[tag] = kind, count, np.frombuffer(content, f"u{_UNITS[kind]}").byteswap().tobytes()
     return turned
 
 
 def block_of_tiff(content, offset, order, big):
-    """Returns what the first directory of a TIFF says about a photograph as a block of EXIF data, or None.
-
-    Args:
-        content: bytes-like, the whole file.
-        offset, order, big: as `read_directory`.
-    """
-    tags = _tree(content, offset, order, big)
-    tags = {tag: value for tag, value in tags.items() if tag not in _LAYOUT | {_ORIENTATION}}
-    tags = {tag: value for tag, value in tags.items() if isinstance(value, dict) or value[0] <= 13}
+    """Returns what a directory of a TIFF describes besides its layout as a block of EXIF data, or None."""
+    tags = {
+        tag: value
+        for tag, value in _tree(content, offset, order, big).items()
+        if tag not in _LAYOUT | {_ORIENTATION} and (isinstance(value, dict) or value[0] <= 13)
+    }
     header = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}I", 8)
     return header + _written(tags, order, 8) if tags else None
 

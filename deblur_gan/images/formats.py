@@ -86,18 +86,9 @@ def require(file_format, done="written"):
 
 
 def format_of(head, extension):
-    """Returns Pillow's name of the format of a file.
+    """Returns Pillow's name of the format of a file from its first 512 bytes, or raises NotRead.
 
-    Args:
-        head: bytes, the first 512 or more.
-        extension: str, which tells cameras' raw files from TIFF.
-
-    Raises:
-        NotRead: if it is not read.
-
-    Example:
-        >>> format_of(b"\\x89PNG\\r\\n\\x1a\\n", ".jpg")
-        'PNG'
+    The extension tells cameras' raw files from TIFF.
     """
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "WEBP"

@@ -165,16 +165,9 @@ def _failure(metadata, file_format):
 
 
 def written(image, file_format, metadata, options):
-    """Returns the content of an image file.
+    """Returns the content of a file with Pillow's `image` and with metadata that `kept` returned.
 
-    Args:
-        image: Pillow's image.
-        file_format: str, Pillow's name of the format.
-        metadata: dict as `kept` returns it.
-        options: dict of more options of Pillow's `save`.
-
-    Raises:
-        Exception: any, from Pillow, if it cannot write this.
+    `options` are further ones of Pillow's `save`, which may raise any exception.
     """
     options, exif, tags, profile = options | metadata, None, {}, None
     iptc, photoshop = options.pop("iptc", None), options.pop("photoshop", ())

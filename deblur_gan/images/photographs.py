@@ -16,7 +16,7 @@ from deblur_gan.files import printable, reason, shortened, write_bytes
 from deblur_gan.images import metadata as meta
 from deblur_gan.images.avif import colour_code_points
 from deblur_gan.images.bmp import profile_of_bmp
-from deblur_gan.images.colour import hdr_of_profile, profile_of_cicp, refuse_hdr, to_rgb
+from deblur_gan.images.colour import profile_of_cicp, refuse_hdr, to_rgb, transfer_of_profile
 from deblur_gan.images.formats import HAS_HEIF, IMAGE_EXTENSIONS, LONGEST_SIDE, WRITING, NotRead, format_of, require
 from deblur_gan.images.png import deep_pixels, open_png
 from deblur_gan.images.tiff import Tiff, scaled
@@ -188,13 +188,9 @@ def _read(file, file_format, n_bytes):
             notes.append(meta.OTHER_PICTURE)
         metadata, orientation = _described(picture, file, file_format, notes)
     profile = metadata.get("icc_profile")
-    refuse_hdr(hdr_of_profile(profile))
+    refuse_hdr(transfer_of_profile(profile))
     by_metadata = meta.upright(metadata, notes)
-    if isinstance(picture, Image.Image):
-        pixels, found, grey, metadata["icc_profile"] = _decoded(picture, profile, notes)
-        alpha = found if alpha is None else alpha
-    else:
-        pixels, alpha, grey = _eight_bits(picture, alpha, largest)
+    pixels, alpha, grey, metadata["icc_profile"] = _eight_bits(picture, alpha, largest, profile, notes)
     if file_format == "BMP" and alpha is not None:
         alpha = None
         notes.append("its transparency cannot be kept (Pillow writes BMP without)")
@@ -265,24 +261,20 @@ def _loaded(image, file, notes):
     return found[0]
 
 
-def _eight_bits(pixels, alpha, largest=None):
-    """`[pixels, alpha, grey]` in 8 bits of unsigned integers, of `(H, W)` grey or `(H, W, 3)` RGB."""
-    grey = pixels.ndim == 2
-    pixels, alpha = (
-        plane if plane is None else scaled(plane, largest or np.iinfo(plane.dtype).max) for plane in (pixels, alpha)
-    )
-    return [np.repeat(pixels[..., None], 3, axis=2) if grey else pixels, alpha, grey]
-
-
-def _decoded(image, profile, notes):
-    """`[pixels, alpha, grey, profile]` of a loaded image."""
-    mode, alpha = image.mode, None
-    grey = mode in ("1", "L", "LA", "La") or mode.startswith("I;16")
+def _eight_bits(picture, alpha, largest, profile, notes):
+    """`[pixels, alpha, grey, profile]` in 8 bits of a loaded image, or an array, `(H, W)` grey or `(H, W, 3)` RGB."""
+    mode = getattr(picture, "mode", "")
     if mode.startswith("I;16"):
-        levels = np.asarray(image)
-        if (key := image.info.get("transparency")) is not None:
-            alpha = np.where(levels == key, 0, 255).astype(np.uint8)
-        return [*_eight_bits(levels, alpha), profile]
+        key, picture = picture.info.get("transparency"), np.asarray(picture)
+        alpha = None if key is None else np.where(picture == key, 0, 255).astype(np.uint8)
+    if isinstance(picture, np.ndarray):
+        pixels, alpha = (
+            plane if plane is None else scaled(plane, largest or np.iinfo(plane.dtype).max)
+            for plane in (picture, alpha)
+        )
+        grey = pixels.ndim == 2
+        return [np.repeat(pixels[..., None], 3, axis=2) if grey else pixels, alpha, grey, profile]
+    image, grey = picture, mode in ("1", "L", "LA", "La")
     if mode in ("I", "F"):
         raise NotRead(f"its pixels are of type {mode} (32-bit); 8- or 16-bit is required")
     if mode in ("CMYK", "LAB"):
@@ -361,19 +353,9 @@ def _image(photograph):
 def converted(photograph, file_format=None, quality=None, side_by_side=False):
     """Returns a photograph as it is to be written in another format or at another quality; its pixels are the same.
 
-    Args:
-        photograph: `Photograph`.
-        file_format: str, one of `formats.EXTENSIONS`; None is its own. What the format cannot hold is noted.
-        quality: int, 1 to 100, for JPEG, WebP, AVIF and HEIC. None is that of the file it came from if the format stays
-            and is JPEG, and 95 otherwise.
-        side_by_side: bool, it will be written twice as wide.
-
-    Raises:
-        ValueError: if this Pillow does not write the format, or the format cannot hold so long a side.
-
-    Example:
-        >>> converted(Photograph(np.zeros((4, 6, 3), np.uint8)), "JPEG", quality=80).metadata
-        {'quality': 80}
+    `file_format` is one of `formats.EXTENSIONS`, and None the photograph's own. `quality` is 1 to 100 for JPEG, WebP,
+    AVIF and HEIC; None keeps that of a JPEG, and is 95 otherwise. What the format cannot hold is noted. Raises
+    ValueError if Pillow does not write the format, or it cannot hold so long a side, of both if `side_by_side`.
     """
     metadata, notes, alpha = photograph.metadata, list(photograph.notes), photograph.alpha
     file_format = file_format or photograph.format
@@ -415,7 +397,7 @@ def from_pillow(image, name="this PIL image"):
     if 0 in image.size:
         raise BadImage(f"{name}: is {image.width}x{image.height} pixels; at least one is required")
     try:
-        *planes, profile = _decoded(image, image.info.get("icc_profile"), notes := [])
+        *planes, profile = _eight_bits(image, None, None, image.info.get("icc_profile"), notes := [])
     except NotRead as error:
         raise BadImage(f"{name}: {error}") from None
     return Photograph(*planes, metadata={"icc_profile": profile} if profile else {}, notes=notes)

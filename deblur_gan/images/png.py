@@ -38,16 +38,12 @@ def _inflated(content):
 def open_png(file):
     """Opens a PNG file without its metadata, which is read here.
 
-    Args:
-        file: binary file at its beginning.
-
     Returns:
         `(image, metadata, notes)`: Pillow's image, not loaded; dict that may contain `exif`, `icc_profile`, `dpi`,
-        `xmp` and `chunks`; list of str, what is damaged and left out.
+        `xmp`, `chunks` and `colours`; list of str, what is damaged and left out.
 
     Raises:
         NotRead: if it is of high dynamic range.
-        Exception: whatever Pillow raises at damaged pixels.
     """
     pixels, chunks, notes = _sorted_chunks(file.read())
     image = PngImagePlugin.PngImageFile(pixels)
@@ -134,23 +130,15 @@ def _described_colours(colours, grey):
     if b"sRGB" in colours:
         return None
     gamma = int.from_bytes(colours.get(b"gAMA", b""), "big") / 100_000
-    chromaticities = struct.unpack(">8I", colours[b"cHRM"]) if b"cHRM" in colours else None
-    white_red_green_blue = [value / 100_000 for value in chromaticities] if chromaticities else SRGB
-    return profile_of_chromaticities(white_red_green_blue, 1 / gamma if gamma else None, grey)
+    corners = [value / 100_000 for value in struct.unpack(">8I", colours[b"cHRM"])] if b"cHRM" in colours else SRGB
+    return profile_of_chromaticities(corners, 1 / gamma if gamma else None, grey)
 
 
 def deep_pixels(image):
     """Decodes 16 bits, of which Pillow reads 8, and transparent grey levels of two and four bits.
 
-    Args:
-        image: Pillow's image as `open_png` returns it, not loaded.
-
-    Returns:
-        `(pixels, alpha)` as unsigned integers: `(H, W)` or `(H, W, 3)`, and `(H, W)` or None. Both are scaled to 8
-        bits if they are uint16. None if Pillow decodes this image without loss.
-
-    Raises:
-        Exception: whatever Pillow raises at damaged pixels.
+    Returns `(pixels, alpha)` as unsigned integers that use all their bits: `(H, W)` or `(H, W, 3)`, and `(H, W)` or
+    None. The result is None if Pillow decodes this image, which `open_png` returned, without loss.
     """
     layout, key, alpha = image.tile[0].args if image.tile else "", image.info.get("transparency"), None
     if layout in ("L;2", "L;4") and key is not None:

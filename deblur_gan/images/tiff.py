@@ -124,15 +124,11 @@ class Tiff:
             raise ValueError("image file is truncated: strips are missing")
 
     def picture(self):
-        """Decodes the picture.
+        """Decodes the picture, or raises NotRead for a layout that is not read.
 
         Returns:
             `(pixels, alpha, largest)`: unsigned integers `(H, W)` for grey, `(H, W, 3)` for RGB, or Pillow's loaded
             image; `(H, W)` or None; and the largest value of a sample.
-
-        Raises:
-            NotRead: if the layout is not read.
-            Exception: at damaged content.
         """
         self._check()
         page, colours = self._page, int(self._page.photometric)
@@ -172,12 +168,7 @@ class Tiff:
 
 
 def scaled(values, largest):
-    """Returns unsigned integers from 0 to `largest` as uint8 from 0 to 255, to the nearest.
-
-    Example:
-        >>> scaled(np.array([0, 2048, 4095], np.uint16), 4095)
-        array([  0, 128, 255], dtype=uint8)
-    """
+    """Returns unsigned integers from 0 to `largest` as uint8 from 0 to 255, to the nearest."""
     if largest == 255:
         return np.ascontiguousarray(values, np.uint8)
     table = (np.arange(largest + 1, dtype=np.uint32) * 510 + largest) // (2 * largest)

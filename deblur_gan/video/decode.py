@@ -7,6 +7,7 @@ import os
 
 import numpy as np
 
+from deblur_gan.images.colour import HDR
 from deblur_gan.images.photographs import BadImage
 
 MAX_PIXELS = 100_000_000  # of a frame; three times those of 8K
@@ -17,9 +18,6 @@ _ONLY_FILES = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"}
 
 # Tags are bytes in whatever encoding; this keeps them on the way from file to file.
 TAGS = {"metadata_errors": "surrogateescape"}
-
-# Transfer functions of the standard ITU-T H.273 whose values are not those of an ordinary picture.
-_HDR = {16: "PQ", 18: "HLG"}
 
 _ONE_FRAME_PER_PACKET = ("dnxhd", "h264", "hevc", "mjpeg", "mpeg4", "prores")
 
@@ -136,8 +134,7 @@ def decode_frames(path, video, packets):
             if packet is not None and not one_frame_each:
                 yield missing(heapq.heappop(expected) if expected else pts)
         for frame in frames:
-            if frame.color_trc in _HDR:
-                hdr = _HDR[frame.color_trc]
+            if hdr := HDR.get(frame.color_trc):
                 raise BadImage(f"{path}: is recorded with high dynamic range ({hdr}); standard is required")
             if in_order:
                 frame.pts = heapq.heappop(expected) if expected else None

@@ -64,14 +64,17 @@ def restore_video(restore, source, target, start=None, duration=None, progress=N
         if video.metadata.get("alpha_mode") == "1" and not has_alpha(video.format):
             raise BadImage(f"{source}: has the transparency of WebM, which cannot be read; opaque frames are required")
         part = _Part(container, video, start, duration)
-        with whole_file(target) as temporary, _naming(target):
-            result = VideoFile(temporary, target, video, part)
-            with contextlib.closing(result):
-                _restore_frames(restore, source, result, part, progress)
-                if not result.n_frames:
-                    wanted = "can be decoded" if part.whole else "lies in the part that was asked for"
-                    raise BadImage(f"{source}: no frame of it {wanted}")
-                result.finish()
+        with whole_file(target) as temporary:
+            try:
+                with contextlib.closing(VideoFile(temporary, target, video, part)) as result:
+                    _restore_frames(restore, source, result, part, progress)
+                    if not result.n_frames:
+                        wanted = "can be decoded" if part.whole else "lies in the part that was asked for"
+                        raise BadImage(f"{source}: no frame of it {wanted}")
+                    result.finish()
+            # `_Part.packets` handles errors of the original.
+            except pyav(target).FFmpegError as error:
+                raise OSError(f"{target}: cannot be written ({ffmpeg_reason(error)})") from error
     return RestoredVideo(result.n_frames, result.size, part.notes + result.notes)
 
 
@@ -113,15 +116,6 @@ def _clock(seconds):
         return "an unknown time"
     minutes, rest = divmod(float(seconds), 60)
     return f"{minutes // 60:.0f}:{minutes % 60:02.0f}:{rest:06.3f}"
-
-
-@contextlib.contextmanager
-def _naming(target):
-    """Names the target in FFmpeg's errors; `_Part.packets` handles errors of the original."""
-    try:
-        yield
-    except pyav(target).FFmpegError as error:
-        raise OSError(f"{target}: cannot be written ({ffmpeg_reason(error)})") from error
 
 
 class _Part:
@@ -178,14 +172,14 @@ class _Part:
         except pyav(self.container.name).FFmpegError as error:
             self.notes.append(f"it cannot be read beyond {_clock(last - self.origin)} ({ffmpeg_reason(error)})")
             return
-        stated = max(Fraction(self.container.duration or 0, 1_000_000), self._stated_by_avi())
+        stated = Fraction(self.container.duration or 0, 1_000_000)
+        if (
+            self.container.format.name == "avi"
+        ):  # FFmpeg corrects the duration of a cut AVI, but not its number of frames
+            stated = max(stated, self.video.frames * self.video.time_base)
         # Some writers count the duration from 0, others from the first frame.
         if stated - last > _CUT:
             self.notes.append(f"it is cut: it ends after {_clock(last - self.origin)} of {_clock(stated)}")
-
-    def _stated_by_avi(self):
-        """Returns seconds: FFmpeg corrects the duration of a cut AVI, but not its number of frames."""
-        return self.video.frames * self.video.time_base if self.container.format.name == "avi" else 0
 
 
 def _exact(seconds):
