@@ -4,14 +4,19 @@ A photograph is brought to its working size and restored there in tiles. The dif
 """
 
 import math
-import threading
 
 import numpy as np
 
-from deblur_gan.backend import keep_model_precision, keras
 from deblur_gan.networks import InstanceNormalization
-from deblur_gan.restoring.tiles import SIZE_MULTIPLE, SMALLEST_SIDE, TiledPhotograph
-from deblur_gan.restoring.working_size import LARGEST_SCALE, add_differences, choose_scale, resize, smaller_scale
+from deblur_gan.restoring.predict import predict
+from deblur_gan.restoring.tiles import SIZE_MULTIPLE, SMALLEST_SIDE, WorkingCopy
+from deblur_gan.restoring.working_size import (
+    LARGEST_SCALE,
+    add_differences,
+    choose_scale,
+    scaled_size,
+    smaller_scale,
+)
 
 # Standard deviation of the grey levels below which the change that instance normalization brings is scaled down.
 FULL_CONTRAST = 32.0
@@ -29,12 +34,6 @@ LARGEST_DEFAULT_OVERLAP = 48
 # Views of a tile: transposed or not, and the steps through its rows and columns, -1 for a mirror.
 _VIEWS = [(transposed, down, across) for transposed in (False, True) for down in (1, -1) for across in (1, -1)]
 ENSEMBLES = (1, 2, 4, 8)
-
-# JAX compiles a generator for each size of tile and keeps the code, some 7 MB. After this number of sizes it is freed.
-SIZES_COMPILED = 16
-
-# OpenVINO refuses a second call of a network while the first is running, and one call uses all cores on any backend.
-_predicting = threading.Lock()
 
 
 def deblur(
@@ -105,49 +104,42 @@ def deblur(
     image = np.asarray(image)
     if image.dtype != np.uint8 or image.ndim not in (3, 4) or image.shape[-1] != 3 or 0 in image.shape:
         raise ValueError(f"image is {image.dtype} {image.shape}; uint8 (H, W, 3) or (B, H, W, 3) is required")
-    if image.ndim == 3:
-        return deblur(generator, image[None], tile_size, tile_overlap, progress, strength, ensemble, scale, scale_of)[0]
     if not 0 <= strength <= 1:
         raise ValueError(f"strength={strength}: must be from 0 to 1")
     if ensemble not in ENSEMBLES:
         raise ValueError(f"ensemble={ensemble}: must be one of {', '.join(map(str, ENSEMBLES))}")
-    chosen = isinstance(scale, str) and scale == "auto"
-    if chosen:
-        if len(image) > 1:
+    if isinstance(scale, str) and scale == "auto":
+        if image.ndim == 4:  # each gets a working size of its own
             options = tile_size, tile_overlap, progress, strength, ensemble, scale, scale_of
             return np.stack([deblur(generator, one, *options) for one in image])
-        scale = choose_scale(image[0] if scale_of is None else scale_of)
-    elif not isinstance(scale, int | float | np.number) or not 0 < scale <= LARGEST_SCALE:
+        scale = choose_scale(image if scale_of is None else scale_of)
+        scales = [scale, smaller_scale(scale)]
+    elif isinstance(scale, int | float | np.number) and 0 < scale <= LARGEST_SCALE:
+        scales = [scale]
+    else:
         raise ValueError(f"scale={scale!r}: must be 'auto', or above 0 and at most {LARGEST_SCALE:g}")
 
-    scales = [scale, smaller_scale(scale)] if chosen else [scale]
-    photographs = []
+    batch = image.reshape(-1, *image.shape[-3:])
+    copies = []
     for factor in scales:
-        working_copy = resize(image, factor)
-        size = default_tile_size(generator, *working_copy.shape[1:3]) if tile_size is None else tile_size
-        if size < SMALLEST_SIDE:
-            raise ValueError(f"tile_size={size}: must be at least {SMALLEST_SIDE}")
-        overlap = min(size // 4, LARGEST_DEFAULT_OVERLAP) if tile_overlap is None else tile_overlap
-        if not 0 <= overlap < size:
-            raise ValueError(f"tile_overlap={overlap}: must be at least 0 and less than tile_size={size}")
-        size = math.ceil(size / SIZE_MULTIPLE) * SIZE_MULTIPLE
-        photographs.append(TiledPhotograph(working_copy, size, overlap))
-    tiles = [(photograph, tile) for photograph in photographs for tile in photograph.tiles]
-    for photograph, tile in (progress or iter)(tiles):
-        photograph.restore(tile, lambda values: _difference(generator, values, _VIEWS[:ensemble]))
-    return add_differences(image, [photograph.difference for photograph in photographs], strength)
+        size = scaled_size(image.shape[-3:-1], factor)
+        largest = default_tile_size(generator, *size) if tile_size is None else tile_size
+        if largest < SMALLEST_SIDE:
+            raise ValueError(f"tile_size={tile_size}: must be at least {SMALLEST_SIDE}")
+        overlap = min(largest // 4, LARGEST_DEFAULT_OVERLAP) if tile_overlap is None else tile_overlap
+        if not 0 <= overlap < largest:
+            raise ValueError(f"tile_overlap={overlap}: must be at least 0 and less than tile_size={largest}")
+        copies.append(WorkingCopy(batch, size, math.ceil(largest / SIZE_MULTIPLE) * SIZE_MULTIPLE, overlap))
+    tiles = [(copy, tile) for copy in copies for tile in copy.tiles]
+    for copy, tile in (progress or iter)(tiles):
+        copy.restore(tile, lambda values: _difference(generator, values, _VIEWS[:ensemble]))
+    return add_differences(batch, [copy.difference for copy in copies], strength).reshape(image.shape)
 
 
 def default_tile_size(generator, height, width):
-    """Returns the size of tiles that `deblur` uses by default.
+    """Returns the size of tiles that `deblur` uses by default, for a working copy of `height` and `width` pixels.
 
-    Args:
-        generator: `keras.Model`.
-        height, width: int, of the working copy in pixels.
-
-    Returns:
-        int, in pixels: `INSTANCE_TILE_SIZE` for a generator with instance normalization. For others the longer side,
-        which is the whole photograph, up to `WHOLE_IMAGE_PIXELS` pixels, and `TILE_SIZE` above.
+    A generator with instance normalization gets tiles, others the whole working copy up to `WHOLE_IMAGE_PIXELS`.
     """
     if _normalizes_instances(generator):
         return INSTANCE_TILE_SIZE
@@ -172,19 +164,5 @@ def _difference(generator, values, views):
 def _predict_view(generator, values, transposed, down, across):
     """Restores one view of the values, and turns it back."""
     view = values[:, ::down, ::across]
-    view = np.ascontiguousarray(view.swapaxes(1, 2) if transposed else view)
-    with _predicting, keep_model_precision():
-        _bound_compiled_sizes(generator, view.shape)
-        restored = generator.predict_on_batch(view)
+    restored = predict(generator, np.ascontiguousarray(view.swapaxes(1, 2) if transposed else view))
     return (restored.swapaxes(1, 2) if transposed else restored)[:, ::down, ::across]
-
-
-def _bound_compiled_sizes(generator, shape):
-    """Frees the code that JAX compiled for other shapes of input when there are too many."""
-    if keras.backend.backend() != "jax":
-        return
-    shapes = vars(generator).setdefault("_compiled_shapes", set())
-    if shape not in shapes and len(shapes) == SIZES_COMPILED:
-        generator.make_predict_function(force=True)
-        shapes.clear()
-    shapes.add(shape)

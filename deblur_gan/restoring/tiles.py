@@ -1,4 +1,4 @@
-"""Tiles: a photograph at its working size, restored part by part, and the parts blended."""
+"""Working copies of a photograph, restored tile by tile, and the tiles blended."""
 
 import math
 
@@ -6,6 +6,7 @@ import numpy as np
 
 from deblur_gan.architectures import GENERATORS
 from deblur_gan.images.pixels import from_uint8
+from deblur_gan.restoring.working_size import resize
 
 # Photographs are padded to sizes that every generator takes.
 SIZE_MULTIPLE = math.lcm(*(row.size_multiple for row in GENERATORS.values()))
@@ -14,43 +15,47 @@ SMALLEST_SIDE = max(row.smallest_side for row in GENERATORS.values())
 SMALLEST_WHOLE_SIDE = 64
 
 
-class TiledPhotograph:
+class WorkingCopy:
     """A photograph at one working size, cut into tiles, and the differences that restore it.
 
-    The photograph is padded by reflection, to 64 pixels at least and to a multiple of 4. Tiles overlap and fade into
-    each other.
+    The copy is made when its first tile is restored and freed after the last one. It is padded by reflection, to 64
+    pixels at least and to a multiple of 4. Tiles overlap and fade into each other.
 
     Args:
-        image: uint8 `(B, H, W, 3)` at its working size.
-        tile_size: int, largest height and width of a tile in pixels, a multiple of 4. A photograph that fits is one
-            tile, padded or not.
+        image: uint8 `(B, H, W, 3)`, the photograph at its own size.
+        size: `(height, width)` of the copy in pixels.
+        tile_size: int, largest height and width of a tile in pixels, a multiple of 4. A copy that fits is one tile,
+            padded or not.
         overlap: int, pixels that neighbouring tiles share at least.
     """
 
-    def __init__(self, image, tile_size, overlap):
-        self.size = image.shape[1:3]
-        if max(self.size) <= tile_size:
+    def __init__(self, image, size, tile_size, overlap):
+        self.size = size
+        self._image = image
+        if max(size) <= tile_size:
             tile_size = _padded_side(tile_size)
-        below, right = (_padded_side(side) - side for side in self.size)
-        self._pixels = np.pad(image, ((0, 0), (0, below), (0, right), (0, 0)), mode="reflect")
-        self._blended = np.zeros(self._pixels.shape, np.float32)
-        rows, columns = (windows(side, tile_size, overlap) for side in self._pixels.shape[1:3])
+        rows, columns = (windows(_padded_side(side), tile_size, overlap) for side in size)
         self.tiles = [(row, column) for row in rows for column in columns]
 
     def restore(self, tile, predict):
-        """Restores one tile.
+        """Restores an item of `tiles`, which come in their order.
 
-        Args:
-            tile: item of `tiles`.
-            predict: function from float32 `(B, h, w, 3)` in [-1, 1] to the difference that restores it.
+        `predict` is a function from float32 `(B, h, w, 3)` in [-1, 1] to the difference that restores it.
         """
+        if tile is self.tiles[0]:
+            below, right = (_padded_side(side) - side for side in self.size)
+            copy = resize(self._image, self.size)
+            self._pixels = np.pad(copy, ((0, 0), (0, below), (0, right), (0, 0)), mode="reflect")
+            self._blended = np.zeros(self._pixels.shape, np.float32)
         (row, row_weights), (column, column_weights) = tile
         difference = predict(from_uint8(self._pixels[:, row, column]))
         self._blended[:, row, column] += difference * row_weights[:, None, None] * column_weights[:, None]
+        if tile is self.tiles[-1]:
+            del self._pixels
 
     @property
     def difference(self):
-        """float32 `(B, H, W, 3)`: the restored photograph minus the photograph, in units of [-1, 1]."""
+        """float32 `(B, height, width, 3)`: the restored copy minus the copy, in units of [-1, 1]."""
         height, width = self.size
         return self._blended[:, :height, :width]
 
@@ -63,19 +68,13 @@ def windows(length, tile_size, overlap):
     """Cuts an axis into equal tiles that overlap by at least `overlap` pixels and are no larger than they have to be.
 
     The outer quarter of an overlap counts for nothing, because a tile knows least at its own border. Across the middle
-    half the tile fades into its neighbour.
-
-    Args:
-        length: int, a multiple of 4, at least 8.
-        tile_size: int, a multiple of 4, at least 8: the largest size of a tile.
-        overlap: int, at least 0 and below `tile_size`.
+    half the tile fades into its neighbour. `length` and `tile_size` are multiples of 4 and at least 8.
 
     Returns:
         List of `(slice, weights)`; the float32 weights add up to 1 everywhere.
 
-    Example:
-        >>> [(window.start, window.stop) for window, _ in windows(400, 256, 48)]
-        [(0, 224), (176, 400)]
+    >>> [(window.start, window.stop) for window, _ in windows(400, 256, 48)]
+    [(0, 224), (176, 400)]
     """
     overlap = math.ceil(overlap / SIZE_MULTIPLE) * SIZE_MULTIPLE
     step = max(tile_size - overlap, SIZE_MULTIPLE)

@@ -76,60 +76,56 @@ def smaller_scale(scale):
 
 
 def _looks_sharp(image, scale):
-    copy, smaller = (resize(image, factor)[0] for factor in (scale, SMALLER_SIZE * scale))
+    copy, smaller = (
+        resize(image, scaled_size(image.shape[1:3], factor))[0] for factor in (scale, SMALLER_SIZE * scale)
+    )
     return sharpness(copy) > _SHARP and sharpness(smaller) > _SHARP_SMALLER
 
 
-def resize(image, scale):
-    """Resizes photographs by a factor to both sides, bicubic with antialiasing.
+def scaled_size(size, scale):
+    """Returns `(height, width)` times a factor, in whole pixels and at least one."""
+    return tuple(max(1, round(side * scale)) for side in size)
 
-    Args:
-        image: uint8 `(B, H, W, 3)`.
-        scale: float above 0.
 
-    Returns:
-        uint8 `(B, h, w, 3)`, at least one pixel each way; `image` itself if nothing changes.
-    """
-    height, width = image.shape[1:3]
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    if size == (width, height):
+def resize(image, size):
+    """Resizes photographs, bicubic with antialiasing: uint8 `(B, H, W, 3)` to `(B, *size, 3)`."""
+    if size == image.shape[1:3]:
         return image
-    return np.stack([np.asarray(Image.fromarray(one).resize(size, Image.Resampling.BICUBIC)) for one in image])
+    return np.stack([np.asarray(Image.fromarray(one).resize(size[::-1], Image.Resampling.BICUBIC)) for one in image])
 
 
 def add_differences(image, differences, strength=1.0):
-    """Adds the mean of differences to photographs at their own size, and rounds once.
+    """Adds `strength` times the mean of differences to photographs at their own size, and rounds once.
 
     Detail of the photographs beyond the resolution of a difference stays as it is.
 
     Args:
         image: uint8 `(B, H, W, 3)`.
         differences: list of float32 `(B, h, w, 3)` in units of [-1, 1], of any sizes.
-        strength: float, factor to the mean.
+        strength: float.
 
     Returns:
         uint8 array of the shape of `image`.
     """
     height = image.shape[1]
     restored = np.empty_like(image)
+    factor = np.float32(strength / len(differences))
     for top in range(0, height, _STRIP):
         rows = slice(top, min(top + _STRIP, height))
         change = sum(_rows_at_size(difference, image.shape[1:3], rows) for difference in differences)
-        factor = np.float32(strength / len(differences))
         restored[:, rows] = to_uint8(from_uint8(image[:, rows]) + factor * change)
     return restored
 
 
 def _rows_at_size(difference, size, rows):
-    """Some rows of a difference that is resized to `size`, `(height, width)`."""
+    """Returns some rows of a difference that is resized to `size`, `(height, width)`."""
     height, width = difference.shape[1:3]
     if (height, width) == size:
         return difference[:, rows]
     box = 0, rows.start * height / size[0], width, rows.stop * height / size[0]
     shape = size[1], rows.stop - rows.start
-    resized = np.empty((len(difference), shape[1], shape[0], 3), np.float32)
-    for number, one in enumerate(difference):
-        for channel in range(3):
-            plane = Image.fromarray(np.ascontiguousarray(one[..., channel]))
-            resized[number, ..., channel] = plane.resize(shape, Image.Resampling.BICUBIC, box)
-    return resized
+
+    def resized(plane):
+        return Image.fromarray(np.ascontiguousarray(plane)).resize(shape, Image.Resampling.BICUBIC, box)
+
+    return np.stack([np.stack([resized(one[..., channel]) for channel in range(3)], axis=-1) for one in difference])

@@ -11,7 +11,7 @@ from PIL import Image
 
 from deblur_gan.files import reason
 from deblur_gan.images.photographs import BadImage, encoded, read_photograph
-from deblur_gan.restoring.working_size import SMALLER_SIZE, smallest_scale
+from deblur_gan.restoring.working_size import scaled_size, smaller_scale, smallest_scale
 from deblur_gan.web.uploads import Refusal, one_line
 
 # Names in requests, and the number of views that `deblur` averages.
@@ -36,7 +36,8 @@ class Job:
         strength, scale: as `deblur`.
         views: str, a key of `VIEWS`.
         with_copies: bool, the result has copies that browsers display.
-        working_size: `(width, height)` at which it is restored, in pixels. `look` estimates it.
+        size, working_size: `(width, height)` of its own and at which it is restored, in pixels. `look` sets them; the
+            second is an estimate until the restoration begins.
         done, total: int, tiles that are restored, and tiles of all views; the total is 0 before the first.
         began, reached: float, `time.monotonic()` when the restoration began and the last tile was done; None before.
         cancelled: bool; if True, the restoration ends at the next tile.
@@ -50,6 +51,7 @@ class Job:
     scale: str | float = "auto"
     views: str = "fast"
     with_copies: bool = False
+    size: tuple = (0, 0)
     working_size: tuple = (0, 0)
     done: int = 0
     total: int = 0
@@ -73,17 +75,16 @@ class Job:
 
     def plan(self, size):
         """Estimates `working_size` from the `(width, height)` of the photograph."""
-        scale = smallest_scale(max(size)) if self.scale == "auto" else self.scale
-        self.working_size = tuple(round(side * scale) for side in size)
+        self.size = size
+        self.working_size = scaled_size(size, smallest_scale(max(size)) if self.scale == "auto" else self.scale)
 
     def cost(self, views):
-        """Returns the time that `views` take, in times of one view of a tile of 256 pixels: float.
-
-        If `deblur` chooses the working size, each view is restored at a smaller size, too.
-        """
-        width, height = self.working_size
-        n_tiles = max(1, width / 208) * max(1, height / 208)
-        return n_tiles * VIEWS[views] * (1 + SMALLER_SIZE**2 if self.scale == "auto" else 1)
+        """Returns the time that `views` take, in times of one view of a tile of 256 pixels: float."""
+        scales = [max(self.working_size) / max(self.size)]
+        if self.scale == "auto":  # a second copy is restored, too
+            scales.append(smaller_scale(scales[0]))
+        sizes = [scaled_size(self.size, scale) for scale in scales]
+        return VIEWS[views] * sum(max(1, width / 208) * max(1, height / 208) for width, height in sizes)
 
 
 @dataclass

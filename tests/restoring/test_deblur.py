@@ -13,10 +13,10 @@ from deblur_gan.restoring import deblur as restoring
 from deblur_gan.restoring.deblur import (
     ENSEMBLES,
     INSTANCE_TILE_SIZE,
-    SIZES_COMPILED,
     TILE_SIZE,
     default_tile_size,
 )
+from deblur_gan.restoring.predict import SIZES_COMPILED
 from deblur_gan.restoring.tiles import windows as cut
 from deblur_gan.restoring.working_size import add_differences, choose_scale, resize
 from deblur_gan.weights import load_generator
@@ -102,13 +102,38 @@ def test_code_for_many_sizes_is_not_kept_for_ever(monkeypatch):
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
     monkeypatch.setattr(generator, "predict_on_batch", lambda values: values)
     monkeypatch.setattr(generator, "make_predict_function", lambda force: made.append(make(force=force)))
-    sizes = [(64 + 4 * number, 64) for number in range(SIZES_COMPILED)]
+    sizes = [(64 + 4 * number, 64) for number in range(SIZES_COMPILED["jax"])]
     for height, width in 2 * sizes:
         deblur(generator, noise(height, width, 3))
     assert not made, "sizes that come again are compiled once"
-    for number in range(2 * SIZES_COMPILED):
+    for number in range(2 * SIZES_COMPILED["jax"]):
         deblur(generator, noise(64, 128 + 4 * number, 3))
     assert len(made) == 2
+
+
+def test_openvino_compiles_once_for_each_of_the_last_sizes(monkeypatch):
+    """Keras keeps the network of one size; `predict_on_batch` below compiles as Keras does."""
+    generator = generator_model("paper", ngf=4, n_blocks=1)
+    compiled = []
+
+    def predict_on_batch(values):
+        if generator.ov_compiled_model is None or generator.ov_input_shapes != values.shape:
+            compiled.append(values.shape)
+            generator.ov_compiled_model, generator.ov_input_shapes = object(), values.shape
+        return values
+
+    monkeypatch.setattr(keras.backend, "backend", lambda: "openvino")
+    monkeypatch.setattr(generator, "predict_on_batch", predict_on_batch)
+    # A photograph of 90x60 has the working copies 180x120 and 90x64.
+    for height, width in 3 * [(90, 60), (60, 90)]:
+        restoring.deblur(generator, noise(height, width, 3))
+    assert len(compiled) == 4
+    for number in range(20):
+        deblur(generator, noise(64, 64 + 4 * number, 3))
+    assert len(compiled) == 24 and len(generator._compiled) == SIZES_COMPILED["openvino"]
+    for side in (1200, 900):  # 1.4 and 0.8 megapixels, more than are kept together
+        deblur(generator, noise(side, 1200 if side > 1000 else side, 3), tile_size=side)
+    assert list(generator._compiled) == [(900, 900, 3)]
 
 
 @pytest.mark.parametrize("tile_size", [None, 64])
@@ -345,10 +370,10 @@ def test_zero_head_returns_every_pixel_at_any_working_size(identity, size, scale
 def test_a_large_photograph_is_restored_as_its_working_copy(inventive):
     """The difference of a copy of half the size, enlarged, is what is added."""
     image = smooth(120, 160)
-    half = resize(image[None], 0.5)[0]
+    half = resize(image[None], (60, 80))[0]
     change = deblur(inventive, half).astype(float) - half
     found = restoring.deblur(inventive, image, scale=0.5).astype(float) - image
-    expected = resize((128 + change).round().astype(np.uint8)[None], 2)[0].astype(float) - 128
+    expected = resize((128 + change).round().astype(np.uint8)[None], (120, 160))[0].astype(float) - 128
     assert np.abs(change).max() > 10
     assert np.abs(found - expected).mean() < 1
 

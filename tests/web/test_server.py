@@ -56,6 +56,19 @@ def sentence(answer, status):
 # ---- photographs
 
 
+@pytest.mark.parametrize(
+    ("size", "scales"),
+    [((4000, 3000), (0.24, 0.16)), ((600, 400), (1.6, 1)), ((90, 160), (2, 1)), ((960, 960), (1, 2 / 3))],
+)
+def test_an_estimate_counts_both_working_copies(size, scales):
+    def cost(scale):
+        job = restorer.Job(b"", "photo.jpg", "faithful", scale=scale)
+        job.plan(size)
+        return job.cost("finer")
+
+    assert cost("auto") == pytest.approx(sum(map(cost, scales)))
+
+
 def test_a_form_and_bytes_come_back_as_restore_writes_them(served, pictures, wanted):
     for name, kind in ((NAME, "image/jpeg"), ("second.png", "image/png"), ("third.tiff", "image/tiff")):
         status, headers, content = served.post(pictures / name)
