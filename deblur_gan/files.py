@@ -27,28 +27,17 @@ _A_MINUTE, _A_DAY = 60, 86_400
 def whole_file(path, like=None):
     """Lets a file appear whole or not at all: it is written under a temporary name next to `path`, then renamed.
 
-    A file that is replaced keeps its permissions, and a link its place: the file it points to is replaced.
+    A file that is replaced keeps its permissions, and a link its place: the file it points to is replaced. A new file
+    gets the permissions of the file `like`, as far as the umask allows. After an error the older file is still there.
 
-    Args:
-        path: str or Path; its folder exists.
-        like: str or Path of a file whose permissions a new file gets, as far as the umask allows. Without it, a new
-            file has those of any new file.
-
-    Yields:
-        Path with the extension of `path`, to be written. On leaving without an error it replaces `path`.
-
-    Raises:
-        OSError: if the file cannot be written; an older file at `path` is then still there.
-
-    Example:
-        >>> with whole_file("scores.csv") as temporary:
-        ...     n_characters = temporary.write_text("image,psnr")
+    >>> with whole_file("scores.csv") as temporary:
+    ...     n_characters = temporary.write_text("image,psnr")
     """
     path = Path(os.path.realpath(path) if os.path.islink(path) else path)
     replaced = path.exists()
     mode = 0o666 if not replaced and like is None else (path if replaced else Path(like)).stat().st_mode & 0o777
     # The temporary name is short whatever the name of `path` is: file systems allow 255 bytes.
-    temporary = path.with_name(f"{UNFINISHED}{secrets.token_hex(8)}{path.suffix[-16:]}")
+    temporary = _unfinished(path, path.suffix[-16:])
     # `os.open` applies the umask without changing it; the umask belongs to all threads.
     held = os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb")
     if fcntl is None:
@@ -68,17 +57,17 @@ def whole_file(path, like=None):
         raise
 
 
+def _unfinished(path, extension=""):
+    return path.with_name(f"{UNFINISHED}{secrets.token_hex(8)}{extension}")
+
+
 def _set_mode(path, mode):
     with contextlib.suppress(OSError):  # some file systems have no permissions
         path.chmod(mode)
 
 
 def write_bytes(path, content, like=None):
-    """Writes bytes-like `content` to `path`, whole or not at all; see `whole_file`.
-
-    Example:
-        >>> write_bytes("a.txt", b"content")
-    """
+    """Writes bytes-like `content` to `path`, whole or not at all; see `whole_file`."""
     with whole_file(path, like) as temporary:
         temporary.write_bytes(content)
 
@@ -103,14 +92,7 @@ def sha256_of(path):
 def make_folder(path):
     """Makes a folder and its parents if they are missing, and checks that files can be written there.
 
-    Args:
-        path: str or Path.
-
-    Raises:
-        OSError: one line with the folder and the reason.
-
-    Example:
-        >>> make_folder("restored/holiday")
+    Raises OSError with one line that has the folder and the reason.
     """
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
@@ -129,12 +111,6 @@ def clear_unfinished(folder):
 
     A file that a running process writes is locked, and stays. Where the file system has no locks, and for a staging
     folder, only what was last changed a day ago goes.
-
-    Args:
-        folder: str or Path; it exists.
-
-    Example:
-        >>> clear_unfinished("restored")
     """
     for path in Path(folder).glob(f"{UNFINISHED}*"):
         with contextlib.suppress(OSError):  # BlockingIOError, too: somebody writes it
@@ -152,8 +128,7 @@ def clear_unfinished(folder):
 def _lock(file):
     """Returns whether an open file or folder is now locked for this process; some file systems have no locks.
 
-    Raises:
-        BlockingIOError: if another process holds the lock.
+    Raises BlockingIOError if another process holds the lock.
     """
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -168,45 +143,21 @@ def _lock(file):
 def staging_folder(path):
     """Makes a temporary folder next to `path`, for a result that `put_in_place` then moves to `path`.
 
-    Args:
-        path: str or Path; its folder exists.
-
-    Yields:
-        Path of the folder, which is removed afterwards with everything that is still in it.
-
-    Raises:
-        OSError: if it cannot be made.
-
-    Example:
-        >>> with staging_folder("model") as folder:
-        ...     (folder / "model").mkdir()
-        ...     put_in_place(folder / "model", "model")
+    >>> with staging_folder("model") as folder:
+    ...     (folder / "model").mkdir()
+    ...     put_in_place(folder / "model", "model")
     """
-    folder = Path(path).with_name(f"{UNFINISHED}{secrets.token_hex(8)}")
-    folder.mkdir()
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=Path(path).parent, ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
 
 
 def put_in_place(made, path):
-    """Renames a file or folder, and replaces an older one at `path`.
-
-    Args:
-        made: Path in the `staging_folder` of `path`.
-        path: str or Path.
-
-    Raises:
-        OSError: if it cannot be renamed; the older one is then still there.
-
-    Example: see `staging_folder`.
-    """
+    """Renames a file or folder in the `staging_folder` of `path` to `path`, and replaces an older one."""
     path = Path(path)
     if not path.is_dir():
         os.replace(made, path)
         return
-    former = path.with_name(f"{UNFINISHED}{secrets.token_hex(8)}")  # a folder is not replaced in one step
+    former = _unfinished(path)  # a folder is not replaced in one step
     os.rename(path, former)
     try:
         os.rename(made, path)
@@ -220,48 +171,31 @@ def put_in_place(made, path):
 def locked(folder):
     """Locks a folder against other processes, until the block or the process ends.
 
-    Args:
-        folder: str or Path; it exists.
-
-    Raises:
-        BlockingIOError: if another process, or another place of this one, holds the lock. Windows and some shared
-            file systems have no such lock; there it never raises.
-
-    Example:
-        >>> with locked("."):
-        ...     write_bytes("scores.csv", b"image,psnr")
+    Raises BlockingIOError if another process, or another place of this one, holds the lock. Windows and some shared
+    file systems have no such lock; there it never raises.
     """
     if fcntl is None:  # Windows opens no folder
         yield
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        try:
-            _lock(descriptor)
-        except BlockingIOError:
-            raise BlockingIOError(
-                f"{folder}: another process is writing there; wait for it, or take another folder"
-            ) from None
+        _lock(descriptor)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise BlockingIOError(
+            f"{folder}: another process is writing there; wait for it, or take another folder"
+        ) from None
+    try:
         yield
     finally:
         os.close(descriptor)
 
 
 def printable(text):
-    """Returns a file name, or a text that contains one, for a terminal, a table or a page.
+    r"""Returns a file name, or a text that contains one, for a terminal, a table or a page.
 
-    A file name may contain line breaks, escape codes of terminals, marks that turn the direction of writing, and bytes
-    that are no text. They are returned as `\\n`, `\\x1b`, `\\u202e`, `\\xff`.
-
-    Args:
-        text: str or Path.
-
-    Returns:
-        str in which every character is printable (`str.isprintable`); other text is unchanged.
-
-    Example:
-        >>> printable("holi\\nday.jpg")
-        'holi\\\\nday.jpg'
+    Line breaks, escape codes of terminals, marks that turn the direction of writing, and bytes that are no text become
+    `\n`, `\x1b`, `\u202e`, `\xff`. Every character of the result is printable; other text is unchanged.
     """
     return "".join(letter if letter.isprintable() else _escaped(letter) for letter in str(text))
 
@@ -273,21 +207,15 @@ def _escaped(letter):
 
 
 def reason(error):
-    """Returns the text of an exception in one line, shortened in the middle; the name of its class if it has none.
-
-    Example:
-        >>> reason(ValueError("two\\nlines"))
-        'two lines'
-    """
+    """Returns the text of an exception in one line, shortened in the middle; the name of its class if it has none."""
     return shortened(" ".join(str(error).split()), 200) or type(error).__name__
 
 
 def shortened(text, longest=_LONGEST_MESSAGE):
     """Returns a text of at most `longest` characters; of a longer one the middle is left out.
 
-    Example:
-        >>> shortened("abcdefghij", 7)
-        'ab...ij'
+    >>> shortened("abcdefghij", 7)
+    'ab...ij'
     """
     half = (longest - 3) // 2
     return text if len(text) <= longest else f"{text[:half]}...{text[-half:]}"
