@@ -114,19 +114,10 @@ NETWORKS = {"generator": GENERATORS, "critic": CRITICS}
 
 
 def require_buildable(rows, architecture, image_shape, **counts):
-    """Checks the arguments of `generator_model` and `critic_model`.
+    """Returns the row of an architecture if the arguments of `generator_model` or `critic_model` are valid.
 
-    Args:
-        rows: dict from name to `Architecture`.
-        architecture: str, a key of `rows`.
-        image_shape: `(H, W, 3)`; H and W may be None, unless the architecture has a fixed size.
-        **counts: arguments that must be positive integers.
-
-    Returns:
-        `Architecture`.
-
-    Raises:
-        ValueError: if an argument is something else.
+    H and W of `image_shape` may be None, unless the architecture has a fixed size. `counts` must be positive integers.
+    Raises ValueError if an argument is something else.
     """
     if architecture not in rows:
         raise ValueError(f"architecture={architecture!r}: must be one of {', '.join(rows)}")

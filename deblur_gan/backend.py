@@ -31,43 +31,32 @@ _NOTE = re.compile(
 
 
 def import_keras(training=False, restoring=False):
-    """Imports Keras, and with it a backend.
+    """Imports Keras, and with it a backend that can train, or that has only to restore. Threads may call it at once.
 
     The environment variable `KERAS_BACKEND` selects the backend, then Keras' own `keras.json` if it names another
     than Keras' default. Otherwise the first that is installed of TensorFlow, JAX, PyTorch and OpenVINO is imported. To
     restore, OpenVINO comes first: it starts and restores fastest on a processor. It cannot train. Once Keras is
-    imported, its backend stays. Calls from several threads are safe.
-
-    Args:
-        training: bool, the backend has to train.
-        restoring: bool, the backend has only to restore.
+    imported, its backend stays.
 
     Raises:
         ImportError: if no backend is installed, or the backend cannot train. A damaged installation raises whatever
             its import raises.
-
-    Example:
-        >>> import_keras(restoring=True)
     """
     with _importing:
-        _import_keras(training, restoring)
+        if "keras" not in sys.modules:
+            selected, chosen = os.environ.get("KERAS_BACKEND"), _choice(training, restoring)
+            os.environ["KERAS_BACKEND"] = chosen
+            try:
+                if chosen == "openvino":
+                    import_openvino()
+                # Keras' OpenVINO backend needs it for windows of sound only, and it takes longer than all the rest.
+                with _put_off("scipy.signal") if chosen == "openvino" else contextlib.nullcontext():
+                    importlib.import_module("keras")
+            finally:
+                # The choice is for this process, not for those that it starts.
+                os.environ.pop("KERAS_BACKEND") if selected is None else os.environ.update(KERAS_BACKEND=selected)
     if training and sys.modules["keras"].backend.backend() not in BACKENDS:
         raise ImportError("it cannot train")
-
-
-def _import_keras(training, restoring):
-    if "keras" not in sys.modules:
-        selected, chosen = os.environ.get("KERAS_BACKEND"), _choice(training, restoring)
-        os.environ["KERAS_BACKEND"] = chosen
-        try:
-            if chosen == "openvino":
-                import_openvino()
-            # Keras' OpenVINO backend needs it for windows of sound only, and it takes longer than all other imports.
-            with _put_off("scipy.signal") if chosen == "openvino" else contextlib.nullcontext():
-                importlib.import_module("keras")
-        finally:
-            # The choice is for this process, not for those that it starts.
-            os.environ.pop("KERAS_BACKEND") if selected is None else os.environ.update(KERAS_BACKEND=selected)
 
 
 def __getattr__(name):
@@ -79,11 +68,7 @@ def __getattr__(name):
 
 
 def import_openvino():
-    """Imports OpenVINO without its telemetry, which would report the import and write an identifier into HOME.
-
-    Returns:
-        The module.
-    """
+    """Imports OpenVINO without its telemetry, which would report the import and write an identifier into HOME."""
     sys.modules.setdefault("openvino_telemetry", None)  # OpenVINO then assumes that it is not installed
     return importlib.import_module("openvino")
 
@@ -141,18 +126,11 @@ def dtype_to_restore_in(precision="auto"):
     are faster in it: OpenVINO reports them itself; TensorFlow and PyTorch gain from the instructions AVX512-BF16 and
     AMX-BF16. JAX on a processor gains nothing, and on a GPU "auto" is float32.
 
-    Args:
-        precision: str, one of `PRECISIONS`.
-
     Returns:
         str, "float32" or "mixed_bfloat16", for `load_generator` and `generator_model`.
 
     Raises:
-        ValueError: if `precision` is another, or is bfloat16 and OpenVINO does not compute in it on this processor.
-
-    Example:
-        >>> dtype_to_restore_in("float32")
-        'float32'
+        ValueError: if `precision` is not one of `PRECISIONS`, or OpenVINO does not compute in it on this processor.
     """
     import keras
 
@@ -223,14 +201,8 @@ def keep_model_precision():
 def start_backend(training=False, restoring=False):
     """Imports Keras for a command: as `import_keras`, but quietly, and with one line if it fails.
 
-    The C++ notes and warnings of TensorFlow do not reach the screen unless `TF_CPP_MIN_LOG_LEVEL` is 0.
-
-    Args:
-        training: as `import_keras`.
-        restoring: as `import_keras`.
-
-    Raises:
-        click.ClickException: if the backend does not exist, is not installed, cannot be imported or cannot train.
+    The C++ notes and warnings of TensorFlow do not reach the screen unless `TF_CPP_MIN_LOG_LEVEL` is 0. Raises
+    `click.ClickException` if the backend does not exist, is not installed, cannot be imported or cannot train.
     """
     import click
 

@@ -1,6 +1,5 @@
 """Many photographs: a list of jobs from files and folders, and their restoring one after the other."""
 
-import contextlib
 import dataclasses
 import functools
 import os
@@ -18,17 +17,11 @@ from deblur_gan.video import VIDEO_EXTENSIONS
 
 @dataclasses.dataclass
 class Job:
-    """A photograph or video to be restored.
-
-    Attributes:
-        source: Path of the photograph or video.
-        target: Path that the restored one is to be written to.
-        problem: str, one line with the reason why it cannot be restored; None if there is none.
-    """
+    """A photograph or video to be restored from one path to another."""
 
     source: Path
     target: Path
-    problem: str | None = None
+    problem: str | None = None  # one line with the reason why it cannot be restored
 
     @property
     def is_video(self):
@@ -43,23 +36,14 @@ class Job:
 
 @dataclasses.dataclass
 class Outcome:
-    """The result of a job.
-
-    Attributes:
-        job: `Job`.
-        error: str, one printable line with the file and the reason why it was not restored; None if it was.
-        size: `(width, height)` of what was written, in pixels.
-        n_frames: int, of a video.
-        notes: list of str, losses of the result, as `Photograph.notes` or `RestoredVideo.notes`.
-        seconds: float, for reading, restoring and writing it; other photographs may be read and written meanwhile.
-    """
+    """The result of a job."""
 
     job: Job
-    error: str | None = None
-    size: tuple = (0, 0)
+    error: str | None = None  # one printable line with the file and the reason why it was not restored
+    size: tuple = (0, 0)  # (width, height) of what was written, in pixels
     n_frames: int = 1
-    notes: list = dataclasses.field(default_factory=list)
-    seconds: float = 0.0
+    notes: list = dataclasses.field(default_factory=list)  # what the result lacks, as `Photograph.notes`
+    seconds: float = 0.0  # for reading, restoring and writing; other photographs may be read and written meanwhile
 
 
 def find_jobs(sources, output_dir, recursive=False, suffix="", file_format=None, shard=(1, 1)):
@@ -71,13 +55,8 @@ def find_jobs(sources, output_dir, recursive=False, suffix="", file_format=None,
     `problem`, so that nothing is lost. A video takes as long as hundreds of photographs: it is restored if it is a
     source itself, and left out of a folder.
 
-    Args:
-        sources: sequence of str or Path, files and folders.
-        output_dir: str or Path.
-        recursive: bool, look into subfolders.
-        suffix: str to put before the extension of the results.
-        file_format: str, one of `formats.EXTENSIONS`: the format of the results. None is each one's own.
-        shard: `(number, count)`: of all, in the order of their paths, every `count`-th from the `number`-th on.
+    `file_format` is a key of `formats.EXTENSIONS`, or None for each one's own. `shard` is `(number, count)`: of
+    all, in the order of their paths, every `count`-th from the `number`-th on.
 
     Returns:
         `(jobs, left_out)`: list of `Job`, and list of str, lines that name subfolders that were not looked into, and
@@ -86,9 +65,8 @@ def find_jobs(sources, output_dir, recursive=False, suffix="", file_format=None,
     Raises:
         BadImage: if a source does not exist, or is a folder without a picture.
 
-    Example:
-        >>> find_jobs(["photo.jpg"], "restored")[0]
-        [Job(source=PosixPath('photo.jpg'), target=PosixPath('restored/photo.jpg'), problem=None)]
+    >>> find_jobs(["photo.jpg"], "restored")[0]
+    [Job(source=PosixPath('photo.jpg'), target=PosixPath('restored/photo.jpg'), problem=None)]
     """
     output_dir = Path(output_dir)
     jobs, left_out, places = [], [], {}
@@ -124,7 +102,7 @@ def find_jobs(sources, output_dir, recursive=False, suffix="", file_format=None,
 
 
 def _pictures_below(folder, output_dir, recursive):
-    """`(path, its folder below this one)` of each picture, and the names of the subfolders and of the videos."""
+    """Returns `(path, its folder below this one)` of each picture, and the names of the subfolders and the videos."""
     videos = []
     found, subfolders = [(path, Path()) for path in find_images(folder, PICTURE_EXTENSIONS)], []
     for entry in sorted(folder.iterdir()):
@@ -198,27 +176,15 @@ def restore_files(
         load: function without arguments that returns another: from the uint8 `(H, W, 3)` pixels of a photograph to
             those of the restored one. Each frame of a video comes with the first one as `scale_of`, see `deblur`. It is
             called once, after a first file has turned out to be readable. Both run in the caller's thread, and so does
-            all that concerns videos.
+            all that concerns videos. What it raises ends the work.
         jobs: iterable of `Job`.
-        file_format: as `photographs.converted`.
-        quality: as `photographs.converted`.
+        file_format, quality: as `photographs.converted`.
         side_by_side: bool, write the blurred and the restored photograph next to each other instead of the restored.
         overwrite: bool, a result may replace the file it was made from.
-        start, duration: as `video.restore_video`.
-        frame_bar: `progress` of `video.restore_video`.
+        start, duration, frame_bar: as `start`, `duration` and `progress` of `video.restore_video`.
 
     Yields:
         `Outcome` of each job, when its result is written and the next one restored.
-
-    Raises:
-        Exception: whatever `load` raises.
-
-    Example:
-        >>> from PIL import Image
-        >>> Image.new("RGB", (64, 48)).save("night.png")
-        >>> jobs, _ = find_jobs(["night.png"], "restored")
-        >>> [outcome.error for outcome in restore_files(lambda: lambda pixels: pixels, jobs)]
-        [None]
     """
     loaded, failed = [], []
 
@@ -232,77 +198,69 @@ def restore_files(
         return loaded[0](pixels, **options)
 
     def read(outcome):
-        job, photograph = outcome.job, None
-        with _accounted(outcome):
-            if not outcome.error:
-                if not job.is_video:
-                    photograph = converted(read_photograph(job.source), file_format, quality, side_by_side)
-                if job.replaces_source and not overwrite:
-                    raise BadImage(
-                        f"{job.source}: the result would replace it; take another output folder or --overwrite"
-                    )
-                if job.is_video and side_by_side:
-                    raise BadImage(f"{job.source}: side by side is only for photographs")
-        return outcome, photograph
+        job = outcome.job
+        photograph = None if job.is_video else read_photograph(job.source)
+        if photograph:
+            photograph = converted(photograph, file_format, quality, side_by_side)
+        if job.replaces_source and not overwrite:
+            raise BadImage(f"{job.source}: the result would replace it; take another output folder or --overwrite")
+        if job.is_video and side_by_side:
+            raise BadImage(f"{job.source}: side by side is only for photographs")
+        return photograph
 
     def change(outcome, photograph):
-        job, result = outcome.job, None
-        with _accounted(outcome):
-            if not outcome.error:
-                make_folder(job.target.parent)
-                if job.is_video:
-                    from deblur_gan.video.restore import restore_video
+        make_folder(outcome.job.target.parent)
+        return change_video(outcome) if outcome.job.is_video else restored_copy(restore, photograph, side_by_side)
 
-                    first = []
+    def change_video(outcome):
+        from deblur_gan.video.restore import restore_video
 
-                    def restore_frame(pixels):
-                        if not first:
-                            first.append(pixels)
-                        return restore(pixels, scale_of=first[0])
+        first = []
 
-                    video = restore_video(restore_frame, job.source, job.target, start, duration, frame_bar)
-                    outcome.size, outcome.n_frames, outcome.notes = video.size, video.n_frames, video.notes
-                else:
-                    result = restored_copy(restore, photograph, side_by_side)
-        if failed:  # no other photograph would get further
-            raise failed[0]
-        return result
+        def restore_frame(pixels):
+            if not first:
+                first.append(pixels)
+            return restore(pixels, scale_of=first[0])
+
+        video = restore_video(restore_frame, outcome.job.source, outcome.job.target, start, duration, frame_bar)
+        outcome.size, outcome.n_frames, outcome.notes = video.size, video.n_frames, video.notes
 
     def write(outcome, photograph):
-        with _accounted(outcome):
-            if photograph:
-                write_photograph(outcome.job.target, photograph, outcome.job.source)
-                outcome.size, outcome.notes = photograph.pixels.shape[1::-1], photograph.notes
-        return outcome
+        if photograph:
+            write_photograph(outcome.job.target, photograph, outcome.job.source)
+            outcome.size, outcome.notes = photograph.pixels.shape[1::-1], photograph.notes
 
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
-        reading = (reader.submit(read, Outcome(job, job.problem)) for job in jobs)
+        reading = (reader.submit(_attempt, read, Outcome(job, job.problem)) for job in jobs)
         ahead, behind = next(reading, None), None
         try:
             while ahead:
                 outcome, photograph = ahead.result()
                 ahead = next(reading, None)
-                photograph = change(outcome, photograph)
+                _, photograph = _attempt(change, outcome, photograph)
+                if failed:  # no other photograph would get further
+                    raise failed[0]
                 if behind:
-                    yield behind.result()
-                behind = writer.submit(write, outcome, photograph)
+                    yield behind.result()[0]
+                behind = writer.submit(_attempt, write, outcome, photograph)
         except KeyboardInterrupt:
             if behind:
-                yield behind.result()
+                yield behind.result()[0]
             raise
         if behind:
-            yield behind.result()
+            yield behind.result()[0]
 
 
-@contextlib.contextmanager
-def _accounted(outcome):
-    """Adds the time of a step to an outcome, or its error.
+def _attempt(step, outcome, *photograph):
+    """Returns the outcome and the result of a step, which is left out after an error, and accounts for its time.
 
-    An error of one photograph (no memory left, a full disk) does not stop the others.
+    An error goes into the outcome: it does not stop the other photographs.
     """
-    began = time.perf_counter()
+    began, result = time.perf_counter(), None
     try:
-        yield
+        if not outcome.error:
+            result = step(outcome, *photograph)
     except Exception as error:
         outcome.error = printable(error if isinstance(error, BadImage) else f"{outcome.job.source}: {reason(error)}")
     outcome.seconds += time.perf_counter() - began
+    return outcome, result

@@ -8,20 +8,9 @@ from deblur_gan.images.photographs import converted, encoded, read_photograph
 
 
 def restored_copy(restore, photograph, side_by_side=False):
-    """Returns a copy of a photograph with restored pixels.
+    """Returns a copy of a `Photograph` with restored pixels, or with the blurred ones next to them.
 
-    Args:
-        restore: function from uint8 `(H, W, 3)` pixels to the restored ones, such as `deblur` of a generator.
-        photograph: `Photograph`.
-        side_by_side: bool, put the blurred and the restored pixels next to each other instead.
-
-    Returns:
-        `Photograph`.
-
-    Example:
-        >>> from deblur_gan.images.photographs import Photograph
-        >>> int(restored_copy(lambda pixels: 255 - pixels, Photograph(np.zeros((2, 2, 3), np.uint8))).pixels.min())
-        255
+    `restore` is a function from uint8 `(H, W, 3)` pixels to the restored ones, such as `deblur` of a generator.
     """
     pixels, alpha = restore(photograph.pixels), photograph.alpha
     if side_by_side:
@@ -31,19 +20,9 @@ def restored_copy(restore, photograph, side_by_side=False):
 
 
 def restore_stream(restore, content, file_format=None, quality=None, name="these bytes"):
-    """Restores the content of an image file.
+    """Restores the content of an image file, bytes, in its own format or another; see `photographs.converted`.
 
-    Args:
-        restore: as `restored_copy`; not called before the content has been read.
-        content: bytes.
-        file_format, quality: as `photographs.converted`.
-        name: as `read_photograph`.
-
-    Returns:
-        bytes of the restored file, in the format of `content` unless another is given.
-
-    Raises:
-        BadImage: if the content cannot be used as a photograph.
+    `restore` is not called before the content has been read. Raises BadImage if it cannot be used as a photograph.
     """
     photograph = converted(read_photograph(content, name), file_format, quality)
     return encoded(restored_copy(restore, photograph))
