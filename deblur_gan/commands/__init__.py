@@ -4,6 +4,7 @@ The files in `scripts/` run the same commands.
 """
 
 import contextlib
+import functools
 import importlib
 import logging
 import signal
@@ -14,6 +15,7 @@ from pathlib import Path
 import click
 
 from deblur_gan import __version__
+from deblur_gan.files import printable
 
 # The commands that `deblur-gan --help` lists: name, file and function, one line. A dict is a group of commands.
 _COMMANDS = {
@@ -32,43 +34,6 @@ _COMMANDS = {
     "samples": ("samples", "Makes a small data set of sample photographs."),
     "organize": ("organize", "Lays out the GoPro data set as folders of pairs."),
 }
-
-
-# `restoration.ENSEMBLES`, without its imports.
-ensemble_option = click.option(
-    "--ensemble",
-    type=click.Choice([1, 2, 4, 8]),
-    default=1,
-    show_default=True,
-    help="Number of views whose mean is taken: mirrored and transposed copies. More is better and slower.",
-)
-
-
-class _Scale(click.ParamType):
-    """auto, or a number above 0 and at most 4, as `restoring.deblur` accepts it."""
-
-    name = "auto|number"
-
-    def convert(self, value, param, ctx):
-        if value == "auto":
-            return value
-        try:
-            scale = float(value)
-        except ValueError:
-            scale = 0.0
-        if not 0 < scale <= 4:
-            self.fail(f"{value!r}: must be auto, or a number above 0 and at most 4, such as 0.5", param, ctx)
-        return scale
-
-
-scale_option = click.option(
-    "--scale",
-    type=_Scale(),
-    default="auto",
-    show_default=True,
-    help="Factor from the size of a photograph to the size at which it is restored. auto: the mean of "
-    "long sides of 960 and 640 pixels, at most twice the own size. 1: as it is, as in papers.",
-)
 
 
 @contextlib.contextmanager
@@ -90,6 +55,54 @@ def _signals_as_ctrl_c():
             signal.signal(number, handler)
 
 
+class _Command(click.Command):
+    """A command whose errors are lines, and that SIGTERM and SIGHUP end as Ctrl-C does."""
+
+    def invoke(self, context):
+        # Pillow's warnings about odd tags: our own messages have what matters.
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        logging.getLogger("tifffile").setLevel(logging.CRITICAL)
+        with _signals_as_ctrl_c():
+            try:
+                return super().invoke(context)
+            except (ArithmeticError, ImportError, OSError, ValueError) as error:  # BadImage and BadWeights, too
+                raise click.ClickException(printable(error)) from None
+
+
+# The decorator of all commands.
+command = functools.partial(
+    click.command, cls=_Command, context_settings={"show_default": True, "help_option_names": ["-h", "--help"]}
+)
+
+# `restoring.ENSEMBLES`, without its imports.
+ensemble_option = click.option(
+    "--ensemble",
+    type=click.Choice([1, 2, 4, 8]),
+    default=1,
+    help="Number of views whose mean is taken: mirrored and transposed copies. More is better and slower.",
+)
+
+
+def _scale(context, parameter, value):
+    """Returns the scale as `restoring.deblur` accepts it."""
+    if value == "auto":
+        return value
+    with contextlib.suppress(ValueError):
+        if 0 < float(value) <= 4:
+            return float(value)
+    raise click.BadParameter(f"{value!r}: must be auto, or a number above 0 and at most 4, such as 0.5")
+
+
+scale_option = click.option(
+    "--scale",
+    callback=_scale,
+    metavar="auto|NUMBER",
+    default="auto",
+    help="Factor from the size of a photograph to the size at which it is restored. auto: the mean of "
+    "long sides of 960 and 640 pixels, at most twice the own size. 1: as it is, as in papers.",
+)
+
+
 class _Group(click.Group):
     """A group that imports a command when it is called, and lists all without importing any."""
 
@@ -108,13 +121,6 @@ class _Group(click.Group):
             return _Group(source, name=name, help=says)
         return getattr(importlib.import_module(f"deblur_gan.commands.{source}"), source)
 
-    def invoke(self, ctx):
-        # Pillow's warnings about odd tags: our own messages have what matters.
-        warnings.filterwarnings("ignore", module=r"PIL\.")
-        logging.getLogger("tifffile").setLevel(logging.CRITICAL)
-        with _signals_as_ctrl_c():
-            return super().invoke(ctx)
-
     def format_commands(self, ctx, formatter):
         with formatter.section("Commands"):
             formatter.write_dl([(name, says) for name, (_, says) in self._entries.items()])
@@ -131,10 +137,6 @@ click.version_option(__version__, prog_name="deblur-gan")(main)
 
 
 def home():
-    """Returns the folder of `images/` and `weights/` if no other folder is given.
-
-    Returns:
-        Path: the root of the clone if the package runs from one, otherwise the current folder.
-    """
+    """Returns the folder of `images/` and `weights/` by default: the clone that the package runs from, or this one."""
     clone = Path(__file__).resolve().parent.parent.parent
     return clone if (clone / "pyproject.toml").exists() else Path()

@@ -5,10 +5,11 @@ from pathlib import Path
 import click
 
 from deblur_gan.blur.ranges import KINDS
+from deblur_gan.commands import command
 from deblur_gan.commands import range_options as flags
 
 
-@click.command()
+@command()
 @click.option(
     "--input_dir",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
@@ -16,7 +17,7 @@ from deblur_gan.commands import range_options as flags
     help="Folder of sharp photographs.",
 )
 @flags.output_dir_option
-@click.option("--n_per_image", type=click.IntRange(1), default=1, show_default=True, help="Pairs from each photograph.")
+@click.option("--n_per_image", type=click.IntRange(1), default=1, help="Pairs from each photograph.")
 @flags.crop_option
 @flags.scale_option
 @flags.seed_option
@@ -24,7 +25,6 @@ from deblur_gan.commands import range_options as flags
     "--kind",
     type=click.Choice(list(KINDS)),
     default="handheld",
-    show_default=True,
     help="Defaults of the flags below: for a camera in the hand and photographs of about 640 px, or the paper's.",
 )
 @flags.range_options(
@@ -59,12 +59,8 @@ def blur_images(**options):
     The exit code is 0 if every photograph was blurred, 1 if one was not, 2 if the command line is wrong.
     """
     from deblur_gan.blur.make_pairs import blur_folder
-    from deblur_gan.files import printable
 
-    try:
-        n_pairs, failures = blur_folder(**{name: value for name, value in options.items() if value is not None})
-    except (ValueError, OSError) as error:
-        raise click.ClickException(printable(error)) from None
+    n_pairs, failures = blur_folder(**{name: value for name, value in options.items() if value is not None})
     for failure in failures:
         click.echo(failure, err=True)
     click.echo(f"{n_pairs} pairs written to {options['output_dir']}/A (blurred) and {options['output_dir']}/B (sharp)")

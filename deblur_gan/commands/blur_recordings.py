@@ -7,51 +7,43 @@ import click
 
 from deblur_gan.blur.exposure import average_frames
 from deblur_gan.blur.optical_flow import random_flow_blur
+from deblur_gan.commands import command
 from deblur_gan.commands import range_options as flags
 
 
 def defaults(function):
-    """Returns the default of each parameter of a function.
-
-    >>> defaults(average_frames)["gamma"]
-    2.2
-    """
+    """Returns the default of each parameter of a function."""
     return {name: parameter.default for name, parameter in inspect.signature(function).parameters.items()}
 
 
-def read_frames_range(ctx, param, value):
-    """Reads the value of --frames.
-
-    >>> read_frames_range(None, None, "7:13"), read_frames_range(None, None, "7")
-    ((7, 13), (7, 7))
-    """
+def _frames_range(context, parameter, value):
+    """Reads a number or LOW:HIGH."""
     if value is None:
         return None
     low, colon, high = value.partition(":")
     if not (low.isdecimal() and (high if colon else low).isdecimal()):
-        raise click.BadParameter(f"{value!r} is no range; write a number or LOW:HIGH", ctx, param)
+        raise click.BadParameter(f"{value!r} is no range; write a number or LOW:HIGH")
     return int(low), int(high if colon else low)
 
 
-@click.command()
+@command()
 @click.argument("sources", type=click.Path(path_type=Path, exists=True), nargs=-1, required=True)
 @flags.output_dir_option
 @click.option(
     "--frames",
-    callback=read_frames_range,
+    callback=_frames_range,
     metavar="RANGE",
     help="LOW:HIGH or a number: average an odd number of frames, for recordings of 120 frames a second or more. "
     "Without it, single frames are blurred along their optical flow.",
 )
-@click.option("--n_per_frame", type=click.IntRange(1), default=1, show_default=True, help="Pairs from each frame.")
-@click.option("--every", type=click.IntRange(1), metavar="N", default=1, show_default=True, help="Use one of N frames.")
+@click.option("--n_per_frame", type=click.IntRange(1), default=1, help="Pairs from each frame.")
+@click.option("--every", type=click.IntRange(1), metavar="N", default=1, help="Use one of N frames.")
 @flags.crop_option
 @flags.scale_option
 @click.option(
     "--min_sharpness",
     type=click.FloatRange(0, 1),
     default=0.6,
-    show_default=True,
     help="Leave out frames that are less sharp; sharp ones have 0.65 to 0.8.",
 )
 @flags.seed_option
@@ -78,16 +70,12 @@ def blur_recordings(sources, output_dir, frames, **options):
     The exit code is 0 if every recording gave pairs and none had a fault, 1 if not, 2 if the command line is wrong.
     """
     from deblur_gan.blur import make_pairs
-    from deblur_gan.files import printable
 
     options = {name: value for name, value in options.items() if value is not None}
     if frames:
         for name in options.keys() & defaults(random_flow_blur).keys() - defaults(average_frames).keys():
             raise click.UsageError(f"--{name} is for blur along the optical flow; it cannot be given with --frames")
-    try:
-        n_pairs, left_out, failures = make_pairs.blur_recordings(sources, output_dir, frames, **options)
-    except (ValueError, OSError, ImportError) as error:
-        raise click.ClickException(printable(error)) from None
+    n_pairs, left_out, failures = make_pairs.blur_recordings(sources, output_dir, frames, **options)
     for failure in failures:
         click.echo(failure, err=True)
     click.echo(f"{n_pairs} pairs written to {output_dir}/A (blurred) and {output_dir}/B (sharp)")

@@ -6,7 +6,9 @@ from pathlib import Path
 import click
 
 from deblur_gan import shipped_generator
+from deblur_gan.commands import command
 from deblur_gan.exporting import FORMATS
+from deblur_gan.files import printable
 
 _WITH = {
     precision: ", ".join(name for name, known in FORMATS.items() if precision in known.precisions)
@@ -14,7 +16,7 @@ _WITH = {
 }
 
 
-@click.command()
+@command()
 @click.option(
     "--weight_path",
     type=click.Path(exists=True, path_type=Path),
@@ -41,7 +43,6 @@ _WITH = {
     "--precision",
     type=click.Choice(["float32", *_WITH]),
     default="float32",
-    show_default=True,
     help=f"Of the stored weights. float16: {_WITH['float16']}. int8: {_WITH['int8']}.",
 )
 @click.option(
@@ -75,9 +76,7 @@ def export(weight_path, format, output, precision, data_dir, no_dropout):
     from deblur_gan.data.pairs import find_pairs
     from deblur_gan.evaluation.measure import measure, summarize
     from deblur_gan.exporting.export import CannotExport, export_generator, load_exported, require_exportable
-    from deblur_gan.files import printable
-    from deblur_gan.images.photographs import BadImage
-    from deblur_gan.weights import BadWeights, load_generator
+    from deblur_gan.weights import load_generator
 
     try:
         require_exportable(output, format, precision)
@@ -85,25 +84,22 @@ def export(weight_path, format, output, precision, data_dir, no_dropout):
         raise click.UsageError(printable(error)) from None
     if no_dropout and format != "pth":
         raise click.UsageError(f"--no_dropout: {format} has no dropout; it is for pth")
-    try:
-        pairs = find_pairs(data_dir)[0] if data_dir else []
-        if data_dir and not pairs:
-            raise click.ClickException(printable(f"{data_dir}: contains no pairs"))
-        click.echo(printable(f"Converting {weight_path} to {format}, {precision}; at full width this takes minutes"))
-        with without_notes():
-            difference = export_generator(weight_path, output, format, precision, not no_dropout)
-        click.echo(printable(f"{output}: differs from deblur by at most {difference} of 255 levels on a photograph"))
-        if pairs:
-            generator = load_generator(weight_path)
-            here, there = (
-                summarize(list(measure(restorer, tqdm(pairs, unit="pair"), metrics=("psnr",))))
-                for restorer in (generator, load_exported(output, generator))
-            )
-            psnr = here["blurred"]["psnr"], here["restored"]["psnr"], there["restored"]["psnr"]
-            loss = round(psnr[1] - psnr[2], 3) + 0.0  # not -0.000
-            click.echo(
-                f"PSNR on {len(pairs)} pairs, full size: blurred {psnr[0]:.2f} dB, restored {psnr[1]:.2f} dB, by the "
-                f"exported file {psnr[2]:.2f} dB; loss {loss:.3f} dB"
-            )
-    except (BadImage, BadWeights, CannotExport, FloatingPointError, OSError) as error:
-        raise click.ClickException(printable(error)) from None
+    pairs = find_pairs(data_dir)[0] if data_dir else []
+    if data_dir and not pairs:
+        raise click.ClickException(printable(f"{data_dir}: contains no pairs"))
+    click.echo(printable(f"Converting {weight_path} to {format}, {precision}; at full width this takes minutes"))
+    with without_notes():
+        difference = export_generator(weight_path, output, format, precision, not no_dropout)
+    click.echo(printable(f"{output}: differs from deblur by at most {difference} of 255 levels on a photograph"))
+    if pairs:
+        generator = load_generator(weight_path)
+        here, there = (
+            summarize(list(measure(restorer, tqdm(pairs, unit="pair"), metrics=("psnr",))))
+            for restorer in (generator, load_exported(output, generator))
+        )
+        psnr = here["blurred"]["psnr"], here["restored"]["psnr"], there["restored"]["psnr"]
+        loss = round(psnr[1] - psnr[2], 3) + 0.0  # not -0.000
+        click.echo(
+            f"PSNR on {len(pairs)} pairs, full size: blurred {psnr[0]:.2f} dB, restored {psnr[1]:.2f} dB, by the "
+            f"exported file {psnr[2]:.2f} dB; loss {loss:.3f} dB"
+        )

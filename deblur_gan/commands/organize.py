@@ -4,10 +4,11 @@ from pathlib import Path
 
 import click
 
-from deblur_gan.commands import home
+from deblur_gan.commands import command, home
+from deblur_gan.files import printable
 
 
-@click.command()
+@command()
 @click.option("--dir_in", type=click.Path(path_type=Path), required=True, help="The unpacked GOPRO_Large.")
 @click.option(
     "--dir_out",
@@ -20,17 +21,11 @@ from deblur_gan.commands import home
     "--blur",
     type=click.Choice(["blur", "blur_gamma"]),
     default="blur",
-    show_default=True,
     help="Blurred frames to take: averaged as the camera stored them, or averaged in linear light.",
 )
 def organize(dir_in, dir_out, blur):
     """Lays out the GoPro data set as images/{train,test}/{A,B}/ with unique file names."""
     from deblur_gan.data.gopro import organize_gopro
-    from deblur_gan.files import printable
 
-    try:
-        counts = organize_gopro(dir_in, dir_out, blur, show_progress=True)
-    except OSError as error:
-        raise click.ClickException(printable(error)) from None
-    for part, count in counts.items():
+    for part, count in organize_gopro(dir_in, dir_out, blur, show_progress=True).items():
         click.echo(printable(f"{dir_out / part}: {count} pairs"))

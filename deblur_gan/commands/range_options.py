@@ -17,8 +17,6 @@ class RangeType(click.ParamType):
     name = "range"
 
     def convert(self, value, param, ctx):
-        if not isinstance(value, str):
-            return value
         if value == "none":
             return 0.0, 0.0, 0.0
         bounds, at, share = value.partition("@")
@@ -54,12 +52,9 @@ scale_option = click.option(
     "--scale",
     type=click.FloatRange(0, 1, min_open=True),
     default=1.0,
-    show_default=True,
     help="Reduce pictures by this factor first. The default ranges fit pictures of 640 to 850 px.",
 )
-seed_option = click.option(
-    "--seed", type=click.IntRange(0), default=0, show_default=True, help="The same seed gives the same bytes."
-)
+seed_option = click.option("--seed", type=click.IntRange(0), default=0, help="The same seed gives the same bytes.")
 n_workers_option = click.option(
     "--n_workers", type=click.IntRange(1), default=os.cpu_count, show_default="one for each core", help="Threads."
 )
@@ -68,12 +63,7 @@ n_workers_option = click.option(
 def range_options(texts, *defaults):
     """Returns a decorator that adds a flag for each range to a command. A flag that is not given is None.
 
-    Args:
-        texts: dict from names to help texts.
-        *defaults: dicts from names to ranges, which the help lists as the defaults; a missing name is "none".
-
-    >>> len(range_options({"bend": "How far it bends."}, {"bend": (0, 1)})(click.Command("draw")).params)
-    1
+    `texts` are the help texts by name; `defaults` are dicts from names to ranges, which the help lists.
     """
 
     def decorate(command):

@@ -12,7 +12,8 @@ import click
 
 from deblur_gan import shipped_generator
 from deblur_gan.backend import PRECISIONS
-from deblur_gan.commands import ensemble_option, home, scale_option
+from deblur_gan.commands import command, ensemble_option, home, scale_option
+from deblur_gan.files import printable
 
 # Names of formats on the command line, and Pillow's.
 FORMATS = {
@@ -21,40 +22,30 @@ FORMATS = {
 STREAM = Path("-")
 
 
-class Shard(click.ParamType):
-    """NUMBER/COUNT, such as 2/8."""
-
-    name = "number/count"
-
-    def convert(self, value, param, ctx):
-        if not isinstance(value, str):
-            return value
-        number, _, count = value.partition("/")
-        if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
-            self.fail(f"{value!r} is not NUMBER/COUNT with a number from 1 to the count, such as 2/8", param, ctx)
-        return int(number), int(count)
+def _shard(context, parameter, value):
+    """Reads NUMBER/COUNT."""
+    number, _, count = value.partition("/")
+    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        raise click.BadParameter(f"{value!r} is not NUMBER/COUNT with a number from 1 to the count, such as 2/8")
+    return int(number), int(count)
 
 
-class Time(click.ParamType):
-    """Seconds, or [hours:]minutes:seconds."""
-
-    name = "time"
-
-    def convert(self, value, param, ctx):
-        if not isinstance(value, str):
-            return value
-        if not re.fullmatch(r"((\d+:)?[0-5]?\d:[0-5]?\d|\d+)(\.\d*)?", value, re.ASCII):
-            self.fail(f"{value!r} is no time such as 7.5 (seconds) or 1:02:30 (hours:minutes:seconds)", param, ctx)
-        return sum(float(part) * 60**power for power, part in enumerate(reversed(value.split(":"))))
+def _seconds(context, parameter, value):
+    """Reads seconds, or [hours:]minutes:seconds."""
+    if value is None:
+        return None
+    if not re.fullmatch(r"((\d+:)?[0-5]?\d:[0-5]?\d|\d+)(\.\d*)?", value, re.ASCII):
+        raise click.BadParameter(f"{value!r} is no time such as 7.5 (seconds) or 1:02:30 (hours:minutes:seconds)")
+    return sum(float(part) * 60**power for power, part in enumerate(reversed(value.split(":"))))
 
 
-def part_of_a_name(ctx, param, value):
+def _part_of_a_name(context, parameter, value):
     if {*value} & {"/", "\0", os.sep}:
-        raise click.BadParameter(f"{value!r} cannot be part of a file name", ctx, param)
+        raise click.BadParameter(f"{value!r} cannot be part of a file name")
     return value
 
 
-@click.command()
+@command()
 @click.argument("photographs", nargs=-1, type=click.Path(exists=True, allow_dash=True, path_type=Path))
 @click.option(
     "--input_dir", type=click.Path(exists=True, path_type=Path), help="Another file or folder of photographs."
@@ -64,13 +55,16 @@ def part_of_a_name(ctx, param, value):
     "-o",
     type=click.Path(path_type=Path, file_okay=False),
     default=Path("restored"),
-    show_default=True,
     help="Folder for the restored photographs, which keep their names. They replace older files of these names.",
 )
 @click.option("--recursive", is_flag=True, help="Restore subfolders too, and make the same ones in --output_dir.")
 @click.option("--skip_existing", is_flag=True, help="Skip photographs whose result exists.")
 @click.option(
-    "--suffix", callback=part_of_a_name, default="", help="Text after the names, such as _sharp: photo_sharp.jpg."
+    "--suffix",
+    callback=_part_of_a_name,
+    default="",
+    show_default=False,
+    help="Text after the names, such as _sharp: photo_sharp.jpg.",
 )
 @click.option(
     "--format",
@@ -87,7 +81,6 @@ def part_of_a_name(ctx, param, value):
     "--strength",
     type=click.FloatRange(0, 1),
     default=1.0,
-    show_default=True,
     help="Share of the correction to apply: 0 leaves the photograph as it is.",
 )
 @click.option(
@@ -110,18 +103,26 @@ def part_of_a_name(ctx, param, value):
     "--precision",
     type=click.Choice(PRECISIONS),
     default="auto",
-    show_default=True,
     help="Precision of the network; auto: bfloat16 if the processor is faster in it.",
 )
 @click.option("--overwrite", is_flag=True, help="Let a restored photograph replace its original.")
 @click.option(
     "--shard",
-    type=Shard(),
+    callback=_shard,
+    metavar="NUMBER/COUNT",
     default="1/1",
+    show_default=False,
     help="Part of the photographs, such as 2/8: every eighth by name, beginning with the second.",
 )
-@click.option("--start", type=Time(), help="Where to begin in a video: seconds, or hours:minutes:seconds.")
-@click.option("--duration", type=Time(), help="How much of a video to restore: seconds, or hours:minutes:seconds.")
+@click.option(
+    "--start", callback=_seconds, metavar="TIME", help="Where to begin in a video: seconds, or hours:minutes:seconds."
+)
+@click.option(
+    "--duration",
+    callback=_seconds,
+    metavar="TIME",
+    help="How much of a video to restore: seconds, or hours:minutes:seconds.",
+)
 @click.option("--dry_run", is_flag=True, help="Print what would be written, and write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print a line of JSON for each photograph.")
 @click.pass_context
@@ -136,13 +137,10 @@ def restore(context, photographs, input_dir, weight_path, tile_size, strength, e
 
     The exit code is 0 if every photograph was restored, 1 if one was not, 2 for a wrong command line, 130 after Ctrl-C.
     """
-    from deblur_gan.files import printable
-    from deblur_gan.images.photographs import BadImage
-
     options["file_format"] = FORMATS.get(options["file_format"])
     sources = [*photographs, *([input_dir] if input_dir else [])]
 
-    def load(tile_bar):
+    def load(tile_bar=None):
         from deblur_gan.backend import dtype_to_restore_in, engine_and_precision, start_backend
 
         start_backend(restoring=True)
@@ -154,41 +152,33 @@ def restore(context, photographs, input_dir, weight_path, tile_size, strength, e
         how = {"tile_size": tile_size, "strength": strength, "ensemble": ensemble, "scale": scale}
         return functools.partial(deblur, generator, progress=tile_bar, **how), engine_and_precision(dtype)
 
-    try:
-        if STREAM in sources:
-            if len(sources) > 1:
-                raise click.UsageError("- is one photograph; others cannot be given with it")
-            for param in context.command.params:
-                if (
-                    param.name in options
-                    and param.name not in ("file_format", "quality")
-                    and (context.get_parameter_source(param.name) != click.core.ParameterSource.DEFAULT)
-                ):
-                    raise click.UsageError(f"- goes to standard output; {param.opts[0]} cannot be given with it")
-            _restore_stream(load, options["file_format"], options["quality"])
-            return
-        sharp = None
-        if not sources:
-            sources, sharp = _samples(options["as_json"])
-        complete = _restore_files(load, sources, sharp, **options)
-    except (BadImage, OSError, ValueError) as error:  # BadWeights, too
-        raise click.ClickException(printable(error)) from None
-    if not complete:
+    if STREAM in sources:
+        if len(sources) > 1:
+            raise click.UsageError("- is one photograph; others cannot be given with it")
+        for param in context.command.params:
+            if param.name in options.keys() - {"file_format", "quality"} and (
+                context.get_parameter_source(param.name) != click.core.ParameterSource.DEFAULT
+            ):
+                raise click.UsageError(f"- goes to standard output; {param.opts[0]} cannot be given with it")
+        _restore_stream(load, options["file_format"], options["quality"])
+        return
+    sharp = None
+    if not sources:
+        sources, sharp = _samples(options["as_json"])
+    if not _restore_files(load, sources, sharp, **options):
         context.exit(1)
 
 
 def _samples(quiet):
     """Makes the samples if they are missing; returns a list with their folder, and the folder of their originals."""
-    from deblur_gan.files import printable
-
-    images = home() / "images"
-    if not (images / "test" / "A").is_dir():
+    folder = home() / "images" / "test"
+    if not (folder / "A").is_dir():
         from deblur_gan.data.samples import write_sample_images
 
-        write_sample_images(images)
+        write_sample_images(folder.parent)
     if not quiet:
-        click.echo(printable(f"No photographs given: restoring the sample photographs in {images / 'test' / 'A'}"))
-    return [images / "test" / "A"], images / "test" / "B"
+        click.echo(printable(f"No photographs given: restoring the sample photographs in {folder / 'A'}"))
+    return [folder / "A"], folder / "B"
 
 
 def _restore_stream(load, file_format, quality):
@@ -197,11 +187,8 @@ def _restore_stream(load, file_format, quality):
     if sys.stdout.isatty():
         raise click.UsageError("- goes to standard output, which is this terminal; redirect it: - > restored.jpg")
     content = sys.stdin.buffer.read()
-
-    def restore(pixels):
-        return load(None)[0](pixels)
-
-    sys.stdout.buffer.write(restore_stream(restore, content, file_format, quality, "the input"))
+    restored = restore_stream(lambda pixels: load()[0](pixels), content, file_format, quality, "the input")
+    sys.stdout.buffer.write(restored)
 
 
 def _restore_files(
@@ -210,7 +197,7 @@ def _restore_files(
     """Restores what `sources` name; returns whether all of it was restored."""
     from tqdm import tqdm
 
-    from deblur_gan.files import clear_unfinished, make_folder, printable
+    from deblur_gan.files import clear_unfinished, make_folder
     from deblur_gan.restoring.jobs import find_jobs, restore_files
 
     began = time.perf_counter()
@@ -237,9 +224,6 @@ def _restore_files(
 
     def say(line):
         bar.write(line, file=sys.stderr)
-
-    def frame_bar(**counted):
-        return tqdm(leave=False, **counted)
 
     def tile_bar(tiles):
         times = []
@@ -268,7 +252,8 @@ def _restore_files(
         with bar:
             for line in left_out:
                 say(line)
-            for outcome in restore_files(load_generator, waiting, file_format, frame_bar=frame_bar, **options):
+            options["frame_bar"] = functools.partial(tqdm, leave=False)
+            for outcome in restore_files(load_generator, waiting, file_format, **options):
                 done.append(outcome)
                 bar.update()
                 if as_json:
@@ -279,23 +264,17 @@ def _restore_files(
                     say(printable(f"{outcome.job.source}: restored, but {note}"))
     except KeyboardInterrupt:
         n_restored = sum(outcome.error is None for outcome in done)
-        click.echo(
-            printable(
-                f"Interrupted: {n_restored} of {len(waiting)} photographs are restored, in {output_dir}/; "
-                "--skip_existing resumes there"
-            ),
-            err=True,
-        )
+        interrupted = f"Interrupted: {n_restored} of {len(waiting)} photographs are restored, in {output_dir}/"
+        click.echo(printable(f"{interrupted}; --skip_existing resumes there"), err=True)
         raise SystemExit(130) from None
     restored = [outcome for outcome in done if outcome.error is None]
     if not as_json:
         megapixels = sum(outcome.size[0] * outcome.size[1] * outcome.n_frames for outcome in restored) / 1e6
         kind = "files" if with_video else "photographs"
-        click.echo(
-            printable(f"Restored {len(restored)} of {len(done)} {kind} into {output_dir}/")
-            + f" ({megapixels:.1f} megapixels{_at(working_sizes)} in {time.perf_counter() - began:.1f} s"
-            + (f", {engine})" if engine else ")")
-        )
+        about = f"{megapixels:.1f} megapixels{_at(working_sizes)} in {time.perf_counter() - began:.1f} s"
+        if engine:
+            about += f", {engine}"
+        click.echo(printable(f"Restored {len(restored)} of {len(done)} {kind} into {output_dir}/ ({about})"))
         _say_skipped(len(jobs) - len(waiting))
         if sharp:
             click.echo(printable(f"Their sharp originals are in {sharp}/"))
@@ -322,10 +301,9 @@ def _as_json(outcome, engine):
     job, about = outcome.job, {"file": str(outcome.job.source)}
     if outcome.error:
         return json.dumps(about | {"error": outcome.error})
-    width, height = outcome.size
-    sizes = {"width": width, "height": height, "bytes": job.target.stat().st_size}
-    about |= {"restored": str(job.target), **sizes, "original_bytes": job.source.stat().st_size}
+    about |= {"restored": str(job.target), "width": outcome.size[0], "height": outcome.size[1]}
+    about |= {"bytes": job.target.stat().st_size, "original_bytes": job.source.stat().st_size}
     if job.is_video:
         about["frames"] = outcome.n_frames
-    about |= {"seconds": round(outcome.seconds, 3), "engine": engine}
-    return json.dumps(about | {"dropped": outcome.notes})
+    about |= {"seconds": round(outcome.seconds, 3), "engine": engine, "dropped": outcome.notes}
+    return json.dumps(about)

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import click
 
-from deblur_gan.commands import home
+from deblur_gan.commands import command, home
 
 
-@click.command()
+@command()
 @click.option(
     "--output_dir",
     type=click.Path(path_type=Path, file_okay=False),
@@ -21,10 +21,6 @@ def samples(output_dir):
     Always the same files; nothing is downloaded.
     """
     from deblur_gan.data.samples import write_sample_images
-    from deblur_gan.files import printable
 
-    try:
-        n_train, n_test = write_sample_images(output_dir)
-    except (ValueError, OSError) as error:
-        raise click.ClickException(printable(error)) from None
+    n_train, n_test = write_sample_images(output_dir)
     click.echo(f"{n_train} training and {n_test} test pairs written to {output_dir}")

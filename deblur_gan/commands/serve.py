@@ -1,11 +1,14 @@
 """`deblur-gan serve`: a page in a browser, and one address for programs, that restore photographs."""
 
+import contextlib
 import re
-import signal
 import webbrowser
 from pathlib import Path
 
 import click
+
+from deblur_gan.commands import command
+from deblur_gan.files import printable
 
 
 def _host_names(context, parameter, names):
@@ -21,14 +24,13 @@ def _root_path(context, parameter, path):
     return path
 
 
-@click.command()
+@command()
 @click.option(
     "--host",
     default="127.0.0.1",
-    show_default=True,
     help="Address to listen at. 0.0.0.0 lets other machines in, without a password; it needs --allow_host.",
 )
-@click.option("--port", type=click.IntRange(0, 65535), default=7860, show_default=True, help="0 takes a free one.")
+@click.option("--port", type=click.IntRange(0, 65535), default=7860, help="0 takes a free one.")
 @click.option(
     "--allow_host",
     "allowed_hosts",
@@ -39,6 +41,7 @@ def _root_path(context, parameter, path):
 @click.option(
     "--root_path",
     default="",
+    show_default=False,
     callback=_root_path,
     help="Path under which a proxy publishes the page, such as /deblur, if the proxy does not remove it.",
 )
@@ -47,7 +50,7 @@ def _root_path(context, parameter, path):
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Weights of a generator that the page offers first, before those that come with the package.",
 )
-@click.option("--open/--no-open", "opens", default=False, show_default=True, help="Open the page in a browser.")
+@click.option("--open/--no-open", "opens", default=False, help="Open the page in a browser.")
 def serve(host, port, allowed_hosts, root_path, weight_path, opens):
     """Serves a page on which photographs are dropped and restored. Ctrl-C ends it.
 
@@ -56,7 +59,6 @@ def serve(host, port, allowed_hosts, root_path, weight_path, opens):
 
     Photographs are restored on this machine, in memory. Nothing is written to disk or sent to another host.
     """
-    from deblur_gan.files import printable
     from deblur_gan.web.server import LOCAL_HOSTS, listen, offered_weights
     from deblur_gan.web.server import serve as serve_page
 
@@ -81,11 +83,6 @@ def serve(host, port, allowed_hosts, root_path, weight_path, opens):
         if opens:
             webbrowser.open(address)
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
+    with contextlib.suppress(KeyboardInterrupt):  # it does not come if the shell lets the process ignore Ctrl-C
         serve_page(listener, *offered_weights(weight_path), allowed_hosts, root_path, ready)
-    except KeyboardInterrupt:  # it does not come if the shell lets the process ignore Ctrl-C
-        pass
-    except (OSError, ValueError) as error:  # BadWeights too
-        raise click.ClickException(printable(error)) from None
     click.echo("Closed")

@@ -7,10 +7,11 @@ import click
 
 from deblur_gan import shipped_generator
 from deblur_gan.backend import PRECISIONS
-from deblur_gan.commands import ensemble_option, home, scale_option
+from deblur_gan.commands import command, ensemble_option, home, scale_option
+from deblur_gan.files import printable
 
 
-@click.command(context_settings={"show_default": True})
+@command()
 @click.option(
     "--data_dir",
     type=click.Path(path_type=Path),
@@ -89,12 +90,10 @@ def test(weight_paths, **options):
     start_backend()
     from deblur_gan.evaluation.report import format_comparison, format_table
     from deblur_gan.evaluation.results import evaluate
-    from deblur_gan.files import printable
 
-    try:
-        results, problems = evaluate(weight_paths, command=_command_line(sys.argv), **options)
-    except (OSError, ValueError) as error:  # BadImage and BadWeights, too
-        raise click.ClickException(printable(error)) from None
+    program, *arguments = sys.argv  # as a person types it
+    words = ["python", *sys.argv] if program.endswith(".py") else [Path(program).name, *arguments]
+    results, problems = evaluate(weight_paths, command=words, **options)
     for result in results:
         click.echo(f"\n{printable(result.folder / 'index.html')}\n\n{format_table(result)}")
     if len(results) > 1:
@@ -102,9 +101,3 @@ def test(weight_paths, **options):
     if problems:
         click.echo(f"\nFiles left out: {len(problems)}\n" + "\n".join(problems), err=True)
         sys.exit(1)
-
-
-def _command_line(argv):
-    """Returns the words of the command line as a person types them."""
-    program, *arguments = argv
-    return ["python", *argv] if program.endswith(".py") else [Path(program).name, *arguments]

@@ -4,7 +4,8 @@ import dataclasses
 
 import click
 
-from deblur_gan.commands import home
+from deblur_gan.commands import command, home
+from deblur_gan.files import printable
 from deblur_gan.training.options import DATA_DIR, MAY_CHANGE, BadOption, Options, is_path, kind
 
 # The value of --resume without a folder.
@@ -16,21 +17,16 @@ def flag(field):
     rules = field.metadata
     settings = {"default": field.default, "show_default": rules.get("shown", True), "help": rules["help"]}
     if kind(field) is bool:
-        return click.option(f"--{field.name}", is_flag=True, **settings)
-    if is_path(field):
-        return click.option(f"--{field.name}", type=click.Path(), multiple=kind(field) is tuple, **settings)
-    if "choices" in rules:
-        return click.option(f"--{field.name}", type=click.Choice(list(rules["choices"])), **settings)
-    if kind(field) is str:
-        return click.option(f"--{field.name}", type=str, **settings)
-    range_of = click.IntRange if kind(field) is int else click.FloatRange
-    bounds = range_of(
-        rules.get("at_least", rules.get("above")),
-        rules.get("at_most", rules.get("below")),
-        min_open="above" in rules,
-        max_open="below" in rules,
-    )
-    return click.option(f"--{field.name}", type=bounds, **settings)
+        settings["is_flag"] = True
+    elif is_path(field):
+        settings |= {"type": click.Path(), "multiple": kind(field) is tuple}
+    elif "choices" in rules:
+        settings["type"] = click.Choice(list(rules["choices"]))
+    elif kind(field) is not str:
+        range_of = click.IntRange if kind(field) is int else click.FloatRange
+        lowest, highest = rules.get("at_least", rules.get("above")), rules.get("at_most", rules.get("below"))
+        settings["type"] = range_of(lowest, highest, min_open="above" in rules, max_open="below" in rules)
+    return click.option(f"--{field.name}", **settings)
 
 
 def flags_of_options(command):
@@ -39,7 +35,7 @@ def flags_of_options(command):
     return command
 
 
-@click.command()
+@command()
 @flags_of_options
 @click.option(
     "--resume",
@@ -81,7 +77,6 @@ def train(context, resume, **flags):
         from deblur_gan.training import distributed, run
     except ModuleNotFoundError as error:
         raise click.ClickException(f"{error}; training also needs: pip install matplotlib tensorboard") from None
-    from deblur_gan.files import printable
     from deblur_gan.training.run_folder import RunFolder
 
     try:

@@ -27,45 +27,26 @@ class _Cancelled(Exception):
 
 @dataclass
 class Job:
-    """A photograph in the queue.
-
-    Attributes:
-        content: bytes of the image file.
-        name: str, its file name.
-        weights: str, a key of `Restorer.weights`.
-        strength, scale: as `deblur`.
-        views: str, a key of `VIEWS`.
-        with_copies: bool, the result has copies that browsers display.
-        size, working_size: `(width, height)` of its own and at which it is restored, in pixels. `look` sets them; the
-            second is an estimate until the restoration begins.
-        done, total: int, tiles that are restored, and tiles of all views; the total is 0 before the first.
-        began, reached: float, `time.monotonic()` when the restoration began and the last tile was done; None before.
-        cancelled: bool; if True, the restoration ends at the next tile.
-        future: `concurrent.futures.Future` of the `Result`.
-    """
+    """A photograph in the queue."""
 
     content: bytes
     name: str
-    weights: str
+    weights: str  # a key of `Restorer.weights`
     strength: float = 1.0
     scale: str | float = "auto"
     views: str = "fast"
-    with_copies: bool = False
-    size: tuple = (0, 0)
-    working_size: tuple = (0, 0)
-    done: int = 0
-    total: int = 0
-    began: float | None = None
-    reached: float | None = None
-    cancelled: bool = False
-    future: object = None
+    with_copies: bool = False  # the result has copies that browsers display
+    size: tuple = (0, 0)  # (width, height) in pixels
+    working_size: tuple = (0, 0)  # at which it is restored; an estimate until the restoration begins
+    done: int = 0  # tiles of all views that are restored
+    total: int = 0  # 0 before the first tile
+    began: float | None = None  # `time.monotonic()` when the restoration began
+    reached: float | None = None  # and when the last tile was done
+    cancelled: bool = False  # the restoration ends at the next tile
+    future: object = None  # `concurrent.futures.Future` of the `Result`
 
     def look(self):
-        """Reads the size from the head of the file, for an estimate of the time.
-
-        Raises:
-            Refusal: 415 if the content is no photograph.
-        """
+        """Reads the size from the head of the file, for an estimate of the time; raises Refusal for no photograph."""
         with _refused_in_words(self):
             try:
                 with Image.open(io.BytesIO(self.content)) as image:
@@ -74,12 +55,12 @@ class Job:
                 self.plan(read_photograph(self.content, self.name).pixels.shape[1::-1])  # or it gives the reason
 
     def plan(self, size):
-        """Estimates `working_size` from the `(width, height)` of the photograph."""
+        """Estimates `working_size` for a photograph of a size."""
         self.size = size
         self.working_size = scaled_size(size, smallest_scale(max(size)) if self.scale == "auto" else self.scale)
 
     def cost(self, views):
-        """Returns the time that `views` take, in times of one view of a tile of 256 pixels: float."""
+        """Returns how many times longer `views` take than one view of a tile of 256 pixels."""
         scales = [max(self.working_size) / max(self.size)]
         if self.scale == "auto":  # a second copy is restored, too
             scales.append(smaller_scale(scales[0]))
@@ -89,23 +70,14 @@ class Job:
 
 @dataclass
 class Result:
-    """A restored photograph.
+    """A restored photograph."""
 
-    Attributes:
-        content: bytes of the image file, in the format of the original.
-        media_type: str, such as "image/jpeg".
-        size: `(width, height)` in pixels.
-        seconds: float, from reading to encoding.
-        notes: list of str, what is not kept, as `Photograph.notes`.
-        copies: list of bytes: the photograph before and after as PNG files, if browsers do not display its format.
-    """
-
-    content: bytes
+    content: bytes  # of the image file, in the format of the original
     media_type: str
     size: tuple
-    seconds: float
-    notes: list = field(default_factory=list)
-    copies: list = field(default_factory=list)
+    seconds: float  # from reading to encoding
+    notes: list = field(default_factory=list)  # what is not kept, as `Photograph.notes`
+    copies: list = field(default_factory=list)  # PNG files of before and after, if browsers do not display the format
 
     @property
     def n_bytes(self):
@@ -114,29 +86,20 @@ class Result:
 
 
 class Restorer:
-    """A queue of photographs, and the thread that restores them.
+    """A queue of photographs, and the thread that restores them; `weights` maps names to paths of weight files.
 
-    Args:
-        weights: dict from str to Path of weight files of generators.
-
-    Attributes:
-        jobs: list of `Job`: the one that is being restored, then those that wait.
-        ready: bool, the first weights are loaded.
-        error: Exception that ended loading, or None.
-
-    Example:
-        >>> restorer = Restorer({"faithful": shipped_generator()})
-        >>> restorer.start()
-        >>> restorer.submit(job := Job(Path("photo.jpg").read_bytes(), "photo.jpg", "faithful"))
-        >>> job.future.result().size
-        (1280, 720)
+    >>> restorer = Restorer({"faithful": shipped_generator()})
+    >>> restorer.start()
+    >>> restorer.submit(job := Job(Path("photo.jpg").read_bytes(), "photo.jpg", "faithful"))
+    >>> job.future.result().size
+    (1280, 720)
     """
 
     def __init__(self, weights):
         self.weights = weights
-        self.jobs = []
-        self.ready = False
-        self.error = None
+        self.jobs = []  # the one that is being restored, then those that wait
+        self.ready = False  # the first weights are loaded
+        self.error = None  # that ended loading
         self._generators = {}
         self._seconds_per_tile = {}
         self._thread = ThreadPoolExecutor(1, "restorer")

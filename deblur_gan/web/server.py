@@ -58,18 +58,13 @@ _HEADERS = {
 
 
 def offered_weights(weight_path=None):
-    """Returns the weights that visitors choose from.
+    """Returns what visitors choose from: dict from the name in a request to Path, and from the name to the label.
 
-    Args:
-        weight_path: Path of a weight file that comes first, under its name, or None.
+    The weight file at `weight_path` comes first, under its name.
 
-    Returns:
-        `(weights, labels)`: dict from the name in a request to Path, and dict from that name to the label on the page.
-
-    Example:
-        >>> weights, labels = offered_weights()
-        >>> labels["faithful"]
-        'Faithful'
+    >>> weights, labels = offered_weights()
+    >>> labels["faithful"]
+    'Faithful'
     """
     weights, labels = {}, {}
     if weight_path is not None:
@@ -83,18 +78,7 @@ def offered_weights(weight_path=None):
 
 
 def listen(host, port):
-    """Opens the port of the server.
-
-    Args:
-        host: str, name or address of this machine.
-        port: int; 0 takes a free one.
-
-    Returns:
-        `socket.socket` for `serve`.
-
-    Raises:
-        OSError: if the port is taken or not allowed, or the address is not one of this machine.
-    """
+    """Opens the port of the server, or a free one for 0; raises OSError if it cannot be had."""
     family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     listener = socket.socket(family)
     try:

@@ -1,6 +1,7 @@
 """Reads requests into memory, within bounds for each and for all together. Nothing is written to disk."""
 
 import asyncio
+from dataclasses import dataclass
 
 from python_multipart.exceptions import FormParserError
 from starlette.datastructures import Headers
@@ -19,12 +20,7 @@ LONGEST_UPLOAD = 900
 
 
 class Refusal(Exception):
-    """A request that is refused, with an HTTP status and one sentence of at most 300 printable characters.
-
-    Example:
-        >>> Refusal(422, "strength '2': must be from 0 to 1").status
-        422
-    """
+    """A request that is refused, with an HTTP status and one sentence of at most 300 printable characters."""
 
     def __init__(self, status, sentence):
         super().__init__(one_line(sentence))
@@ -32,34 +28,21 @@ class Refusal(Exception):
 
 
 def one_line(text):
-    """Returns a text as one printable line of at most 300 characters, shortened in the middle.
-
-    Example:
-        >>> one_line("two\\nlines")
-        'two lines'
-    """
+    """Returns a text as one printable line of at most 300 characters, shortened in the middle."""
     return shortened(printable(" ".join(str(text).split())))
 
 
+@dataclass
 class Budget:
-    """Counts the bytes that all requests hold.
+    """Counts the bytes that all requests hold."""
 
-    Attributes:
-        held: int.
-    """
-
-    def __init__(self):
-        self.held = 0
+    held: int = 0
 
 
 class Upload:
     """The body of one request, and the bytes that the request holds until it is answered.
 
-    Use it as a context manager: on leaving, its bytes are free again.
-
-    Args:
-        scope, receive: as ASGI gives them.
-        budget: `Budget` of all requests.
+    Use it as a context manager: on leaving, its bytes are free again. `scope` and `receive` are those of ASGI.
     """
 
     def __init__(self, scope, receive, budget):
@@ -79,15 +62,11 @@ class Upload:
         self._budget.held += n_bytes
 
     async def read(self):
-        """Reads a form or, of any other content type, the bytes of a photograph.
+        """Reads a form or, of any other content type, the bytes of a photograph: `(fields, name, content)`.
 
-        Returns:
-            `(fields, name, content)`: dict from str to str, and str and bytes of the photograph.
-
-        Raises:
-            Refusal: 400 if the form is malformed, 408 if it comes too slowly, 413 if it is too large, 422 if the
-                photograph is missing or there are several, 503 if all requests hold too much.
-            ClientDisconnect: if the visitor goes away.
+        Raises Refusal: 400 if the form is malformed, 408 if it comes too slowly, 413 if it is too large, 422 if the
+        photograph is missing or there are several, 503 if all requests hold too much. Raises ClientDisconnect if the
+        visitor goes away.
         """
         declared = self.headers.get("content-length", "")
         self._require_room(int(declared[:20]) if declared.isdecimal() else 0)
