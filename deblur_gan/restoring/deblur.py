@@ -10,13 +10,7 @@ import numpy as np
 from deblur_gan.networks import InstanceNormalization
 from deblur_gan.restoring.predict import predict
 from deblur_gan.restoring.tiles import SIZE_MULTIPLE, SMALLEST_SIDE, WorkingCopy
-from deblur_gan.restoring.working_size import (
-    LARGEST_SCALE,
-    add_differences,
-    choose_scale,
-    scaled_size,
-    smaller_scale,
-)
+from deblur_gan.restoring.working_size import LARGEST_SCALE, add_differences, choose_scale, scaled_size, smaller_scale
 
 # Standard deviation of the grey levels below which the change that instance normalization brings is scaled down.
 FULL_CONTRAST = 32.0

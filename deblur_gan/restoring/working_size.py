@@ -25,20 +25,10 @@ _STRIP = 256
 
 
 def choose_scale(image):
-    """Chooses the factor from the own size of a photograph to its working size.
+    """Chooses the factor from the own size of a photograph, uint8 `(H, W, 3)`, to its working size.
 
     The long side becomes `WORKING_SIDE` pixels; a small photograph is at most enlarged by `LARGEST_ENLARGEMENT`. A
     large photograph gets a working copy of 1440 or 1920 pixels if the smaller copy still looks sharp.
-
-    Args:
-        image: uint8 `(H, W, 3)`.
-
-    Returns:
-        float.
-
-    Example:
-        >>> choose_scale(np.zeros((3000, 4000, 3), np.uint8)), choose_scale(np.zeros((90, 160, 3), np.uint8))
-        (0.24, 2.0)
     """
     long_side = max(image.shape[:2])
     scale = smallest_scale(long_side)
@@ -50,28 +40,12 @@ def choose_scale(image):
 
 
 def smallest_scale(long_side):
-    """Returns the factor that `choose_scale` starts from, for a photograph whose long side has `long_side` pixels.
-
-    Example:
-        >>> smallest_scale(4000), smallest_scale(160)
-        (0.24, 2.0)
-    """
+    """Returns the factor that `choose_scale` starts from, for a photograph whose long side has `long_side` pixels."""
     return min(WORKING_SIDE / long_side, LARGEST_ENLARGEMENT)
 
 
 def smaller_scale(scale):
-    """Returns the factor to the size of a second working copy, whose difference is averaged with that of the first.
-
-    Args:
-        scale: float, the result of `choose_scale`.
-
-    Returns:
-        float: 2/3 of `scale`, at most 1, which is the own size.
-
-    Example:
-        >>> round(smaller_scale(0.24), 2), smaller_scale(1.5), smaller_scale(2.0)
-        (0.16, 1.0, 1.0)
-    """
+    """Returns the factor to the size of a second working copy: 2/3 of the first, at most 1, which is the own size."""
     return min(SMALLER_SIZE * scale, 1.0)
 
 
@@ -97,15 +71,8 @@ def resize(image, size):
 def add_differences(image, differences, strength=1.0):
     """Adds `strength` times the mean of differences to photographs at their own size, and rounds once.
 
+    `image` is uint8 `(B, H, W, 3)`; the differences are float32 `(B, h, w, 3)` in units of [-1, 1], of any sizes.
     Detail of the photographs beyond the resolution of a difference stays as it is.
-
-    Args:
-        image: uint8 `(B, H, W, 3)`.
-        differences: list of float32 `(B, h, w, 3)` in units of [-1, 1], of any sizes.
-        strength: float.
-
-    Returns:
-        uint8 array of the shape of `image`.
     """
     height = image.shape[1]
     restored = np.empty_like(image)
