@@ -227,7 +227,8 @@ def states(folder):
     from deblur_gan.training.checkpoint import BadRun
     from deblur_gan.training.options import BadOption, Options
 
-    data = folder / "data"
+    os.chdir(folder)  # so that options.json holds no name of a temporary folder, and damages can be repeated
+    data = Path("data")
     for side in "AB":
         (data / side).mkdir(parents=True)
     for number in range(3):
@@ -237,9 +238,12 @@ def states(folder):
     shrunk = {"crop_size": 16, "ngf": 2, "n_blocks": 1, "ndf": 2, "critic_updates": 1, "perceptual_weight": 0.0}
     shrunk |= {"pixel_weight": 1.0, "n_epochs": 1, "steps_per_epoch": 1, "n_workers": 1, "n_val_images": 0}
     with contextlib.redirect_stdout(sys.stderr):
-        run_dir = run.train(Options(data_dir=(str(data),), log_dir=str(folder / "runs"), **shrunk))
+        run_dir = run.train(Options(data_dir=(str(data),), log_dir="runs", **shrunk)).resolve()
+    record = json.loads((run_dir / "options.json").read_bytes()) | {"command": "train"}
+    (run_dir / "options.json").write_text(json.dumps(record, indent=2))
     run._fit = lambda options, run_folder, *rest: run_folder.path  # all of resuming but the steps
     run.build_gan = _once(run.build_gan)  # which takes nine tenths of the time
+    run.PerceptualLoss = lambda *args: run._no_loss  # whose weights may not be there
 
     def load(path):
         whole = (run_dir / path.name).read_bytes()
@@ -490,6 +494,8 @@ def fuzz(kind, n, seed, first=0, keep=None, load=None):
                 for number in range(first, first + n):
                     path.write_bytes(damaged(content, f"{source.name} {seed} {number}"))
                     found = loader(path)
+                    if found.seconds > SECONDS:  # perhaps because of what else the machine does
+                        found = loader(path)
                     if found.escaped and keep:
                         shutil.copy(path, keep / f"{seed}_{number}_{source.name}")
                     yield source.name, number, found

@@ -3,15 +3,26 @@
 import fuzz
 import pytest
 
+from deblur_gan.training import run
 from deblur_gan.weights import load as load_module
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's notes on damaged tags
 @pytest.mark.parametrize(
-    ("kind", "n"), [("weights", 25), ("pytorch", 25), ("vgg", 25), ("photographs", 3), ("videos", 3)]
+    ("kind", "n"),
+    [
+        ("weights", 25),
+        ("pytorch", 25),
+        ("vgg", 25),
+        pytest.param("states", 50, marks=pytest.mark.slow),
+        ("photographs", 3),
+        ("videos", 3),
+    ],
 )
 def test_a_damaged_file_loads_or_is_refused_in_one_line(tmp_path, monkeypatch, kind, n):
-    monkeypatch.setattr(load_module, "build", load_module.build)  # which the kind replaces
+    monkeypatch.chdir(tmp_path)
+    for module, name in ((load_module, "build"), (run, "_fit"), (run, "build_gan"), (run, "PerceptualLoss")):
+        monkeypatch.setattr(module, name, getattr(module, name))  # which some kinds replace
     if kind == "pytorch":
         pytest.importorskip("torch")
     if kind == "videos":

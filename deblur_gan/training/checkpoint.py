@@ -10,11 +10,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from deblur_gan.files import reason, whole_file
+from deblur_gan.files import printable, reason, shortened, whole_file
 
 
 class BadRun(ValueError):
-    """A run that cannot start or be resumed; the message is one line."""
+    """A run that cannot start or be resumed; the message is one printable line."""
+
+    def __init__(self, message):
+        super().__init__(shortened(printable(message)))
 
 
 @dataclass

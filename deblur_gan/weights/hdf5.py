@@ -9,8 +9,11 @@ Format: https://support.hdfgroup.org/documentation/hdf5/latest/_f_m_t3.html
 """
 
 import contextlib
+import functools
 import io
+import itertools
 import math
+import shutil
 import struct
 import zipfile
 import zlib
@@ -30,7 +33,7 @@ _BUDGET_OF_STRUCTURE = 2**24
 _PRICE_OF_A_STEP = 64
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
-# The IEEE formats: the positions of a number's bits in a datatype message.
+# The IEEE formats: the size of a number and the positions of its bits, as a datatype message states them.
 _FLOATS = {
     (2, 0, 16, 10, 5, 0, 10, 15): "f2",
     (4, 0, 32, 23, 8, 0, 23, 127): "f4",
@@ -38,6 +41,7 @@ _FLOATS = {
 }
 _DATASPACE, _DATATYPE, _EXTERNAL, _LAYOUT, _FILTERS = 0x01, 0x03, 0x07, 0x08, 0x0B
 _ATTRIBUTE, _CONTINUATION, _SYMBOL_TABLE = 0x0C, 0x10, 0x11
+_COMPACT, _CONTIGUOUS, _CHUNKED, _VIRTUAL = range(4)
 _GZIP, _SHUFFLE = 1, 2
 _UNDEFINED = 2**64 - 1
 
@@ -57,45 +61,46 @@ class Layer(NamedTuple):
 
 
 @contextlib.contextmanager
+def naming(source):
+    """Puts a path, or what else a message is about, before the message of every `BadWeights` raised inside."""
+    try:
+        yield
+    except BadWeights as error:
+        raise BadWeights(f"{source}: {error}") from None
+
+
+@contextlib.contextmanager
 def opened(path):
-    """Opens an HDF5 file, or the one inside a `.keras` archive.
+    """Opens an HDF5 file, or the one inside a `.keras` archive, and yields its root `Group`.
 
     Nothing in the file is executed, and nothing outside of it is read. Time is bounded, and so is memory by the size
     of the file.
-
-    Args:
-        path: str or Path.
-
-    Yields:
-        `Group`, the root.
 
     Raises:
         BadWeights: also from within the `with` block: if the file is missing, damaged or hostile.
     """
     path = Path(path)
-    try:
-        if path.is_dir():
-            raise BadWeights(f"{path}: is a folder; a file of weights is required")
-        if not path.is_file():
-            raise BadWeights(f"{path}: {'not a regular file' if path.exists() else 'no such file'}")
-        with path.open("rb") as file:
-            if file.read(4) == b"PK\3\4":
-                file = _member_of_archive(path)
-            yield _File(path, file).root()
-    except OSError as error:
-        raise BadWeights(f"{path}: cannot be read ({error.strerror or error})") from None
-    except (struct.error, IndexError, UnicodeDecodeError) as error:
-        raise BadWeights(f"{path}: damaged or not readable ({error})") from None
+    with naming(path):
+        try:
+            if path.is_dir():
+                raise BadWeights("is a folder; a file of weights is required")
+            if not path.is_file():
+                raise BadWeights("not a regular file" if path.exists() else "no such file")
+            with path.open("rb") as file:
+                if file.read(4) == b"PK\3\4":
+                    file = _member_of_archive(file)
+                yield _File(file).root()
+        except OSError as error:
+            raise BadWeights(f"cannot be read ({error.strerror or error})") from None
+        except (struct.error, IndexError, UnicodeDecodeError) as error:
+            raise _damaged(error) from None
 
 
 def layers(root):
-    """Lists the layers of a file in the layout of Keras 2, in the order of the forward pass.
-
-    Args:
-        root: `Group`, the file's.
+    """Lists the layers with weights of a file in the layout of Keras 2, in the order of the forward pass.
 
     Returns:
-        list of `Layer` with weights, the arrays not read yet; None if the file has another layout.
+        list of `Layer`, the arrays not read yet; None if the file has another layout.
 
     Raises:
         BadWeights: if something is missing or damaged.
@@ -105,24 +110,17 @@ def layers(root):
     names = root.strings("layer_names")
     if names is None:
         return None
-    found = []
-    for name in names:
-        group = root.group(name)
-        weights = group.strings("weight_names") or []
-        if weights:
-            found.append(Layer(name, [group.array(weight) for weight in weights]))
-    return found
+    groups = ((name, root.group(name)) for name in names)
+    found = [Layer(name, list(map(group.array, group.strings("weight_names") or []))) for name, group in groups]
+    return [layer for layer in found if layer.arrays]
 
 
 def file_of(layers, attributes):
-    """Makes a file in the layout of Keras 2, which Keras 2 and Keras 3 read with `load_weights`.
+    """Returns the bytes of a file in the layout of Keras 2, which Keras 2 and Keras 3 read with `load_weights`.
 
     Args:
         layers: list of `Layer`, with or without weights; each array is a pair of its name and a NumPy array.
         attributes: dict of str, of the file.
-
-    Returns:
-        bytes.
     """
     content = io.BytesIO()
     # In memory, because HDF5 crashes the process if a disk is full. Keras 2 of 2017 reads only the earliest format.
@@ -144,28 +142,38 @@ class Group:
     """A group of a file: it contains groups and arrays by name, and attributes."""
 
     def __init__(self, file, address):
-        self._file = file
-        self._messages = file.messages(address)
-        self._links = None
+        self._file, self._messages = file, file.messages(address)
 
     def __contains__(self, name):
-        return name in self._members()
+        return name in self._members
 
     def __len__(self):
-        return len(self._members())
+        return len(self._members)
+
+    @functools.cached_property
+    def _members(self):
+        for kind, body in self._messages:
+            if kind == _SYMBOL_TABLE:
+                return self._file.links(*struct.unpack_from("<QQ", body))
+        raise BadWeights("not a group as Keras writes it where weights are required")
 
     def group(self, path):
-        """Returns the group at `path` below this one; raises `BadWeights` if there is none."""
+        """Returns the group at `path` below this one."""
         group = self
-        for part in _parts(path):
-            group = Group(self._file, group._address(part, path))
+        for name in filter(None, path.split("/")):
+            group = Group(self._file, group._address(name, path))
         return group
 
     def array(self, path):
-        """Returns the `Array` at `path` below this group; raises `BadWeights` if there is no usable one."""
-        *groups, name = _parts(path) or self._file.refuse(f"nothing at {path!r} where weights are required")
-        group = self.group("/".join(groups))
-        return self._file.array(path, group._address(name, path))
+        """Returns the `Array` at `path` below this group."""
+        groups, _, name = path.rpartition("/")
+        return Array(self._file, path, self.group(groups)._address(name, path))
+
+    def _address(self, name, path):
+        address = self._members.get(name)
+        if address is None:
+            raise BadWeights(f"{'a link' if name in self else 'nothing'} at {path!r} where weights are required")
+        return address
 
     def strings(self, name):
         """Returns the list of str in an attribute, None if there is no such attribute.
@@ -176,144 +184,122 @@ class Group:
         pieces = [name] if name in attributes else []
         while pieces[:1] != [name] and f"{name}{len(pieces)}" in attributes:
             pieces.append(f"{name}{len(pieces)}")
-        found = [string for piece in pieces for string in self._texts(piece, attributes[piece])]
+        found = [string for piece in pieces for string in self._texts(piece, *attributes[piece])]
         if len(found) > MAX_LAYERS:
-            self._file.refuse(f"declares {len(found)} names in {name}; at most {MAX_LAYERS} are read")
+            raise BadWeights(f"declares {len(found)} names in {name}; at most {MAX_LAYERS} are read")
         return found if pieces else None
 
     def _attributes(self):
+        """Returns the datatype, the dataspace and the data of each attribute: dict from name to three bytes."""
         found = {}
         for kind, body in self._messages:
             if kind == _ATTRIBUTE:
-                version, name_size, type_size, space_size = struct.unpack_from("<BxHHH", body)
-                # Before version 3 the parts are padded to 8 bytes.
-                start, unit = {1: (8, 8), 2: (8, 1), 3: (9, 1)}.get(version) or self._file.damaged("an attribute")
-                parts = []
-                for size in (name_size, type_size, space_size):
+                version, *sizes = struct.unpack_from("<BxHHH", body)
+                if version not in (1, 2, 3):
+                    raise _damaged("an attribute")
+                # Version 1 pads each part to 8 bytes, and version 3 begins with one byte more.
+                start, unit, parts = 9 if version == 3 else 8, 8 if version == 1 else 1, []
+                for size in sizes:
                     parts.append(body[start : start + size])
                     start += -(-size // unit) * unit
                 found[parts[0].rstrip(b"\0").decode()] = (*parts[1:], body[start:])
         return found
 
-    def _texts(self, name, attribute):
-        datatype, dataspace, data = attribute
-        count = math.prod(_shape(self._file, dataspace))
+    def _texts(self, name, datatype, dataspace, data):
+        count = math.prod(_shape(dataspace))
         if count == 0:
             return []  # of any type, because NumPy makes an empty list floating-point numbers
         kind, size = datatype[0] & 15, struct.unpack_from("<I", datatype, 4)[0]
         if kind in (3, 9) and count * size > len(data):
-            self._file.damaged(f"the attribute {name}")
+            raise _damaged(f"the attribute {name}")
         if kind == 3 and size:
             strings = [data[start : start + size].split(b"\0")[0] for start in range(0, count * size, size)]
         elif kind == 9 and datatype[1] & 15 == 1:
             strings = [self._file.text(*struct.unpack_from("<IQI", data, 16 * number)) for number in range(count)]
         else:
-            self._file.refuse(f"{name} are not strings")
+            raise BadWeights(f"{name} are not strings")
         return [string.decode() for string in strings]
-
-    def _address(self, name, path):
-        address = self._members().get(name)
-        if address is None:
-            self._file.refuse(f"{'a link' if name in self else 'nothing'} at {path!r} where weights are required")
-        return address
-
-    def _members(self):
-        if self._links is None:
-            tables = [body for kind, body in self._messages if kind == _SYMBOL_TABLE]
-            if not tables:
-                self._file.refuse("not a group as Keras writes it where weights are required")
-            self._links = self._file.links(*struct.unpack_from("<QQ", tables[0]))
-        return self._links
 
 
 class Array:
-    """An array of floating-point numbers in a file: `shape`, `size`, and `read`."""
+    """An array of floating-point numbers in a file: `shape`, and `read`.
+
+    It consists of chunks, each with its place, a function that reads its bytes, and the filters that were skipped. An
+    array that is not divided is one chunk.
+    """
 
     def __init__(self, file, name, address):
-        self._file, self._name = file, name
+        self._file, self._name, self._filters = file, name, []
         messages = dict(reversed(file.messages(address)))
         if not {_DATASPACE, _DATATYPE, _LAYOUT} <= messages.keys():
-            file.refuse(f"{name!r} is not an array")
-        self._dtype = _float(messages[_DATATYPE]) or file.refuse(f"{name!r} is not an array of floating-point numbers")
-        self.shape = _shape(file, messages[_DATASPACE])
-        self.size = math.prod(self.shape)
+            raise BadWeights(f"{name!r} is not an array")
+        self._dtype = _float(messages[_DATATYPE])
+        if self._dtype is None:
+            raise BadWeights(f"{name!r} is not an array of floating-point numbers")
+        self.shape = _shape(messages[_DATASPACE])
         version, layout = struct.unpack_from("<BB", messages[_LAYOUT])
-        if _EXTERNAL in messages or layout == 3:
-            file.refuse(f"{name!r} keeps its numbers in another file, which is not read")
-        if version != 3 or layout > 3:
-            file.refuse(f"{name!r} is stored in a way that Keras does not use")
-        body = messages[_LAYOUT][2:]
-        self._filters = _filters(file, messages[_FILTERS]) if _FILTERS in messages else []
-        self._chunks = self._content = None
-        if layout == 2:
+        if _EXTERNAL in messages or layout == _VIRTUAL:
+            raise BadWeights(f"{name!r} keeps its numbers in another file, which is not read")
+        if version != 3 or layout > _VIRTUAL:
+            raise BadWeights(f"{name!r} is stored in a way that Keras does not use")
+        body, size = messages[_LAYOUT][2:], math.prod(self.shape) * self._dtype.itemsize
+        if layout == _CHUNKED:
+            self._filters = _filters(messages.get(_FILTERS, b"\1\0"))
             self._chunk_shape, self._chunks = self._index(body)
-            self.stored = sum(stored for _, _, stored, _ in self._chunks)
             return
-        if layout == 1:
-            self._address, self.stored = struct.unpack_from("<QQ", body)
+        if layout == _CONTIGUOUS:
+            address, stored = struct.unpack_from("<QQ", body)
+            read = functools.partial(file.numbers, address, size)
         else:
-            (size,) = struct.unpack_from("<H", body)
-            self._content = body[2 : 2 + size]
-            self._address, self.stored = None, len(self._content)
-        if not self.size:
-            self._content = b""
-        elif self.stored < self.size * self._dtype.itemsize or self._address == _UNDEFINED:
-            self._hollow()
+            (stored,) = struct.unpack_from("<H", body)
+            address, read = 0, lambda: body[2 : 2 + size]
+        if size and (stored < size or address == _UNDEFINED):
+            raise self._hollow()
+        self._chunk_shape, self._chunks = self.shape, [(len(self.shape) * (0,), read, 0)] if size else []
 
     def read(self):
-        """Reads the numbers.
-
-        Returns:
-            float32 array, all finite.
+        """Reads the numbers as a float32 array.
 
         Raises:
             BadWeights: if there are more than `MAX_NUMBERS`, or one is damaged or not finite.
         """
-        if self.size > MAX_NUMBERS:
-            self._file.refuse(f"{self._name!r} declares {self.size} numbers; at most {MAX_NUMBERS} are read")
-        if self._chunks is None:
-            content = self._content
-            if content is None:
-                content = self._file.content(self._address, self.size * self._dtype.itemsize)
-            values = np.frombuffer(content, self._dtype, self.size).reshape(self.shape)
-        else:
-            values = np.empty(self.shape, self._dtype)
-            for offset, address, stored, skipped in self._chunks:
-                place = tuple(slice(start, start + side) for start, side in zip(offset, self._chunk_shape, strict=True))
-                # A chunk at the border is stored whole.
-                inside = tuple(slice(side) for side in values[place].shape)
-                values[place] = self._chunk(self._file.content(address, stored), skipped)[inside]
-        with np.errstate(over="ignore"):
-            values = values.astype(np.float32, copy=False)
+        size = math.prod(side or 1 for side in self.shape)  # NumPy bounds empty arrays, too
+        if size > MAX_NUMBERS:
+            raise BadWeights(f"{self._name!r} declares {size} numbers; at most {MAX_NUMBERS} are read")
+        values = np.empty(self.shape, np.float32)
+        for start, read, skipped in self._chunks:
+            place = tuple(slice(*ends) for ends in zip(start, np.add(start, self._chunk_shape), strict=True))
+            # A chunk at the border is stored whole.
+            inside = tuple(slice(side) for side in values[place].shape)
+            with np.errstate(over="ignore"):
+                values[place] = self._unpacked(read(), skipped)[inside]
         if not np.isfinite(values).all():
-            self._file.refuse(f"{self._name!r} holds numbers that are not finite")
+            raise BadWeights(f"{self._name!r} holds numbers that are not finite")
         return values
 
     def _hollow(self):
-        self._file.refuse(f"{self._name!r} declares shape {self.shape} but holds fewer numbers")
+        return BadWeights(f"{self._name!r} declares shape {self.shape} but holds fewer numbers")
 
     def _index(self, body):
-        """Returns the shape of a chunk, and for each chunk its offset, address, stored size, and skipped filters."""
+        """Returns the shape of a chunk, and the list of chunks."""
         rank, index = struct.unpack_from("<BQ", body)
         sides = struct.unpack_from(f"<{rank}I", body, 9)[:-1]
-        if len(sides) != len(self.shape) or not all(
-            0 < chunk <= side for chunk, side in zip(sides, self.shape, strict=True)
-        ):
-            self._file.refuse(f"{self._name!r} has shape {self.shape} in chunks of {sides}")
-        if index == _UNDEFINED:
-            self._hollow()
-        chunks = {
-            offset: (offset, address, stored, skipped)
-            for (stored, skipped, *offset), address in self._file.tree(index, 1, f"<II{rank}Q")
-            for offset in [tuple(offset[:-1])]
-        }
-        required = math.prod(-(-side // chunk) for side, chunk in zip(self.shape, sides, strict=True))
-        grid = [range(0, side, chunk) for side, chunk in zip(self.shape, sides, strict=True)]
-        if len(chunks) != required or any(start not in r for at in chunks for start, r in zip(at, grid, strict=True)):
-            self._hollow()
-        return sides, list(chunks.values())
+        both = list(zip(self.shape, sides, strict=False))
+        if len(sides) != len(self.shape) or not all(0 < chunk <= side for side, chunk in both):
+            raise BadWeights(f"{self._name!r} has shape {self.shape} in chunks of {sides}")
+        found = self._file.tree(index, 1, f"<II{rank}Q") if index != _UNDEFINED else ()
+        chunks = [
+            (tuple(start[:-1]), functools.partial(self._file.numbers, address, stored), skipped)
+            for (stored, skipped, *start), address in found
+        ]
+        # The number comes first: the places of a hostile shape do not fit into memory.
+        if len(chunks) != math.prod(-(-side // chunk) for side, chunk in both) or {
+            start for start, *_ in chunks
+        } != set(itertools.product(*(range(0, side, chunk) for side, chunk in both))):
+            raise self._hollow()
+        return sides, chunks
 
-    def _chunk(self, content, skipped):
+    def _unpacked(self, content, skipped):
         size = math.prod(self._chunk_shape) * self._dtype.itemsize
         used = [kind for number, kind in enumerate(self._filters) if not skipped >> number & 1]
         for kind in reversed(used):
@@ -321,72 +307,67 @@ class Array:
                 try:
                     content = zlib.decompressobj().decompress(content, size + 1)
                 except zlib.error as error:
-                    self._file.damaged(f"{self._name!r}: {error}")
+                    raise _damaged(f"{self._name!r}: {error}") from None
             elif len(content) == size:
                 content = np.frombuffer(content, np.uint8).reshape(self._dtype.itemsize, -1).T.tobytes()
         if len(content) != size:
-            self._file.damaged(f"a chunk of {self._name!r} holds {len(content)} bytes instead of {size}")
+            raise _damaged(f"a chunk of {self._name!r} holds {len(content)} bytes instead of {size}")
         return np.frombuffer(content, self._dtype).reshape(self._chunk_shape)
 
 
 class _File:
     """The structures of a file, each found by its address."""
 
-    def __init__(self, path, file):
-        self._path, self._file = path, file
+    def __init__(self, file):
+        self._file = file
         self._size = file.seek(0, io.SEEK_END)
-        self._left = _BUDGET_OF_STRUCTURE
-        self._arrays_left = self._size
+        self._structure_left, self._numbers_left = _BUDGET_OF_STRUCTURE, self._size
         self._heaps = {}
 
     def root(self):
-        if self.content(0, min(8, self._size)) != _SIGNATURE:
-            self.refuse("not an HDF5 file; Keras weights (.h5, .weights.h5 or .keras) are required")
+        if self._content(0, min(8, self._size)) != _SIGNATURE:
+            raise BadWeights("not an HDF5 file; Keras weights (.h5, .weights.h5 or .keras) are required")
         start = self._part(0, 104)
         version, sizes = start[8], start[13:15]
         if version > 1:
-            self.refuse("written in the format of HDF5 1.8 or later, which Keras does not use and which is not read")
+            raise BadWeights(
+                "written in the format of HDF5 1.8 or later, which Keras does not use and which is not read"
+            )
         base, _, end, _, _, address = struct.unpack_from("<6Q", start, 24 + 4 * version)
         if sizes != b"\x08\x08" or base:
-            self.damaged("its first bytes")
+            raise _damaged("its first bytes")
         if end > self._size:
-            self.damaged(f"cut off: {self._size} bytes of {end}")
+            raise _damaged(f"cut off: {self._size} bytes of {end}")
         return Group(self, address)
 
-    def refuse(self, reason):
-        raise BadWeights(f"{self._path}: {reason}")
-
-    def damaged(self, what):
-        self.refuse(f"damaged or not readable ({what})")
-
-    def content(self, address, size):
+    def _content(self, address, size):
         if address + size > self._size:
-            self.damaged(f"{size} bytes at {address} of {self._size}")
+            raise _damaged(f"{size} bytes at {address} of {self._size}")
         self._file.seek(address)
         return self._file.read(size)
+
+    def numbers(self, address, size):
+        """Reads bytes of an array; all arrays together hold no more than the file."""
+        self._numbers_left -= size
+        if self._numbers_left < 0:
+            raise BadWeights("its arrays overlap: together they hold more than the file")
+        return self._content(address, size)
 
     def _part(self, address, size):
         """Reads bytes of the structure of the file, and reduces the budget."""
         self._pay(size)
-        return self.content(address, size)
+        return self._content(address, size)
 
     def _pay(self, size):
-        self._left -= size + _PRICE_OF_A_STEP
-        if self._left < 0:
-            self.refuse("its structure is larger than that of any network")
-
-    def array(self, name, address):
-        array = Array(self, name, address)
-        self._arrays_left -= array.stored
-        if self._arrays_left < 0:
-            self.refuse("its arrays overlap: together they hold more than the file")
-        return array
+        self._structure_left -= size + _PRICE_OF_A_STEP
+        if self._structure_left < 0:
+            raise BadWeights("its structure is larger than that of any network")
 
     def messages(self, address):
         """Lists the messages of the object header at `address`: pairs of kind and content."""
         version, count, size = struct.unpack("<BxH4xI", self._part(address, 12))
         if version != 1:
-            self.damaged(f"no object at {address}")
+            raise _damaged(f"no object at {address}")
         found, blocks = [], [(address + 16, size)]
         for start, size in blocks:  # which grows
             block = self._part(start, size)
@@ -405,17 +386,17 @@ class _File:
         """Returns the members of a group: dict from name to address, or to None for a link."""
         signature, size, address = struct.unpack("<4s4xQ8xQ", self._part(heap, 32))
         if signature != b"HEAP":
-            self.damaged("the names of a group")
+            raise _damaged("the names of a group")
         names = self._part(address, size)
         found = {}
         for _, node in self.tree(tree, 0, "<Q"):
             signature, count = struct.unpack("<4s2xH", self._part(node, 8))
             if signature != b"SNOD":
-                self.damaged("the members of a group")
+                raise _damaged("the members of a group")
             for name, header, cached in struct.iter_unpack("<QQI20x", self._part(node + 8, 40 * count)):
                 end = names.find(b"\0", name)
                 if end < 0:
-                    self.damaged("a name")
+                    raise _damaged("a name")
                 self._pay(end - name)
                 found[names[name:end].decode()] = None if cached == 2 else header
         return found
@@ -424,7 +405,7 @@ class _File:
         """Yields the leaves of a B-tree: pairs of a key, unpacked by the format `key`, and an address."""
         signature, found, depth, count = struct.unpack("<4sBBH", self._part(address, 8))
         if signature != b"TREE" or found != kind or level not in (None, depth):
-            self.damaged("a B-tree")
+            raise _damaged("a B-tree")
         size = struct.calcsize(key)
         entries = self._part(address + 24, (size + 8) * count)
         for at in range(0, len(entries), size + 8):
@@ -439,7 +420,7 @@ class _File:
         if heap not in self._heaps:
             signature, size = struct.unpack("<4s4xQ", self._part(heap, 16))
             if signature != b"GCOL":
-                self.damaged("a string")
+                raise _damaged("a string")
             content, at, objects = self._part(heap, size), 16, {}
             while at + 16 <= size:
                 index, stored = struct.unpack_from("<H6xQ", content, at)
@@ -450,43 +431,40 @@ class _File:
             self._heaps[heap] = objects
         self._pay(length)
         if length > len(self._heaps[heap].get(number, b"")):
-            self.damaged("a string")
+            raise _damaged("a string")
         return self._heaps[heap][number][:length] if length else b""
 
 
-def _member_of_archive(path):
+def _damaged(what):
+    return BadWeights(f"damaged or not readable ({what})")
+
+
+def _member_of_archive(archive):
     limit = 8 * MAX_NUMBERS  # the weights, and an equal amount for the state of an optimizer
+    content = io.BytesIO()
     try:
-        with zipfile.ZipFile(path) as archive:
-            try:
-                entry = archive.getinfo("model.weights.h5")
-            except KeyError:
-                raise BadWeights(f"{path}: an archive without model.weights.h5; a .keras file is required") from None
-            # Keras stores the file unpacked; a packed one may grow a thousandfold.
-            if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                raise BadWeights(f"{path}: packed in a way that Keras does not use")
-            if entry.file_size > limit:
-                raise BadWeights(f"{path}: unpacks to more than the {limit >> 20} MiB that are read at most")
-            with archive.open(entry) as file:  # it ends at `file_size`
-                content = io.BytesIO()
-                while block := file.read(2**20):
-                    content.write(block)
-                return content
-    except BadWeights:
+        archive = zipfile.ZipFile(archive)
+        if "model.weights.h5" not in archive.namelist():
+            raise BadWeights("an archive without model.weights.h5; a .keras file is required")
+        # Keras stores the file unpacked; a packed one may grow a thousandfold.
+        entry = archive.getinfo("model.weights.h5")
+        if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise BadWeights("packed in a way that Keras does not use")
+        if entry.file_size > limit:
+            raise BadWeights(f"unpacks to more than the {limit >> 20} MiB that are read at most")
+        with archive.open(entry) as file:  # it ends at `file_size`
+            shutil.copyfileobj(file, content, 2**20)
+    except (BadWeights, MemoryError):
         raise
-    # zipfile raises many kinds of errors on damage.
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError, NotImplementedError, OSError) as error:
-        raise BadWeights(f"{path}: damaged or not readable ({reason(error)})") from None
+    except Exception as error:  # zipfile raises many kinds of errors on damage
+        raise _damaged(reason(error)) from None
+    return content
 
 
-def _parts(path):
-    return [part for part in path.split("/") if part]
-
-
-def _shape(file, dataspace):
+def _shape(dataspace):
     version, rank, _, kind = struct.unpack_from("<BBBB", dataspace)
     if version not in (1, 2) or (version == 2 and kind > 1) or rank > 32:
-        file.damaged("the shape of an array")
+        raise _damaged("the shape of an array")
     return struct.unpack_from(f"<{rank}Q", dataspace, 8 if version == 1 else 4)
 
 
@@ -494,19 +472,22 @@ def _float(datatype):
     """Returns the NumPy type of a datatype message, None unless it is a floating-point type of IEEE 754."""
     if datatype[0] & 15 != 1 or datatype[1] & 0x40:
         return None
-    name = _FLOATS.get(struct.unpack_from("<I", datatype, 4) + struct.unpack_from("<HHBBBBI", datatype, 8))
+    name = _FLOATS.get(struct.unpack_from("<IHHBBBBI", datatype, 4))
     return name and np.dtype((">" if datatype[1] & 1 else "<") + name)
 
 
-def _filters(file, body):
-    version, count = struct.unpack_from("<BB", body)
+def _filters(message):
+    """Lists the filters of a chunked array in the order in which they were applied."""
+    version, count = struct.unpack_from("<BB", message)
     if version != 1:
-        file.damaged("a filter")
+        raise _damaged("a filter")
     found, at = [], 8
     for _ in range(count):
-        kind, name, values = struct.unpack_from("<HH2xH", body, at)
+        kind, name, values = struct.unpack_from("<HH2xH", message, at)
         found.append(kind)
         at += 8 + -(-name // 8) * 8 + 4 * (values + values % 2)
     if sorted(found) not in ([], [_GZIP], [_SHUFFLE], [_GZIP, _SHUFFLE]):
-        file.refuse(f"packed with the filters {found}; gzip ({_GZIP}) and shuffle ({_SHUFFLE}) are read, each once")
+        raise BadWeights(
+            f"packed with the filters {found}; gzip ({_GZIP}) and shuffle ({_SHUFFLE}) are read, each once"
+        )
     return found

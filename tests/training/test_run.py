@@ -172,6 +172,12 @@ def test_what_stops_a_run_loses_nothing_and_it_goes_on(pairs, tmp_path, eager):
     (run_dir / "options.json").write_text("{}")
     with pytest.raises(BadRun, match=r"options\.json: not the options of a run"):
         resume(run_dir)
+    for name in ("n\x7fepochs", "x" * 1000):  # a message holds text of the file
+        options_file["options"] = {name: 1}
+        (run_dir / "options.json").write_text(json.dumps(options_file))
+        with pytest.raises(BadRun, match=r"options\.json: not the options of this version") as caught:
+            resume(run_dir)
+        assert str(caught.value).isprintable() and len(str(caught.value)) <= 300
     with pytest.raises(BadRun, match=r"holds no options\.json"):
         resume(tmp_path)
     with pytest.raises(BadRun, match="holds no run that can be resumed"):
