@@ -15,11 +15,10 @@ METADATA_ATTRIBUTE = "deblur_gan"
 _KINDS = {(4, 1): "convolutions", (1, 1, 1, 1): "batch normalizations", (2, 1): "dense layers"}
 
 
-def identify(source, layers, record=None):
+def identify(layers, record=None):
     """Finds out which network the layers are of, and compares the shape of every array with that network's.
 
     Args:
-        source: path, or what else messages begin with.
         layers: list of `hdf5.Layer`.
         record: what the file records about itself, as `recorded` returns it; None if nothing.
 
@@ -30,25 +29,21 @@ def identify(source, layers, record=None):
         BadWeights: if the shapes are not those of the network that is recorded, or of any.
     """
     kinds = by_kind(layers)
-    candidates = [record] if record else _candidates(source, kinds)
+    candidates = [record] if record else _candidates(kinds)
     for description in candidates:
-        require_bounded(source, description)
+        _require_bounded(description)
     misfits = [_misfits(kinds, description) for description in candidates]
     fewest = min(misfits, key=len)
     description = candidates[misfits.index(fewest)]
     if fewest:
-        how = "records a" if record else "looks like a"
-        raise BadWeights(f"{source}: {how} {name_of(description)}, but {fewest[0]}")
+        raise BadWeights(f"{'records' if record else 'looks like'} a {name_of(description)}, but {fewest[0]}")
     return description
 
 
 def identify_model(model):
-    """Returns the description of a `keras.Model`, as `identify` returns that of a file.
-
-    Raises:
-        BadWeights: if it is neither a generator nor a critic.
-    """
-    return identify(f"the {model.name}", layers_with_weights(model), getattr(model, "description", None))
+    """Returns the description of a `keras.Model`, as `identify` returns that of a file."""
+    with hdf5.naming(f"the {model.name}"):
+        return identify(layers_with_weights(model), getattr(model, "description", None))
 
 
 def layers_with_weights(model):
@@ -58,9 +53,8 @@ def layers_with_weights(model):
 
 def build(description, dtype):
     """Builds the network of a description, with initial weights."""
-    if description["network"] == "generator":
-        return generator_model(description["architecture"], description["ngf"], description["n_blocks"], dtype=dtype)
-    return critic_model(description["architecture"], description["ndf"], description["image_shape"], dtype=dtype)
+    function = generator_model if description["network"] == "generator" else critic_model
+    return function(description["architecture"], **_sizes(description), dtype=dtype)
 
 
 def require_bounded(source, description):
@@ -73,12 +67,17 @@ def require_bounded(source, description):
     Raises:
         BadWeights: if it has more than `MAX_BLOCKS` residual blocks or `hdf5.MAX_NUMBERS` numbers.
     """
+    with hdf5.naming(source):
+        _require_bounded(description)
+
+
+def _require_bounded(description):
     n_blocks = description.get("n_blocks", 0)
     if n_blocks > MAX_BLOCKS:
-        raise BadWeights(f"{source}: has {n_blocks} residual blocks; at most {MAX_BLOCKS} are read")
+        raise BadWeights(f"has {n_blocks} residual blocks; at most {MAX_BLOCKS} are read")
     size = sum(math.prod(shape) for layer in _shapes(description) for shape in layer)
     if size > hdf5.MAX_NUMBERS:
-        raise BadWeights(f"{source}: holds {size} numbers; networks of at most {hdf5.MAX_NUMBERS} are read")
+        raise BadWeights(f"holds {size} numbers; networks of at most {hdf5.MAX_NUMBERS} are read")
 
 
 def by_kind(layers):
@@ -95,11 +94,10 @@ def name_of(description):
     return f"{description['architecture']} {description['network']} with {sizes}"
 
 
-def recorded(source, metadata):
+def recorded(metadata):
     """Reads what a file records about its network.
 
     Args:
-        source: path, for messages.
         metadata: anything that JSON holds; of a damaged or hostile file too.
 
     Returns:
@@ -108,62 +106,61 @@ def recorded(source, metadata):
     Raises:
         BadWeights: if the architecture is not in the table.
     """
-
-    def is_count(value):
-        return type(value) is int and value > 0
-
     if not isinstance(metadata, dict):
         return None
-    network, architecture, shape = (metadata.get(key) for key in ("network", "architecture", "image_shape"))
+    network, architecture = metadata.get("network"), metadata.get("architecture")
     if not isinstance(network, str) or not isinstance(architecture, str) or network not in NETWORKS:
         return None
     if architecture not in NETWORKS[network]:
         # Text from a file is shown only if it is a plain name.
         name = architecture if re.fullmatch(r"[\w-]{1,40}", architecture, re.ASCII) else "of another name"
         raise BadWeights(
-            f"{source}: holds a {network} of the architecture {name}; this version has {', '.join(NETWORKS[network])}"
+            f"holds a {network} of the architecture {name}; this version has {', '.join(NETWORKS[network])}"
         )
-    sizes = {key: metadata.get(key) for key in (("ngf", "n_blocks") if network == "generator" else ("ndf",))}
-    if not all(map(is_count, sizes.values())):
-        return None
-    if network == "critic":
+    sizes = {name: metadata.get(name) for name in (("ngf", "n_blocks") if network == "generator" else ("ndf",))}
+    counts = list(sizes.values())
+    if NETWORKS[network][architecture].fixed_size:
+        sizes["image_shape"] = shape = metadata.get("image_shape")
+        counts += shape if isinstance(shape, list) and len(shape) == 3 else [None]
+    elif network == "critic":
         sizes["image_shape"] = [None, None, 3]
-        if NETWORKS[network][architecture].fixed_size:
-            if not isinstance(shape, list) or len(shape) != 3 or not all(map(is_count, shape)):
-                return None
-            sizes["image_shape"] = shape
+    if not all(type(count) is int and count > 0 for count in counts):
+        return None
     return {"network": network, "architecture": architecture, **sizes}
 
 
+def _sizes(description):
+    return {name: value for name, value in description.items() if name not in ("network", "architecture")}
+
+
 def _shapes(description):
-    sizes = {key: value for key, value in description.items() if key not in ("network", "architecture")}
-    return NETWORKS[description["network"]][description["architecture"]].shapes(**sizes)
+    return NETWORKS[description["network"]][description["architecture"]].shapes(**_sizes(description))
 
 
-def _candidates(source, kinds):
+def _candidates(kinds):
     """Lists descriptions of the networks that arrays may be of, going by the first kernel and the number of layers."""
     convolutions, dense = kinds.get((4, 1), []), kinds.get((2, 1), [])
     if not convolutions:
-        raise BadWeights(f"{source}: holds no convolution; a DeblurGAN generator or critic is required")
+        raise BadWeights("holds no convolution; a DeblurGAN generator or critic is required")
     *begin, width = convolutions[0].arrays[0].shape
     if width > 0 and tuple(begin) in {_first_kernel(row, ngf=1, n_blocks=1) for row in GENERATORS.values()}:
         found = {name: _count_blocks(convolutions, row) for name, row in GENERATORS.items()}
         sizes = {name: {"ngf": width, "n_blocks": n_blocks} for name, n_blocks in found.items() if n_blocks}
+        if not sizes:
+            raise BadWeights(
+                f"looks like a generator, but has {len(convolutions)} convolutions; 6 and two more for each residual "
+                "block are required"
+            )
         network = "generator"
     elif width > 0 and tuple(begin) in {_first_kernel(row, ndf=1, image_shape=(16, 16, 3)) for row in CRITICS.values()}:
         rows = {name: row for name, row in CRITICS.items() if row.fixed_size == bool(dense)}
-        shapes = {name: _square(source, dense, row) if dense else [None, None, 3] for name, row in rows.items()}
+        shapes = {name: _square(dense, row) if dense else [None, None, 3] for name, row in rows.items()}
         sizes = {name: {"ndf": width, "image_shape": shape} for name, shape in shapes.items()}
         network = "critic"
     else:
         raise BadWeights(
-            f"{source}: its first kernel has shape {(*begin, width)}; that of a DeblurGAN generator has "
-            "(7, 7, 3, ngf), that of a critic (4, 4, 3, ndf)"
-        )
-    if not sizes:
-        raise BadWeights(
-            f"{source}: looks like a generator, but has {len(convolutions)} convolutions; 6 and two more "
-            "for each residual block are required"
+            f"its first kernel has shape {(*begin, width)}; that of a DeblurGAN generator has (7, 7, 3, ngf), that of "
+            "a critic (4, 4, 3, ndf)"
         )
     return [{"network": network, "architecture": name, **found} for name, found in sizes.items()]
 
@@ -179,12 +176,12 @@ def _count_blocks(convolutions, row):
     return None if rest or more_blocks < 0 else 1 + more_blocks
 
 
-def _square(source, dense, row):
+def _square(dense, row):
     """Returns the image size of a critic whose dense layer reads one number for each square of `size_multiple`."""
     n_inputs = dense[0].arrays[0].shape[0]
     side = math.isqrt(n_inputs)
     if side * side != n_inputs or not side:
-        raise BadWeights(f"{source}: a critic whose dense layer reads {n_inputs} numbers, which are no square image")
+        raise BadWeights(f"a critic whose dense layer reads {n_inputs} numbers, which are no square image")
     return [row.size_multiple * side, row.size_multiple * side, 3]
 
 
@@ -194,21 +191,16 @@ def _misfits(found, description):
     for shapes in _shapes(description):
         required.setdefault(tuple(map(len, shapes)), []).append(shapes)
     misfits = []
-    for ranks, layers in found.items():
-        if ranks not in required and ranks not in _KINDS:
-            shapes = ", ".join(str(tuple(array.shape)) for array in layers[0].arrays)
-            misfits.append(f"layer {layers[0].name!r} holds arrays of shapes {shapes}; it has no such layers")
-    for ranks in {**required, **_KINDS}:
+    for ranks in {**required, **found}:
         layers, wanted = found.get(ranks, []), required.get(ranks, [])
         if len(layers) != len(wanted):
             kind = _KINDS.get(ranks, f"layers with arrays of {ranks} dimensions")
             misfits.append(f"has {len(layers)} {kind}; {len(wanted)} are required")
             continue
-        for layer, shapes in zip(layers, wanted, strict=True):
-            different = [
-                f"layer {layer.name!r} has an array of shape {tuple(array.shape)} where {shape} is required"
-                for array, shape in zip(layer.arrays, shapes, strict=True)
-                if tuple(array.shape) != shape
-            ]
-            misfits += different[:1]
+        misfits += [
+            f"layer {layer.name!r} has an array of shape {tuple(array.shape)} where {shape} is required"
+            for layer, shapes in zip(layers, wanted, strict=True)
+            for array, shape in zip(layer.arrays, shapes, strict=True)
+            if tuple(array.shape) != shape
+        ]
     return misfits

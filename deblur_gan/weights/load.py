@@ -87,14 +87,14 @@ def describe(path):
 def _load(path, network, dtype):
     with _opened(path) as (layers, description, _):
         if description["network"] != network:
-            raise BadWeights(f"{path}: holds a {name_of(description)}; a {network} is required")
+            raise BadWeights(f"holds a {name_of(description)}; a {network} is required")
         model = build(description, dtype)
         found = by_kind(layers)
         for ranks, wanted in by_kind(layers_with_weights(model)).items():
             for layer, stored in zip(wanted, found[ranks], strict=True):
                 values = [array.read() for array in stored.arrays]
                 if len(values) == 4 and values[3].min() < 0:
-                    raise BadWeights(f"{path}: layer {stored.name!r} holds a negative variance")
+                    raise BadWeights(f"layer {stored.name!r} holds a negative variance")
                 model.get_layer(layer.name).set_weights(values)
         return model
 
@@ -103,8 +103,9 @@ def _load(path, network, dtype):
 def _opened(path):
     """Yields the layers of a file, not read yet, the description of its network, and its metadata."""
     if pytorch.recognized(path):
-        layers = pytorch.read_layers(path)
-        yield layers, identify(path, layers), {}
+        with hdf5.naming(path):
+            layers = pytorch.read_layers(path)
+            yield layers, identify(layers), {}
         return
     with hdf5.opened(path) as root:
         found = _decode_metadata(root)
@@ -112,10 +113,10 @@ def _opened(path):
         if layers is None and "layers" in root:
             layers = _layers_of_keras3(root.group("layers"))
         if layers is None:
-            raise BadWeights(f"{path}: an HDF5 file without the layers of a Keras model")
+            raise BadWeights("an HDF5 file without the layers of a Keras model")
         if not layers:
-            raise BadWeights(f"{path}: holds no weights")
-        yield layers, identify(path, layers, recorded(path, found)), _known_metadata(found)
+            raise BadWeights("holds no weights")
+        yield layers, identify(layers, recorded(found)), _known_metadata(found)
 
 
 def _decode_metadata(root):

@@ -35,7 +35,7 @@ _MAGIC = 0x1950A86A20F9469CFC6C
 _GLOBALS = re.compile(r"collections OrderedDict|torch\._utils _rebuild_(tensor|tensor_v2|parameter)|torch \w+Storage")
 # The operations after which the top of the stack is a name, a text or a number.
 _PLAIN = re.compile(r"GLOBAL|\w*(STRING|UNICODE)\w*|BININT\d?|LONG1|BINFLOAT|NONE|NEW(TRUE|FALSE)")
-_PREFIX = re.compile(r"(module\.)+")  # of DataParallel, once for each time that it was wrapped
+_PREFIX = re.compile(r"^(module\.)+")  # of DataParallel, once for each time that it was wrapped
 _KNOWN = re.compile(r"model\.\d+\.(conv_block\.\d+\.)?(weight|bias|running_mean|running_var|num_batches_tracked)")
 
 
@@ -50,37 +50,34 @@ def recognized(path):
 
 
 def read_layers(path):
-    """Reads a state_dict of the authors' generator or critic, in either format of `torch.save`.
-
-    Args:
-        path: str or Path.
+    """Lists the convolutions of a state_dict of the authors' generator or critic, in either format of `torch.save`.
 
     Returns:
-        list of `hdf5.Layer`, the convolutions in the order of the forward pass, each with kernel and bias in Keras'
-        order of axes (`Array`, not converted yet).
+        list of `Layer` in the order of the forward pass, each with kernel and bias in Keras' order of axes.
 
     Raises:
         BadWeights: if PyTorch is not installed, or the file is damaged or hostile, or holds something else.
     """
-    torch = _import_torch(path, BadWeights)
+    torch = _import_torch()
     try:
         size = Path(path).stat().st_size
         if size > _MAX_FILE:
-            raise BadWeights(f"{path}: has {size} bytes; PyTorch files of at most {_MAX_FILE} are read")
+            raise BadWeights(f"has {size} bytes; PyTorch files of at most {_MAX_FILE} are read")
         with open(path, "rb") as file:
-            (_check_archive if file.read(4) == b"PK\3\4" else _check_pickles)(path, file, size)
+            for pickle in _pickles(file, size):
+                _check_pickle(pickle, size)
     except BadWeights:
         raise
     except OSError as error:
-        raise BadWeights(f"{path}: cannot be read ({error.strerror or error})") from None
+        raise BadWeights(f"cannot be read ({error.strerror or error})") from None
     # zipfile and pickletools fail on damage with many kinds of errors.
     except Exception as error:
-        raise BadWeights(f"{path}: damaged or not readable ({reason(error)})") from None
+        raise BadWeights(f"damaged or not readable ({reason(error)})") from None
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception:  # torch raises many kinds too, and its messages about sizes are often wrong
-        raise BadWeights(f"{path}: damaged, or not a state_dict of tensors; nothing in it was executed") from None
-    return _layers(torch, path, state)
+        raise BadWeights("damaged, or not a state_dict of tensors; nothing in it was executed") from None
+    return _layers(torch, state)
 
 
 def convolutions(network, n_blocks=0, dropout=True):
@@ -105,21 +102,17 @@ def convolutions(network, n_blocks=0, dropout=True):
     return ["model.1", "model.4", "model.7", *inside, *(f"model.{blocks.stop + place}" for place in (0, 3, 7))]
 
 
-def file_of(path, names, layers):
-    """Makes a state_dict in the first format of `torch.save`, which every version of PyTorch reads.
+def file_of(names, layers):
+    """Returns the bytes of a state_dict in the first format of `torch.save`, which every version of PyTorch reads.
 
     Args:
-        path: str or Path, for messages.
         names: list of str, of the layers; see `convolutions`.
         layers: list of pairs, kernel and bias of each layer: float32 arrays in Keras' order of axes.
 
-    Returns:
-        bytes.
-
     Raises:
-        ValueError: if PyTorch is not installed.
+        BadWeights: if PyTorch is not installed.
     """
-    torch = _import_torch(path, ValueError)
+    torch = _import_torch()
     state = collections.OrderedDict()
     for name, (kernel, bias) in zip(names, layers, strict=True):
         state[f"{name}.weight"] = torch.tensor(kernel.transpose(_TO_PYTORCH).copy())
@@ -132,9 +125,8 @@ def file_of(path, names, layers):
 class Array:
     """A tensor of a file: `shape` in Keras' order of axes, and `read`."""
 
-    def __init__(self, path, name, tensor):
-        self._path, self._name = path, name
-        self._tensor = tensor.permute(_TO_KERAS) if tensor.ndim == 4 else tensor
+    def __init__(self, name, tensor):
+        self._name, self._tensor = name, tensor.permute(_TO_KERAS) if tensor.ndim == 4 else tensor
         self.shape = tuple(self._tensor.shape)
 
     def read(self):
@@ -142,93 +134,84 @@ class Array:
         with np.errstate(over="ignore"):
             values = self._tensor.double().numpy().astype(np.float32, order="C")
         if not np.isfinite(values).all():
-            raise BadWeights(f"{self._path}: {self._name!r} holds numbers that are not finite")
+            raise BadWeights(f"{self._name!r} holds numbers that are not finite")
         return values
 
 
-def _import_torch(path, error):
+def _import_torch():
     try:
         import torch
     except ImportError:
-        raise error(f"{path}: PyTorch files need PyTorch, which is not installed; pip install torch") from None
+        raise BadWeights("PyTorch files need PyTorch, which is not installed; pip install torch") from None
     return torch
 
 
-def _check_archive(path, file, size):
-    """Checks the format since PyTorch 1.6: an archive of a pickle and of one entry for each storage, not packed."""
+def _pickles(file, size):
+    """Yields a stream at the beginning of each pickle of a file, up to which the former must have been read."""
+    if file.read(4) != b"PK\3\4":  # the format until PyTorch 1.6: five pickles, then the storages
+        file.seek(0)
+        yield from 5 * [io.BytesIO(file.read(_MAX_PICKLE))]
+        return
+    # The format since then: an archive of a pickle and of one entry for each storage, not packed.
     with zipfile.ZipFile(file) as archive:
         for entry in archive.infolist():
             if entry.compress_type != zipfile.ZIP_STORED or entry.file_size > size:
-                raise BadWeights(f"{path}: an archive packed in a way that PyTorch does not use")
+                raise BadWeights("an archive packed in a way that PyTorch does not use")
         name = next(name for name in archive.namelist() if name.endswith("data.pkl"))
         if archive.getinfo(name).file_size > _MAX_PICKLE:
-            raise BadWeights(f"{path}: its pickle has more than {_MAX_PICKLE} bytes")
-        _check_pickle(path, io.BytesIO(archive.read(name)), size)
+            raise BadWeights(f"its pickle has more than {_MAX_PICKLE} bytes")
+        yield io.BytesIO(archive.read(name))
 
 
-def _check_pickles(path, file, size):
-    """Checks the format until PyTorch 1.6: five pickles, then the storages."""
-    file.seek(0)
-    head = io.BytesIO(file.read(_MAX_PICKLE))
-    for _ in range(5):
-        _check_pickle(path, head, size)
-
-
-def _check_pickle(path, stream, size):
-    """Refuses a pickle that names anything but tensors, or that could take much more time or memory than its size.
-
-    Raises:
-        BadWeights: if it does.
-    """
+def _check_pickle(stream, size):
+    """Refuses a pickle that names anything but tensors, or that could take much more time or memory than its size."""
     last, plain = "", set()
     for operation, argument, _ in pickletools.genops(stream):
         name = operation.name
         if name == "PROTO" and argument != 2:
-            raise BadWeights(f"{path}: a pickle of protocol {argument}; torch.save writes protocol 2")
+            raise BadWeights(f"a pickle of protocol {argument}; torch.save writes protocol 2")
         if name == "GLOBAL" and not _GLOBALS.fullmatch(argument):
-            raise BadWeights(f"{path}: names {argument[:80]!r}; only tensors are read, and nothing is executed")
+            raise BadWeights(f"names {argument[:80]!r}; only tensors are read, and nothing is executed")
         if name.startswith(("BININT", "LONG1")) and not 0 <= argument <= max(size, 2**16) and argument != _MAGIC:
-            raise BadWeights(f"{path}: declares a size of {argument}, but the file has only {size} bytes")
+            raise BadWeights(f"declares a size of {argument}, but the file has only {size} bytes")
         if name in ("BINPUT", "LONG_BINPUT"):
             (plain.add if _PLAIN.fullmatch(last) else plain.discard)(argument)
             continue
         # Tuples, lists and dicts that are used again and again can stand for 2^90 objects.
         if "GET" in name and argument not in plain:
             raise BadWeights(
-                f"{path}: uses an object twice that is neither text nor a number; no state_dict of these networks does"
+                "uses an object twice that is neither text nor a number; no state_dict of these networks does"
             )
         last = name
 
 
-def _layers(torch, path, state):
+def _layers(torch, state):
     """Lists the convolutions of a state_dict, which must be those of one of the authors' networks and nothing else."""
     wanted = "a state_dict of the authors' ResnetGenerator or NLayerDiscriminator is required"
     if not isinstance(state, dict) or not state:
-        raise BadWeights(f"{path}: a PyTorch file, but {wanted}")
+        raise BadWeights(f"a PyTorch file, but {wanted}")
     tensors = {}
     for key, value in state.items():
-        name = _PREFIX.sub("", str(key), count=1) if str(key).startswith("module.") else str(key)
+        name = _PREFIX.sub("", str(key), count=1)
         if not isinstance(value, torch.Tensor) or not _KNOWN.fullmatch(name):
-            raise BadWeights(f"{path}: a PyTorch file that holds {str(key)[:80]!r}; {wanted}")
-        tensors[name] = value
-    scaled = [name for name, tensor in tensors.items() if name.endswith("weight") and tensor.ndim == 1]
-    if scaled:
-        raise BadWeights(
-            f"{path}: {scaled[0][:80]!r} belongs to a normalization with weights (--norm batch); of PyTorch files "
-            "only those with --norm instance are read"
-        )
-    # Until version 0.4, PyTorch stored statistics of instance normalizations, which nothing used.
-    used = {name: tensor for name, tensor in tensors.items() if name.endswith((".weight", ".bias"))}
-    blocks = {name.split(".")[1] for name in used if ".conv_block." in name}
-    network = "critic" if "model.0.weight" in used else "generator"
-    names = convolutions(network, len(blocks), any(".conv_block.6." in name for name in used))
-    required = dict.fromkeys(f"{name}.{kind}" for name in names for kind in ("weight", "bias"))
-    for different, what in ((required.keys() - used, "lacks"), (used.keys() - required, "also holds")):
+            raise BadWeights(f"a PyTorch file that holds {str(key)[:80]!r}; {wanted}")
+        if name.endswith("weight") and value.ndim == 1:
+            raise BadWeights(
+                f"{name[:80]!r} belongs to a normalization with weights (--norm batch); of PyTorch files only those "
+                "with --norm instance are read"
+            )
+        # Until version 0.4, PyTorch stored statistics of instance normalizations, which nothing used.
+        if name.endswith((".weight", ".bias")):
+            tensors[name] = value
+    blocks = {name.split(".")[1] for name in tensors if ".conv_block." in name}
+    network = "critic" if "model.0.weight" in tensors else "generator"
+    names = convolutions(network, len(blocks), any(".conv_block.6." in name for name in tensors))
+    required = [f"{name}.{kind}" for name in names for kind in ("weight", "bias")]
+    for different, what in ((set(required) - tensors.keys(), "lacks"), (tensors.keys() - required, "also holds")):
         if different:
             inside = f" with {len(blocks)} residual blocks" if network == "generator" else ""
-            raise BadWeights(f"{path}: looks like the authors' {network}{inside}, but {what} {min(different)[:80]!r}")
-    for name in required:
-        if used[name].layout != torch.strided or not used[name].is_floating_point():
-            raise BadWeights(f"{path}: {name!r} is not a tensor of floating-point numbers")
-    arrays = {name: Array(path, name, used[name]) for name in required}
-    return [Layer(name, [arrays[f"{name}.weight"], arrays[f"{name}.bias"]]) for name in names]
+            raise BadWeights(f"looks like the authors' {network}{inside}, but {what} {min(different)[:80]!r}")
+    for name, tensor in tensors.items():
+        if tensor.layout != torch.strided or not tensor.is_floating_point():
+            raise BadWeights(f"{name!r} is not a tensor of floating-point numbers")
+    return [Layer(name, [Array(key, tensors[key]) for key in (f"{name}.weight", f"{name}.bias")]) for name in names]

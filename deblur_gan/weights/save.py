@@ -9,7 +9,7 @@ from deblur_gan import __version__
 from deblur_gan.backend import keras
 from deblur_gan.files import write_bytes
 from deblur_gan.weights import hdf5, pytorch
-from deblur_gan.weights.identify import METADATA_ATTRIBUTE, build, by_kind, identify_model, layers_with_weights, name_of
+from deblur_gan.weights.identify import METADATA_ATTRIBUTE, build, identify_model, name_of
 
 
 def save_generator(generator, path, training=None, dtype="float32"):
@@ -65,10 +65,11 @@ def save_pytorch(model, path, dropout=True):
         raise ValueError(f"the model is a {name_of(description)}; the authors' code has only the paper networks")
     names = pytorch.convolutions(description["network"], description.get("n_blocks", 0), dropout)
     values = [
-        [np.asarray(array, np.float32) for array in model.get_layer(layer.name).get_weights()]
-        for layer in layers_with_weights(model)
+        [np.asarray(array, np.float32) for array in layer.get_weights()] for layer in model.layers if layer.weights
     ]
-    write_bytes(path, pytorch.file_of(path, names, values))
+    with hdf5.naming(path):
+        content = pytorch.file_of(names, values)
+    write_bytes(path, content)
 
 
 def _save(model, path, network, training, dtype):
@@ -78,34 +79,30 @@ def _save(model, path, network, training, dtype):
     description = identify_model(model)
     if description["network"] != network:
         raise ValueError(f"the model is a {name_of(description)}; a {network} is required")
-    metadata = {**description, "value_range": [-1, 1], "package_version": __version__, "training": training or {}}
     # The configuration is that of a new float32 graph, so that it holds neither the precision nor the crop size of a
     # run.
     plain = build(description, "float32")
+    plain.set_weights(model.get_weights())
     config = json.loads(plain.to_json())
     # Initializers are not needed, and an older Keras refuses the arguments of those of a newer one.
     for layer in config["config"]["layers"]:
         layer["config"] = {key: value for key, value in layer["config"].items() if not key.endswith("_initializer")}
+    metadata = {**description, "value_range": [-1, 1], "package_version": __version__, "training": training or {}}
     attributes = {
         "keras_version": keras.__version__,
         "backend": keras.backend.backend(),
         "model_config": json.dumps({key: config[key] for key in ("class_name", "config")}),
         METADATA_ATTRIBUTE: json.dumps(metadata, allow_nan=False),
     }
-    given = by_kind(layers_with_weights(model))
-    values = {
-        layer.name: [_converted(path, array, dtype) for array in model.get_layer(stored.name).get_weights()]
-        for ranks, layers in by_kind(layers_with_weights(plain)).items()
-        for layer, stored in zip(layers, given[ranks], strict=True)
-    }
-    named = [
-        hdf5.Layer(layer.name, list(zip([w.path for w in layer.weights], values.get(layer.name, []), strict=True)))
+    layers = [
+        hdf5.Layer(layer.name, [(weight.path, _converted(path, weight, dtype)) for weight in layer.weights])
         for layer in plain.layers
     ]
-    write_bytes(path, hdf5.file_of(named, attributes))
+    write_bytes(path, hdf5.file_of(layers, attributes))
 
 
-def _converted(path, array, dtype):
+def _converted(path, weight, dtype):
+    array = keras.ops.convert_to_numpy(weight)
     if np.abs(array).max() > np.finfo(dtype).max:
         raise ValueError(f"{path}: a weight of {np.abs(array).max():.3g} is too large for {dtype}")
-    return np.asarray(array, dtype)
+    return array.astype(dtype)
