@@ -1,7 +1,7 @@
 """Generators as files for other engines: a row in the table `FORMATS` and a module of the same name for each format.
 
-Such a module has `write(generator, path, precision, facts)` and `load(path, generator)`; see `export.export_generator`
-and `export.load_exported`.
+Such a module has `write(generator, path, precision, facts)`, and `load(path, generator)`, which returns what `deblur`
+takes in place of a generator.
 """
 
 from typing import NamedTuple
@@ -10,11 +10,8 @@ from typing import NamedTuple
 class Format(NamedTuple):
     """A format of files.
 
-    Attributes:
-        suffix: str, what file names end in; "" for a folder.
-        precisions: tuple of str, what the weights can be stored in, the most precise first.
-        needs: tuple of the modules that write and run it, which pip installs by these names. A format that needs
-            TensorFlow is converted by Keras on TensorFlow; the others are written on every backend.
+    `suffix` ends their names, "" for a folder. `precisions` begins with the most precise. `needs` are the modules that
+    write and run it, as pip installs them. A format that needs TensorFlow is converted by Keras on TensorFlow.
     """
 
     suffix: str

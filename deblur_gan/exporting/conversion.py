@@ -10,12 +10,7 @@ INPUT = [keras.InputSpec(dtype="float32", shape=(None, None, None, 3), name="blu
 
 
 class Engine:
-    """An exported network in place of a `keras.Model`.
-
-    Args:
-        run: function from float32 `(B, H, W, 3)` to the same.
-        layers: list of the generator's `keras.layers.Layer`, on which `deblur` depends.
-    """
+    """An exported network in place of a `keras.Model`: a function, and the generator's layers, which `deblur` reads."""
 
     def __init__(self, run, layers):
         self.predict_on_batch, self.layers = run, layers
@@ -35,14 +30,7 @@ class _Doubling(keras.layers.UpSampling2D):
 
 
 def convert(generator, path, format, **options):
-    """Writes a generator with Keras' own converter.
-
-    Args:
-        generator: `keras.Model`.
-        path: Path of the file or folder.
-        format: str, Keras' name of the format.
-        options: more arguments of `keras.Model.export`.
-    """
+    """Writes a generator with `keras.Model.export`, which gets the options."""
 
     def convertible(layer):
         return _Doubling.from_config(layer.get_config()) if type(layer) is keras.layers.UpSampling2D else layer

@@ -35,17 +35,7 @@ def export_generator(weight_path, output, format, precision="float32", dropout=T
     """Writes a generator in another format; the file appears whole and compared with `deblur`, or not at all.
 
     Height and width stay free. Input and output are float32 `(B, H, W, 3)`, RGB in [-1, 1]; H and W are multiples of 4.
-
-    - float16: the weights, and in ONNX everything but input and output, are stored in half precision.
-    - int8, ONNX: weights and inputs of the strided convolutions and of those in the residual blocks, which hold most
-      of the weights, have 8 bits; the ranges of the inputs are taken from sample photographs.
-    - int8, LiteRT: the weights of the convolutions have 8 bits; their inputs are quantized at run time.
-
-    All formats but "pth" and "h5" (see `save_generator`) hold JSON: how the file is used (`layout`, `channels`,
-    `value_range`, `size_multiple`, `smallest_side`, and for instance normalization `full_contrast` and `tile_size`) and
-    where it comes from (what `describe` returns for the weights, `source_sha256`, `precision`, `package_version`). It
-    is called `conversion.METADATA_NAME`: in ONNX custom metadata, in OpenVINO runtime information, in LiteRT a file in
-    the archive that is appended to the model, in SavedModel a file in `assets.extra`.
+    `docs/export.md` describes the formats, the precisions, and the JSON in a file about its use and its origin.
 
     Args:
         weight_path: str or Path of the generator's weights; see `load_generator`.
@@ -134,11 +124,7 @@ def _module(format):
 
 
 def require_exportable(output, format, precision="float32"):
-    """Refuses, before any work, what `export_generator` cannot make.
-
-    Raises:
-        CannotExport: see `export_generator`.
-    """
+    """Raises `CannotExport`, before any work, for what `export_generator` cannot make."""
     if format not in FORMATS:
         raise CannotExport(f"format {format!r}: must be one of {', '.join(FORMATS)}")
     suffix, precisions, needs = FORMATS[format]

@@ -74,10 +74,7 @@ def opened(path):
     """Opens an HDF5 file, or the one inside a `.keras` archive, and yields its root `Group`.
 
     Nothing in the file is executed, and nothing outside of it is read. Time is bounded, and so is memory by the size
-    of the file.
-
-    Raises:
-        BadWeights: also from within the `with` block: if the file is missing, damaged or hostile.
+    of the file. Raises `BadWeights`, also from within the `with` block, if the file is missing, damaged or hostile.
     """
     path = Path(path)
     with naming(path):
@@ -99,11 +96,7 @@ def opened(path):
 def layers(root):
     """Lists the layers with weights of a file in the layout of Keras 2, in the order of the forward pass.
 
-    Returns:
-        list of `Layer`, the arrays not read yet; None if the file has another layout.
-
-    Raises:
-        BadWeights: if something is missing or damaged.
+    Their arrays are not read yet. Returns None if the file has another layout.
     """
     if root.strings("layer_names") is None and "model_weights" in root:
         root = root.group("model_weights")
@@ -118,9 +111,8 @@ def layers(root):
 def file_of(layers, attributes):
     """Returns the bytes of a file in the layout of Keras 2, which Keras 2 and Keras 3 read with `load_weights`.
 
-    Args:
-        layers: list of `Layer`, with or without weights; each array is a pair of its name and a NumPy array.
-        attributes: dict of str, of the file.
+    `layers` lists `Layer`, with or without weights; each array is a pair of its name and a NumPy array. `attributes`
+    maps the file's attributes to str.
     """
     content = io.BytesIO()
     # In memory, because HDF5 crashes the process if a disk is full. Keras 2 of 2017 reads only the earliest format.
@@ -258,11 +250,7 @@ class Array:
         self._chunk_shape, self._chunks = self.shape, [(len(self.shape) * (0,), read, 0)] if size else []
 
     def read(self):
-        """Reads the numbers as a float32 array.
-
-        Raises:
-            BadWeights: if there are more than `MAX_NUMBERS`, or one is damaged or not finite.
-        """
+        """Returns the numbers as a float32 array; raises `BadWeights` if there are too many, or one is not finite."""
         size = math.prod(side or 1 for side in self.shape)  # NumPy bounds empty arrays, too
         if size > MAX_NUMBERS:
             raise BadWeights(f"{self._name!r} declares {size} numbers; at most {MAX_NUMBERS} are read")

@@ -18,15 +18,8 @@ _KINDS = {(4, 1): "convolutions", (1, 1, 1, 1): "batch normalizations", (2, 1): 
 def identify(layers, record=None):
     """Finds out which network the layers are of, and compares the shape of every array with that network's.
 
-    Args:
-        layers: list of `hdf5.Layer`.
-        record: what the file records about itself, as `recorded` returns it; None if nothing.
-
-    Returns:
-        dict, see `describe`.
-
-    Raises:
-        BadWeights: if the shapes are not those of the network that is recorded, or of any.
+    `record` is what `recorded` returns. Returns a dict, see `describe`. Raises `BadWeights` if the shapes are not those
+    of the network that is recorded, or of any.
     """
     kinds = by_kind(layers)
     candidates = [record] if record else _candidates(kinds)
@@ -95,19 +88,11 @@ def name_of(description):
 
 
 def recorded(metadata):
-    """Reads what a file records about its network.
+    """Reads what a file records about its network in its metadata: a dict of anything that JSON holds.
 
-    Args:
-        metadata: anything that JSON holds; of a damaged or hostile file too.
-
-    Returns:
-        dict, see `describe`, not yet compared with the arrays; None if nothing of use is recorded.
-
-    Raises:
-        BadWeights: if the architecture is not in the table.
+    Returns a dict, see `describe`, not yet compared with the arrays; None if nothing of use is recorded. Raises
+    `BadWeights` if the architecture is not in the table.
     """
-    if not isinstance(metadata, dict):
-        return None
     network, architecture = metadata.get("network"), metadata.get("architecture")
     if not isinstance(network, str) or not isinstance(architecture, str) or network not in NETWORKS:
         return None

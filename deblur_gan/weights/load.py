@@ -120,7 +120,7 @@ def _opened(path):
 
 
 def _decode_metadata(root):
-    """Returns the JSON that this package wrote into a file; None if there is none, or it is damaged."""
+    """Returns the dict that this package wrote into a file as JSON; an empty one if there is none, or it is damaged."""
 
     def finite(text):
         if not math.isfinite(float(text)):
@@ -128,15 +128,14 @@ def _decode_metadata(root):
         return float(text)
 
     try:
-        return json.loads(root.strings(METADATA_ATTRIBUTE)[0], parse_float=finite, parse_constant=finite)
-    except (BadWeights, IndexError, RecursionError, TypeError, ValueError):
-        return None
+        found = json.loads(root.strings(METADATA_ATTRIBUTE)[0], parse_float=finite, parse_constant=finite)
+    except (IndexError, RecursionError, TypeError, ValueError):  # BadWeights too
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _known_metadata(found):
     """Returns what `describe` returns of a file's metadata besides the network, each only if its type is right."""
-    if not isinstance(found, dict):
-        return {}
     known = {"value_range": [-1, 1]} if found.get("value_range") == [-1, 1] else {}
     version, training = found.get("package_version"), found.get("training")
     if isinstance(version, str) and re.fullmatch(r"[\w.+-]{1,40}", version, re.ASCII):

@@ -52,11 +52,8 @@ def recognized(path):
 def read_layers(path):
     """Lists the convolutions of a state_dict of the authors' generator or critic, in either format of `torch.save`.
 
-    Returns:
-        list of `Layer` in the order of the forward pass, each with kernel and bias in Keras' order of axes.
-
-    Raises:
-        BadWeights: if PyTorch is not installed, or the file is damaged or hostile, or holds something else.
+    They are `Layer` in the order of the forward pass, each with kernel and bias in Keras' order of axes. Raises
+    `BadWeights` if PyTorch is not installed, or the file is damaged or hostile, or holds something else.
     """
     torch = _import_torch()
     try:
@@ -81,19 +78,9 @@ def read_layers(path):
 
 
 def convolutions(network, n_blocks=0, dropout=True):
-    """Names the convolutions of the authors' networks.
+    """Names the convolutions of the authors' generator or critic, in the order of the forward pass.
 
-    Args:
-        network: "generator" or "critic".
-        n_blocks: int, residual blocks of a generator.
-        dropout: bool, True if the blocks have a dropout layer, which shifts their second convolution by one place.
-
-    Returns:
-        list of str, in the order of the forward pass.
-
-    Example:
-        >>> convolutions("critic")
-        ['model.0', 'model.2', 'model.5', 'model.8', 'model.11']
+    With dropout, the second convolution of a residual block stands one place later.
     """
     if network == "critic":
         return [f"model.{place}" for place in (0, 2, 5, 8, 11)]
@@ -105,12 +92,7 @@ def convolutions(network, n_blocks=0, dropout=True):
 def file_of(names, layers):
     """Returns the bytes of a state_dict in the first format of `torch.save`, which every version of PyTorch reads.
 
-    Args:
-        names: list of str, of the layers; see `convolutions`.
-        layers: list of pairs, kernel and bias of each layer: float32 arrays in Keras' order of axes.
-
-    Raises:
-        BadWeights: if PyTorch is not installed.
+    `layers` lists kernel and bias of each layer: float32 arrays in Keras' order of axes.
     """
     torch = _import_torch()
     state = collections.OrderedDict()
