@@ -12,20 +12,17 @@ _CALIBRATED, _EMBEDDED, _LINKED = b"\0\0\0\0", b"DEBM", b"KNIL"
 _BY_CONTRAST = 4  # the rendering intent of photographs
 
 
-def profile_of_bmp(file):
+def profile_of_bmp(content):
     """Returns the ICC profile of the colours that a BMP file describes; None for sRGB, and if it describes none.
 
     Raises:
         ValueError: if there is a profile that cannot be read.
     """
-    file.seek(_FILE_HEADER)
-    header = file.read(_V5_HEADER)
-    header = header[: int.from_bytes(header[:4], "little")]
+    header = content[_FILE_HEADER : _FILE_HEADER + int.from_bytes(content[14:18], "little")]
     kind = header[56:60]
     if len(header) >= _V5_HEADER and kind in (_EMBEDDED, _LINKED):
         start, length = struct.unpack_from("<2I", header, 112)
-        file.seek(_FILE_HEADER + start)
-        profile = file.read(length)
+        profile = content[_FILE_HEADER + start : _FILE_HEADER + start + length]
         if kind == _LINKED or not 0 < length == len(profile):
             raise ValueError("it lies in another file" if kind == _LINKED else "it is cut")
         return profile

@@ -50,6 +50,13 @@ _OTHER_PICTURES = (
 OTHER_PICTURE = "the film, gain map or other picture in the same file cannot be kept"
 
 
+def has_other_pictures(image, content):
+    """Returns whether a file holds a gain map, a depth map or a film that its XMP data do not describe."""
+    brands = content[: int.from_bytes(content[:4], "big")] if content[4:8] == b"ftyp" else b""
+    film = image.format == "JPEG" and b"MotionPhoto_Data" in content  # older telephones of Samsung
+    return film or b"tmap" in brands or any(image.info.get(key) for key in ("aux", "depth_images"))
+
+
 def upright(metadata, notes):
     """Removes the orientation from EXIF and XMP data, and from XMP data other pictures in the same file.
 

@@ -184,9 +184,11 @@ def _read(file, file_format, n_bytes):
         several = image.format == "MPO"
         _check_claims(image.size, n_bytes, 1 if several else getattr(image, "n_frames", 1))
         picture, alpha, largest = _loaded(image, file, notes), None, None
-        if several or image.info.get("aux") or image.info.get("depth_images"):
+        file.seek(0)
+        content = file.read()
+        if several or meta.has_other_pictures(image, content):
             notes.append(meta.OTHER_PICTURE)
-        metadata, orientation = _described(picture, file, file_format, notes)
+        metadata, orientation = _described(picture, content, file_format, notes)
     profile = metadata.get("icc_profile")
     refuse_hdr(transfer_of_profile(profile))
     by_metadata = meta.upright(metadata, notes)
@@ -199,20 +201,19 @@ def _read(file, file_format, n_bytes):
     return Photograph(pixels, alpha, grey, file_format, metadata, notes)
 
 
-def _described(image, file, file_format, notes):
+def _described(image, content, file_format, notes):
     """`(metadata, orientation)` of a loaded image that is neither PNG nor TIFF; None if EXIF and XMP data turn it."""
     if file_format == "JPEG":
         return meta.of_jpeg(image), None
     metadata = {key: image.info[key] for key in ("exif", "icc_profile", "dpi", "xmp") if image.info.get(key)}
     code_points = orientation = None
-    file.seek(0)
     if file_format == "AVIF":
         # `info` may hold EXIF data that Pillow wrote itself. These files are turned by a box of their own.
         *_, exif, orientation, _ = image._decoder.get_info()
         metadata |= {"exif": exif} if exif else {}
         if orientation == 1 and not exif:
             orientation = None  # then XMP data count
-        code_points = colour_code_points(file.read())
+        code_points = colour_code_points(content)
     if file_format == "HEIF":
         orientation = 1  # it is applied
         colours = image.info.get("nclx_profile")
@@ -221,10 +222,10 @@ def _described(image, file, file_format, notes):
         metadata["icc_profile"] = profile_of_cicp(*code_points)
     if file_format == "BMP":
         try:
-            metadata["icc_profile"] = profile_of_bmp(file)
+            metadata["icc_profile"] = profile_of_bmp(content)
         except ValueError as error:
             notes.append(f"its colour profile cannot be kept ({error})")
-    if file_format == "WEBP" and _is_lossless_webp(file):
+    if file_format == "WEBP" and _is_lossless_webp(content):
         metadata.update(lossless=True, exact=True, quality=80)
     return metadata, orientation
 
@@ -291,14 +292,12 @@ def _eight_bits(picture, alpha, largest, profile, notes):
     return [np.asarray(image if image.mode == "RGB" else image.convert("RGB")), alpha, grey, profile]
 
 
-def _is_lossless_webp(file):
-    file.seek(12)
-    while len(head := file.read(8)) == 8:
-        if head[:4] in (b"VP8 ", b"VP8L"):
-            return head[:4] == b"VP8L"
-        length = int.from_bytes(head[4:], "little")
-        file.seek(length + length % 2, io.SEEK_CUR)
-    return False
+def _is_lossless_webp(content):
+    at = 12
+    while (kind := content[at : at + 4]) not in (b"VP8 ", b"VP8L", b""):
+        length = int.from_bytes(content[at + 4 : at + 8], "little")
+        at += 8 + length + length % 2
+    return kind == b"VP8L"
 
 
 def read_rgb(path):

@@ -16,7 +16,7 @@ from deblur_gan.images.avif import colour_code_points
 from deblur_gan.images.colour import profile_of_chromaticities, profile_of_cicp
 from deblur_gan.images.exif import upright_block
 from deblur_gan.images.formats import EXTENSIONS
-from deblur_gan.images.metadata import OTHER_PICTURE
+from deblur_gan.images.metadata import OTHER_PICTURE, has_other_pictures
 from deblur_gan.images.photographs import (
     BadImage,
     Photograph,
@@ -567,3 +567,12 @@ def test_a_gain_map_or_a_depth_map_of_a_heic_is_noted(key, monkeypatch):
     assert not read_photograph(content).notes
     monkeypatch.setitem(photographs._OPENERS, "HEIF", with_another_picture)
     assert read_photograph(content).notes == [OTHER_PICTURE]
+
+
+def test_a_film_or_gain_map_that_xmp_data_do_not_describe_is_noted():
+    jpeg = image_file("JPEG")
+    assert read_photograph(jpeg + b"MotionPhoto_Data\0\0\0\x18ftypmp42").notes == [OTHER_PICTURE]
+    assert read_photograph(jpeg + b"other data").notes == []
+    brands = b"\0\0\0\x1cftypavif\0\0\0\0avifmif1"
+    assert has_other_pictures(Image.new("RGB", (1, 1)), brands + b"tmap" + bytes(40))
+    assert not has_other_pictures(Image.new("RGB", (1, 1)), brands + b"miaf" + b"tmap")
