@@ -86,28 +86,18 @@ def open_png(file):
 
 def _sorted_chunks(content):
     """The chunks that pixels need, as a file; the others as `(kind, content)`; notes on those that are damaged."""
-    pixels, chunks, notes = io.BytesIO(), [], []
-    pixels.write(SIGNATURE)
-    at = len(SIGNATURE)
-    while at < len(content):
-        length = int.from_bytes(content[at : at + 4], "big")
-        kind, end = content[at + 4 : at + 8], at + 12 + length
-        ancillary = kind[:1].islower()
-        if ancillary and kind not in (b"fcTL", b"fdAT", b"acTL") and (kind in _PIXELS or kind in _WORDS):
-            summed = zlib.crc32(content[at + 4 : end - 4])
-            if end > len(content) or summed.to_bytes(4, "big") != content[end - 4 : end]:
-                notes.append(f"its {_WORDS[kind]} cannot be kept (a wrong checksum)")
-            elif kind in _PIXELS:
-                pixels.write(content[at:end])
-            else:
-                chunks.append((kind, content[at + 8 : end - 4]))
-        elif not ancillary or kind in _PIXELS:
-            pixels.write(content[at:end])
-        if kind == b"IEND":
-            break
+    pixels, chunks, notes, at, kind = [SIGNATURE], [], [], len(SIGNATURE), None
+    while at < len(content) and kind != b"IEND":
+        kind, end = content[at + 4 : at + 8], at + 12 + int.from_bytes(content[at : at + 4], "big")
+        summed = zlib.crc32(content[at + 4 : end - 4]) if kind in _WORDS else 0
+        if kind in _WORDS and (end > len(content) or summed.to_bytes(4, "big") != content[end - 4 : end]):
+            notes.append(f"its {_WORDS[kind]} cannot be kept (a wrong checksum)")
+        elif kind in _PIXELS or not kind[:1].islower():
+            pixels.append(content[at:end])
+        elif kind in _WORDS:
+            chunks.append((kind, content[at + 8 : end - 4]))
         at = end
-    pixels.seek(0)
-    return pixels, chunks, notes
+    return io.BytesIO(b"".join(pixels)), chunks, notes
 
 
 def text_of_chunk(kind, content):

@@ -215,19 +215,15 @@ def _unpacked(data, rows, columns, page):
     n_bits = page.bitspersample
     bits = np.unpackbits(np.frombuffer(data, np.uint8).reshape(rows, -1), axis=1)
     bits = bits[:, : columns * n_bits].reshape(rows, columns, n_bits)
-    values = np.zeros((rows, columns), np.uint16)
-    for bit in range(n_bits):
-        values = values * 2 + bits[..., bit]
-    return values
+    return bits @ (1 << np.arange(n_bits, dtype=np.uint16)[::-1])
 
 
 def _decompressed(data, compression, n_bytes, turned_bits):
     """The bytes of a strip, by libtiff, which stops at `n_bytes`: Pillow reads them as one row of a grey picture."""
-    tags = [(256, n_bytes), (257, 1), (258, 8), (259, compression), (262, 1), (273, 8), (277, 1), (278, 1)]
-    tags.insert(5, (266, 2 if turned_bits else 1))
-    tags.append((279, len(data)))
-    directory = struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    tags = {256: n_bytes, 257: 1, 258: 8, 259: compression, 262: 1, 266: 2 if turned_bits else 1}
+    tags |= {273: 8, 277: 1, 278: 1, 279: len(data)}
     data += bytes(len(data) % 2)
+    directory = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
     header = b"II*\0" + struct.pack("<I", 8 + len(data))
-    row = TiffImagePlugin.TiffImageFile(io.BytesIO(header + data + directory + bytes(4)))
-    return row.tobytes()
+    content = header + data + struct.pack("<H", len(tags)) + directory + bytes(4)
+    return TiffImagePlugin.TiffImageFile(io.BytesIO(content)).tobytes()

@@ -24,16 +24,11 @@ _ENCODERS = {
 }
 
 _MOV = ("3g2", "3gp", "ipod", "mov", "mp4")  # FFmpeg's names of containers of one family
-
 _COLOUR_TAGS = ("colorspace", "color_range", "color_primaries", "color_trc")
-
 # Tags about the packets of the original, which no longer hold.
 _STALE = ("BPS", "DURATION", "ENCODER", "NUMBER_OF_", "ROTATE", "_STATISTICS_")
-
 _MOST_FRAMES_PER_SECOND = 1000
-
 _NARROWEST_HEVC = 64  # libx265 writes beyond its memory at 40x64 and 48x32 pixels, which ends the process
-
 _LONGEST_DELAY = 16  # frames between the times at which one is decoded and shown: what H.264 and HEVC allow
 
 

@@ -132,8 +132,9 @@ class _Part:
 
     def contains(self, seconds):
         """Returns whether a time lies in the part; an unknown time, None, does."""
-        after = seconds is None or self.begin is None or seconds >= self.begin
-        return after and (seconds is None or self.end is None or seconds < self.end)
+        if seconds is None:
+            return True
+        return (self.begin is None or seconds >= self.begin) and (self.end is None or seconds < self.end)
 
     def shift(self, time_base):
         """Returns the units to subtract from the times of a stream, so that the result begins at 0."""
@@ -173,9 +174,8 @@ class _Part:
             self.notes.append(f"it cannot be read beyond {_clock(last - self.origin)} ({ffmpeg_reason(error)})")
             return
         stated = Fraction(self.container.duration or 0, 1_000_000)
-        if (
-            self.container.format.name == "avi"
-        ):  # FFmpeg corrects the duration of a cut AVI, but not its number of frames
+        if self.container.format.name == "avi":
+            # FFmpeg corrects the duration of a cut AVI, but not its number of frames.
             stated = max(stated, self.video.frames * self.video.time_base)
         # Some writers count the duration from 0, others from the first frame.
         if stated - last > _CUT:
