@@ -4,6 +4,7 @@ Pillow decodes texts as Latin-1 and writes ASCII, which turns UTF-8 into questio
 Source: CIPA DC-008 (EXIF 2.32), section 4.6; TIFF 6.0, section 2.
 """
 
+import math
 import struct
 
 import numpy as np
@@ -14,7 +15,9 @@ _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12
 _UNITS = _SIZES | {5: 4, 10: 4}
 _BYTES, _LONG = 1, 4
 _NAME = b"Exif\0\0"  # which Pillow expects before a block
-_RESOLUTION = {282, 283, 296}
+_X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT = 282, 283, 296
+_RESOLUTION = {_X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT}
+_INCH, _PER_INCH = 2, {2: 1, 3: 2.54}  # by the number of a unit, how many make an inch
 # Tags of the first directory of a TIFF that concern the layout and the colours of its own pixels.
 _LAYOUT = {
     *range(254, 269), *range(273, 285), 288, 289, *range(290, 294), 296, 297, 301, *range(317, 326), 328, 330,
@@ -73,6 +76,33 @@ def numbers(entry, order):
         return [above / below if below else 0.0 for above, below in zip(parts[::2], parts[1::2], strict=True)]
     letter = {1: "B", 3: "H", 4: "I", 11: "f", 12: "d"}.get(kind)
     return [float(number) for number in struct.unpack(f"{order}{count}{letter}", value)] if letter else []
+
+
+def resolution(tags, order):
+    """Returns the pixels per inch across and down that tags state, None if they do not.
+
+    Raises ValueError if they are damaged.
+    """
+    scale = _PER_INCH.get(integer(tags[_RESOLUTION_UNIT], order) if _RESOLUTION_UNIT in tags else _INCH)
+    found = [numbers(tags[tag], order)[:1] for tag in (_X_RESOLUTION, _Y_RESOLUTION) if tag in tags]
+    if scale is None or not found:
+        return None
+    dpi = tuple(scale * value for values in found for value in values)
+    if len(dpi) != 2 or not all(0 < value < math.inf for value in dpi):
+        raise ValueError("it is damaged")
+    return dpi
+
+
+def states_resolution(block, dpi):
+    """Returns whether a block of EXIF data, or None, states this resolution."""
+    if block is None:
+        return False
+    try:
+        block, order = _split(block)
+        found = resolution(read_directory(block, struct.unpack_from(f"{order}I", block, 4)[0], order)[0], order)
+    except ValueError:
+        return False
+    return found is not None and np.allclose(found, dpi, rtol=0.01)
 
 
 def _split(block):

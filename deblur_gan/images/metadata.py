@@ -8,7 +8,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from deblur_gan.files import reason
 from deblur_gan.images.bmp import bmp_with
-from deblur_gan.images.exif import tiff_with, upright_block
+from deblur_gan.images.exif import states_resolution, tiff_with, upright_block
 from deblur_gan.images.png import text_of_chunk
 
 # By format, the metadata that a file of it can hold. `chunks` are the texts of a PNG, `colours` its chunks that
@@ -143,6 +143,8 @@ def kept(metadata, file_format, notes):
             metadata["comment"] = texts.pop(b"Comment")
         if not texts:
             del metadata["chunks"]
+    if "dpi" in metadata and "dpi" not in room and states_resolution(metadata.get("exif"), metadata["dpi"]):
+        del metadata["dpi"]
     notes += [
         f"its {_PLAIN_WORDS.get(key, key)} cannot be kept in {file_format}"
         for key in metadata

@@ -14,7 +14,7 @@ import tifffile
 from PIL import Image, TiffImagePlugin
 
 from deblur_gan.images.colour import profile_of_chromaticities
-from deblur_gan.images.exif import block_of_tiff, integer, numbers, read_directory
+from deblur_gan.images.exif import block_of_tiff, integer, numbers, read_directory, resolution
 from deblur_gan.images.formats import NotRead
 
 # Compressions whose strips libtiff gives back as bytes: none, LZW, deflate (two numbers), PackBits, LZMA, Zstandard.
@@ -23,9 +23,8 @@ _WRITTEN = {1: "raw", 5: "tiff_lzw", 32773: "packbits"}
 _GREY_FROM_WHITE, _GREY, _RGB, _PALETTE, _CMYK, _YCBCR, _LAB = 0, 1, 2, 3, 5, 6, 8
 _SAMPLES = {_GREY_FROM_WHITE: 1, _GREY: 1, _RGB: 3, _PALETTE: 1, _CMYK: 4, _YCBCR: 3, _LAB: 3}
 _KINDS = {1: "unsigned", 2: "signed", 3: "floating-point", 5: "complex", 6: "complex"}
-_ORIENTATION, _X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT, _INK_SET = 274, 282, 283, 296, 332
-_TRANSFER_FUNCTION, _WHITE_POINT, _PRIMARIES, _XMP, _PROFILE = 301, 318, 319, 700, 34675
-_UNITS = {2: 1, 3: 2.54}  # by the number of the unit, how many make an inch
+_ORIENTATION, _TRANSFER_FUNCTION, _WHITE_POINT, _PRIMARIES, _INK_SET, _XMP = 274, 301, 318, 319, 332, 700
+_PROFILE = 34675
 _MULTIPLIED, _SEPARATE = 1, 2  # kinds of alpha
 _JPEG = 6, 7
 _TURNED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))  # each byte with its bits in the other order
@@ -72,16 +71,14 @@ class Tiff:
             self.metadata["exif"] = exif
         if _XMP in tags and (xmp := tags[_XMP][2].rstrip(b"\0")):
             self.metadata["xmp"] = xmp
-        scale = _UNITS.get(integer(tags[_RESOLUTION_UNIT], order) if _RESOLUTION_UNIT in tags else 2)
-        if scale and (_X_RESOLUTION in tags or _Y_RESOLUTION in tags):
-            dpi = [scale * value for tag in (_X_RESOLUTION, _Y_RESOLUTION) for value in self._numbers(tags, tag)[:1]]
-            if len(dpi) == 2 and all(0 < value < math.inf for value in dpi):
-                self.metadata["dpi"] = tuple(dpi)
-            else:
-                self.notes.append("its resolution cannot be kept (it is damaged)")
+        try:
+            if dpi := resolution(tags, order):
+                self.metadata["dpi"] = dpi
+        except ValueError as error:
+            self.notes.append(f"its resolution cannot be kept ({error})")
         profile = tags[_PROFILE][2] if _PROFILE in tags else None
         if profile is None:
-            white, primaries = self._numbers(tags, _WHITE_POINT), self._numbers(tags, _PRIMARIES)
+            white, primaries = (numbers(tags[tag], order) if tag in tags else [] for tag in (_WHITE_POINT, _PRIMARIES))
             colours = int(self._page.photometric)
             if len(white) == 2 and len(primaries) == 6 and colours not in (_CMYK, _LAB):
                 profile = profile_of_chromaticities([*white, *primaries], None, colours in (_GREY_FROM_WHITE, _GREY))
@@ -89,9 +86,6 @@ class Tiff:
                 self.notes.append("its colour description (a table of levels) cannot be kept")
         if profile:
             self.metadata["icc_profile"] = profile
-
-    def _numbers(self, tags, tag):
-        return numbers(tags[tag], self._tiff.byteorder) if tag in tags else []
 
     def _check(self):
         """Refuses, before memory is taken, what is not read."""

@@ -434,6 +434,18 @@ def test_each_loss_is_noted_once(target):
     assert sorted(notes) == sorted(f"its {what} cannot be kept in {target}" for what in lost)
 
 
+@pytest.mark.parametrize(("per_inch", "unit", "lost"), [(240, 2, 0), (240 / 2.54, 3, 0), (72, 2, 1), (None, 2, 1)])
+def test_a_resolution_that_exif_data_state_is_not_lost(per_inch, unit, lost):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Model] = "a camera"
+    if per_inch:
+        exif[ExifTags.Base.XResolution] = exif[ExifTags.Base.YResolution] = per_inch
+        exif[ExifTags.Base.ResolutionUnit] = unit
+    Image.fromarray(PIXELS).save(file := io.BytesIO(), "JPEG", exif=exif, dpi=(240, 240))
+    copy = converted(read_photograph(file.getvalue()), "WEBP")
+    assert copy.notes == ["its resolution cannot be kept in WEBP"] * lost
+
+
 @pytest.mark.parametrize("comment", [b"from Spain", UTF8, "Espa\xf1a".encode("latin-1")])
 def test_the_comment_of_a_jpeg_is_a_text_of_a_png_and_back(comment):
     png = encoded(converted(read_photograph(rich_jpeg(comment)), "PNG"))
