@@ -80,9 +80,7 @@ def meudec(blurred, ngf, n_blocks, dtype, dropout):
         x = layers.BatchNormalization(name=f"up{number}_norm", dtype=dtype)(x)
         x = layers.Activation("relu", name=f"up{number}_relu", dtype=dtype)(x)
 
-    x = _difference(x, dtype)
-    x = layers.Add(name="head_add", dtype="float32")([x, blurred])
-    return layers.Rescaling(0.5, name="restored", dtype="float32")(x)
+    return layers.Rescaling(0.5, name="restored", dtype="float32")(_corrected(blurred, x, dtype))
 
 
 def paper(blurred, ngf, n_blocks, dtype, dropout):
@@ -106,24 +104,14 @@ def paper(blurred, ngf, n_blocks, dtype, dropout):
         x = InstanceNormalization(name=f"up{number}_norm", dtype=dtype)(x)
         x = layers.Activation("relu", name=f"up{number}_relu", dtype=dtype)(x)
 
-    x = _difference(x, dtype)
-    x = layers.Add(name="head_add", dtype="float32")([x, blurred])
-    return Clip(name="restored", dtype="float32")(x)
+    return Clip(name="restored", dtype="float32")(_corrected(blurred, x, dtype))
 
 
 def residual_block(x, filters, normalization, name, dtype="float32", dropout=0.5):
     """Applies pad, 3x3 convolution, norm, ReLU, dropout, pad, 3x3 convolution, norm, and adds the input.
 
-    Args:
-        x: symbolic tensor `(B, H, W, filters)`.
-        filters: int, channels of `x` and of the result.
-        normalization: class of the layers that normalize.
-        name: str, prefix of the layer names.
-        dtype: Keras dtype policy of the layers.
-        dropout: float in [0, 1), the share of activations that training drops.
-
-    Returns:
-        Symbolic tensor of the shape of `x`.
+    `x` and the result are symbolic tensors `(B, H, W, filters)`; `normalization` is the class of the layers that
+    normalize, and `name` the prefix of all layer names.
 
     Example:
         >>> x = keras.Input((32, 32, 16))
@@ -141,8 +129,10 @@ def residual_block(x, filters, normalization, name, dtype="float32", dropout=0.5
     return layers.Add(name=f"{name}_add", dtype=dtype)([x, y])
 
 
-def _difference(x, dtype):
+def _corrected(blurred, x, dtype):
+    """Adds the last convolution of `x` to the blurred image."""
     x = ReflectionPadding2D(3, name="head_pad", dtype=dtype)(x)
     x = Conv2D(3, 7, name="head_conv", dtype=dtype)(x)
     # The difference that restores a photograph is often too small to be added to 1 in half precision.
-    return layers.Activation("tanh", name="head_tanh", dtype="float32")(x)
+    x = layers.Activation("tanh", name="head_tanh", dtype="float32")(x)
+    return layers.Add(name="head_add", dtype="float32")([x, blurred])

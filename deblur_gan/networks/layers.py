@@ -17,8 +17,7 @@ Conv2D, ZeroPadding2D, UpSampling2D, Flatten = (
 class ReflectionPadding2D(layers.Layer):
     """Pads height and width by mirroring the image at its border, without repeating the border itself.
 
-    Args:
-        padding: int, rows and columns added at each side. The input must have more than `padding` of them.
+    `padding` rows and columns are added at each side; the input must have more of them.
 
     Call: `(B, H, W, C)` to `(B, H + 2 * padding, W + 2 * padding, C)`.
 
@@ -54,10 +53,8 @@ class InstanceNormalization(layers.Layer):
     """Gives each channel of each image mean 0 and variance 1 over its pixels; no weights, no running statistics.
 
     Computes the same numbers as `keras.layers.GroupNormalization(groups=-1, center=False, scale=False)`, without its
-    reshape to five dimensions. The statistics are computed in float32 in every precision.
-
-    Args:
-        epsilon: float added to the variance.
+    reshape to five dimensions. The statistics are computed in float32 in every precision. `epsilon` is added to the
+    variance.
 
     Call: `(B, H, W, C)` to the same shape.
 
@@ -111,9 +108,6 @@ class TransposedConv3x3Stride2(layers.Layer):
     by four ordinary convolutions, one for each of the even and odd rows and columns of the output. TensorFlow's own
     operation is slower. On oneDNN it also keeps a buffer of 33 MB for every image size, which fills the memory when a
     folder is restored.
-
-    Args:
-        filters: int, channels of the output.
 
     Call: `(B, H, W, C)` to `(B, 2 * H, 2 * W, filters)`. Weights: kernel `(3, 3, filters, C)`, bias `(filters,)`.
 

@@ -35,12 +35,7 @@ def step(function):
         @functools.wraps(function)
         def stateless(model, state, data):
             optimizer = [model.optimizer.variables] if len(state) == 4 else []
-            groups = [
-                model.trainable_variables,
-                model.non_trainable_variables,
-                *optimizer,
-                model.metrics_variables,
-            ]
+            groups = [model.trainable_variables, model.non_trainable_variables, *optimizer, model.metrics_variables]
             pairs = (zip(*group_and_values, strict=True) for group_and_values in zip(groups, state, strict=True))
             with keras.StatelessScope(state_mapping=itertools.chain(*pairs)) as scope:
                 logs = function(model, data)
@@ -158,9 +153,7 @@ def apply(optimizer, gradients, variables):
     if _BACKEND == "jax":
         # Loss scaling steps inside `lax.cond`, in which variables cannot be assigned.
         new_values, new_state = optimizer.stateless_apply(
-            [variable.value for variable in optimizer.variables],
-            gradients,
-            [variable.value for variable in variables],
+            [variable.value for variable in optimizer.variables], gradients, [variable.value for variable in variables]
         )
         for variable, value in zip([*variables, *optimizer.variables], [*new_values, *new_state], strict=True):
             variable.assign(value)

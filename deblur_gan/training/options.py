@@ -114,8 +114,7 @@ class Options:
         choices=("crop", "resize"),
     )
     turn: bool = _option(
-        False,
-        "Turn samples by a random number of quarter turns, so that blur runs in all directions.",
+        False, "Turn samples by a random number of quarter turns, so that blur runs in all directions."
     )
     batch_size: int = _option(
         4,
@@ -183,9 +182,7 @@ class Options:
         below=1,
     )
     mixed_precision: str | None = _option(
-        None,
-        "Compute in half precision; weights and losses stay float32.",
-        choices=("bfloat16", "float16"),
+        None, "Compute in half precision; weights and losses stay float32.", choices=("bfloat16", "float16")
     )
     jit_compile: bool = _option(
         False,
