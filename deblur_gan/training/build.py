@@ -75,6 +75,7 @@ def build_gan(options):
             perceptual_weight=options.perceptual_weight,
             pixel_weight=options.pixel_weight,
             pixel_loss=options.pixel_loss,
+            grid_weight=options.grid_weight,
             ema=options.ema,
             seed=options.seed,
         )

@@ -5,7 +5,7 @@
 
 from deblur_gan.backend import keras
 from deblur_gan.training import gradients
-from deblur_gan.training.losses import gradient_penalty, mean_score, psnr
+from deblur_gan.training.losses import gradient_penalty, grid_loss, mean_score, psnr
 from deblur_gan.training.moving_average import MovingAverage
 from deblur_gan.training.options import PIXEL_LOSSES
 
@@ -16,6 +16,7 @@ GENERATOR_LOSSES = {
     "adversarial_loss": "adv",
     "perceptual_loss": "perc",
     "pixel_loss": "pixel",
+    "grid_loss": "grid",
 }
 CRITIC_LOSSES = {"critic_loss": "critic", "gradient_penalty": "penalty"}
 LOSSES = GENERATOR_LOSSES | CRITIC_LOSSES
@@ -45,6 +46,7 @@ class DeblurGAN(keras.Model):
         perceptual_weight: float, weight of the perceptual loss in the generator's loss.
         pixel_weight: float, weight of the pixel loss in the generator's loss.
         pixel_loss: "l1" or "l2", the mean absolute or the mean squared difference of the pixels.
+        grid_weight: float, weight of `losses.grid_loss` in the generator's loss; with 0 it is not computed.
         ema: float in [0, 1), momentum of the moving average of the generator, see `averaged_generator`; 0 for none.
         seed: int for the points of the penalty. The dropout layers of the generator have seeds of their own, which
             `keras.utils.set_random_seed` determines when the generator is built.
@@ -77,6 +79,7 @@ class DeblurGAN(keras.Model):
         perceptual_weight=100.0,
         pixel_weight=0.0,
         pixel_loss="l1",
+        grid_weight=0.0,
         ema=0.0,
         seed=None,
     ):
@@ -90,7 +93,8 @@ class DeblurGAN(keras.Model):
         self.perceptual_weight = perceptual_weight
         self.pixel_weight = pixel_weight
         self.pixel_loss = pixel_loss
-        for name in ("critic_updates", "penalty_weight", "perceptual_weight", "pixel_weight"):
+        self.grid_weight = grid_weight
+        for name in ("critic_updates", "penalty_weight", "perceptual_weight", "pixel_weight", "grid_weight"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)}: must be 0 or more")
         if not 0 <= ema < 1:
@@ -222,14 +226,15 @@ class DeblurGAN(keras.Model):
             sharp, restored: float32 tensors `(B, H, W, 3)` in [-1, 1].
 
         Returns:
-            dict of float32 scalars: `generator_loss`, `adversarial_loss`, `perceptual_loss`, `pixel_loss`.
+            dict of float32 scalars, one for each of `GENERATOR_LOSSES`.
         """
         adversarial = -mean_score(self.critic(restored)) if self.critic_updates else keras.ops.zeros(())
         perceptual = self.perceptual_loss(sharp, restored)
         error = keras.ops.abs if self.pixel_loss == "l1" else keras.ops.square
         pixel = keras.ops.mean(error(sharp - restored))
-        loss = adversarial + self.perceptual_weight * perceptual + self.pixel_weight * pixel
-        return dict(zip(GENERATOR_LOSSES, (loss, adversarial, perceptual, pixel), strict=True))
+        grid = grid_loss(sharp, restored) if self.grid_weight else keras.ops.zeros(())
+        loss = adversarial + self.perceptual_weight * perceptual + self.pixel_weight * pixel + self.grid_weight * grid
+        return dict(zip(GENERATOR_LOSSES, (loss, adversarial, perceptual, pixel, grid), strict=True))
 
     @gradients.step
     def test_step(self, data):

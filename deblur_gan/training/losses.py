@@ -1,4 +1,4 @@
-"""The terms of the training losses: mean scores, gradient penalty, perceptual loss.
+"""The terms of the training losses: mean scores, gradient penalty, grid loss, perceptual loss.
 
 All images are float32 `(B, H, W, 3)` in [-1, 1]; all losses are float32 scalars.
 """
@@ -6,10 +6,13 @@ All images are float32 `(B, H, W, 3)` in [-1, 1]; all losses are float32 scalars
 from deblur_gan.backend import keras
 from deblur_gan.files import reason
 from deblur_gan.training import gradients
-from deblur_gan.training.options import VGG_NETWORKS
+from deblur_gan.training.options import GRID_WINDOW, VGG_NETWORKS
 from deblur_gan.weights import hdf5
 
 layers = keras.layers
+
+# A window is flat in a channel if its standard deviation is below this many levels of 255.
+FLAT = 4.0
 
 # The mean of ImageNet in 0..255, which was subtracted from the images that Keras' VGG weights were trained on.
 IMAGENET_MEAN_BGR = (103.939, 116.779, 123.68)
@@ -65,6 +68,37 @@ def gradient_penalty(critic, images, scale=1.0):
     # A plain square root has no derivative at zero.
     norm = keras.ops.sqrt(keras.ops.sum(keras.ops.square(gradient), axis=(1, 2, 3)) + 1e-12)
     return keras.ops.mean(keras.ops.square(norm - 1.0))
+
+
+def grid_loss(sharp, restored):
+    """Computes the energy of a pattern that repeats every 4 pixels in flat parts of the restored images only.
+
+    Two upsampling layers can draw such a pattern. In each window of the difference, the mean of each of the sixteen
+    phases of a 4x4 grid is compared with the mean of all pixels. Only windows count in which the sharp image is flat.
+
+    Args:
+        sharp, restored: tensors `(B, H, W, 3)`; height and width are at least `GRID_WINDOW`.
+
+    Returns:
+        float32 scalar in squared levels of 255, the mean over all windows, phases and channels; windows that are not
+        flat count as 0. It is 0 for equal images.
+
+    Example:
+        >>> stripes = keras.ops.tile(keras.ops.array([1.0, 0.0, -1.0, 0.0]), 8)[None, None, :, None] / 127.5
+        >>> round(float(grid_loss(keras.ops.zeros((1, 32, 32, 3)), stripes + keras.ops.zeros((1, 32, 32, 3)))), 3)
+        0.5
+    """
+    n_rows, n_columns = (side // GRID_WINDOW for side in keras.ops.shape(sharp)[1:3])
+    n_cells = GRID_WINDOW // 4
+
+    def windows(images):
+        images = 127.5 * images[:, : n_rows * GRID_WINDOW, : n_columns * GRID_WINDOW]
+        return keras.ops.reshape(images, (-1, n_rows, n_cells, 4, n_columns, n_cells, 4, 3))
+
+    is_flat = keras.ops.std(windows(sharp), axis=(2, 3, 5, 6), keepdims=True)[:, :, 0, :, :, 0] < FLAT
+    phases = keras.ops.mean(windows(restored) - windows(sharp), axis=(2, 5))
+    phases = phases - keras.ops.mean(phases, axis=(2, 4), keepdims=True)
+    return keras.ops.mean(keras.ops.cast(is_flat, "float32") * keras.ops.square(phases))
 
 
 def psnr(sharp, restored):

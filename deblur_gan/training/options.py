@@ -19,6 +19,9 @@ DATA_DIR = os.path.join("images", "train")
 VGG_NETWORKS = ("vgg16", "vgg19")
 PIXEL_LOSSES = ("l1", "l2")
 
+# The grid loss looks at windows of this many pixels, high and wide.
+GRID_WINDOW = 32
+
 # Every whole number must be below this, so that products and arrays of it do not overflow.
 _LARGEST_INT = 2**31 - 1
 
@@ -167,6 +170,11 @@ class Options:
         "measures.",
         choices=PIXEL_LOSSES,
     )
+    grid_weight: float = _option(
+        0.0,
+        "Weight of the grid loss, against a woven pattern of 4 pixels in flat parts. docs/training.md has values.",
+        at_least=0,
+    )
     learning_rate: float = _option(1e-4, "Of Adam, for both networks.", above=0, may_change=True)
     schedule: str = _option(
         "linear",
@@ -219,6 +227,8 @@ class Options:
         multiple = math.lcm(GENERATORS[self.generator].size_multiple, CRITICS[self.critic].size_multiple)
         if self.crop_size % multiple:
             raise BadOption(f"--crop_size {self.crop_size}: must be a multiple of {multiple}")
+        if self.grid_weight and self.crop_size < GRID_WINDOW:
+            raise BadOption(f"--crop_size {self.crop_size}: must be at least {GRID_WINDOW} for --grid_weight")
         if self.working_scale_range != (1, 1) and self.resize_or_crop == "resize":
             raise BadOption(f"--working_scale {self.working_scale}: is for crops; --resize_or_crop resize has none")
         if self.freeze_normalization and GENERATORS[self.generator].normalization != "batch":

@@ -9,7 +9,7 @@ from deblur_gan.networks import critic_model, generator_model
 from deblur_gan.training.gan import DeblurGAN
 from deblur_gan.training.losses import PerceptualLoss
 
-CRITIC_UPDATES, RATE = 3, 0.05
+CRITIC_UPDATES, RATE, GRID_WEIGHT = 3, 0.05, 1e-3
 EPSILON = np.array([0.2, 0.7], "float32").reshape(2, 1, 1, 1)
 
 
@@ -32,7 +32,9 @@ def networks():
 
 
 def images():
-    return tuple(np.random.default_rng(1).uniform(-1, 1, (2, 2, 32, 32, 3)).astype("float32"))
+    blurred, sharp = np.random.default_rng(1).uniform(-1, 1, (2, 2, 32, 32, 3)).astype("float32")
+    sharp[0] /= 100  # flat, so that the grid loss counts it
+    return blurred, sharp
 
 
 class WithEpsilon(DeblurGAN):
@@ -45,7 +47,9 @@ def main(path, *how):
     for layer in generator.layers:
         layer.trainable = not ("frozen" in how and isinstance(layer, keras.layers.BatchNormalization))
     before = generator.get_weights() + critic.get_weights()
-    gan = WithEpsilon(generator, critic, perceptual_loss, critic_updates=CRITIC_UPDATES, pixel_weight=0.5)
+    gan = WithEpsilon(
+        generator, critic, perceptual_loss, critic_updates=CRITIC_UPDATES, pixel_weight=0.5, grid_weight=GRID_WEIGHT
+    )
     jit_compile = True if "compiled" in how else "auto"
     gan.compile(keras.optimizers.SGD(RATE), keras.optimizers.SGD(RATE), jit_compile=jit_compile)
     result = gan.train_on_batch(*images(), return_dict=True)

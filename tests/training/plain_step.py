@@ -2,7 +2,7 @@
 
 import numpy as np
 import tensorflow as tf
-from one_step import CRITIC_UPDATES, EPSILON, RATE, images, networks
+from one_step import CRITIC_UPDATES, EPSILON, GRID_WEIGHT, RATE, images, networks
 
 
 def run():
@@ -33,7 +33,10 @@ def run():
         of_sharp, of_restored = perceptual_loss.features(sharp), perceptual_loss.features(restored)
         perceptual = tf.reduce_mean((of_sharp - of_restored) ** 2)
         pixel = tf.reduce_mean(tf.abs(sharp - restored))
-        loss = adversarial + 100 * perceptual + 0.5 * pixel
+        flat = 127.5 * (restored - sharp)[0]  # one of two windows
+        phases = tf.stack([tf.reduce_mean(flat[i::4, j::4], (0, 1)) for i in range(4) for j in range(4)])
+        grid = tf.reduce_mean((phases - tf.reduce_mean(phases, 0)) ** 2) / 2
+        loss = adversarial + 100 * perceptual + 0.5 * pixel + GRID_WEIGHT * grid
     weights = generator.trainable_variables
     for weight, gradient in zip(weights, tape.gradient(loss, weights), strict=True):
         weight.assign_sub(RATE * gradient)
@@ -42,6 +45,7 @@ def run():
         "adversarial_loss": adversarial,
         "perceptual_loss": perceptual,
         "pixel_loss": pixel,
+        "grid_loss": grid,
     }
     result = {name: value.numpy() for name, value in result.items()}
     for number, (old, new) in enumerate(zip(before, generator.get_weights() + critic.get_weights(), strict=True)):

@@ -242,7 +242,7 @@ def test_fit_reports_losses_and_the_psnr_of_held_out_pairs():
     history = gan.fit(
         blurred, sharp, batch_size=3, verbose=0, validation_data=(blurred, sharp), validation_batch_size=2
     )
-    losses = ["generator_loss", "adversarial_loss", "perceptual_loss", "pixel_loss"]
+    losses = ["generator_loss", "adversarial_loss", "perceptual_loss", "pixel_loss", "grid_loss"]
     losses += ["critic_loss", "gradient_penalty"]
     assert set(history.history) == {"val_psnr", *losses, *(f"val_{name}" for name in losses)}
     restored = gan(blurred, training=False)
@@ -454,6 +454,7 @@ def test_refuses_arguments_out_of_range():
         {"critic_updates": -1},
         {"penalty_weight": -1.0},
         {"pixel_weight": -0.5},
+        {"grid_weight": -1},
         {"pixel_loss": "l3"},
         {"ema": 1.0},
     ):

@@ -6,7 +6,7 @@ from skimage.metrics import peak_signal_noise_ratio
 
 from deblur_gan.images.pixels import from_uint8, to_uint8
 from deblur_gan.training import gradients
-from deblur_gan.training.losses import PerceptualLoss, gradient_penalty, mean_score, psnr
+from deblur_gan.training.losses import PerceptualLoss, gradient_penalty, grid_loss, mean_score, psnr
 
 
 def images(n_images=3, size=8, seed=0):
@@ -61,6 +61,47 @@ def test_penalty_of_a_constant_critic_has_finite_gradients():
 
 def test_mean_score_averages_images_and_patches():
     assert value(mean_score(np.arange(8, dtype="float16").reshape(2, 2, 2, 1))) == 3.5
+
+
+def with_grid(sharp, amplitude, seed=0):
+    """Adds a pattern of 4x4 pixels whose root mean square is `amplitude` levels, and a constant to each image."""
+    rng = np.random.default_rng(seed)
+    pattern = rng.normal(size=(4, 4, 3))
+    pattern -= pattern.mean(axis=(0, 1))
+    pattern *= amplitude / 127.5 / np.sqrt((pattern**2).mean())
+    constant = rng.uniform(-0.1, 0.1, (len(sharp), 1, 1, 3))
+    repeats = [-(-side // 4) for side in sharp.shape[1:3]]
+    tiled = np.tile(pattern, (*repeats, 1))[: sharp.shape[1], : sharp.shape[2]]
+    return (sharp + constant + tiled).astype("float32")
+
+
+def test_grid_loss_is_the_energy_of_a_pattern_in_flat_windows():
+    flat = np.full((2, 80, 100, 3), 0.25, "float32")  # three columns and two rows of windows; the rest is left out
+    assert value(grid_loss(flat, flat)) == 0
+    assert value(grid_loss(flat, with_grid(flat, 0))) == pytest.approx(0, abs=1e-8)
+    assert value(grid_loss(flat, with_grid(flat, 0.3))) == pytest.approx(0.3**2, rel=1e-3)
+    textured = flat.copy()
+    textured[:, :, 32:] += images(2, 100)[:, :80, :68] / 4
+    assert value(grid_loss(textured, with_grid(textured, 0.3))) == pytest.approx(0.3**2 / 3, rel=1e-3)
+    # The sharp image's own pattern is none of the generator's, and noise has hardly any.
+    assert value(grid_loss(with_grid(flat, 0.3), with_grid(flat, 0.3))) == 0
+    noise = np.random.default_rng(0).normal(0, 1 / 127.5, flat.shape).astype("float32")
+    assert value(grid_loss(flat, flat + noise)) == pytest.approx(1 / 64, rel=0.3)  # of 64 pixels of a phase
+
+
+def test_the_gradient_of_the_grid_loss_removes_the_pattern_and_nothing_else():
+    sharp = np.full((1, 64, 64, 3), -0.5, "float32")
+    restored = with_grid(sharp, 1.0)
+
+    def loss(restored):
+        return grid_loss(sharp, restored), ()
+
+    _, gradient = gradients.of_inputs(loss, keras.ops.convert_to_tensor(restored))
+    gradient = value(gradient)
+    pattern = restored - restored.mean(axis=(1, 2), keepdims=True)
+    np.testing.assert_allclose(gradient * np.sum(gradient * pattern) / np.sum(gradient**2), pattern, atol=1e-5)
+    step = gradient * np.sum(gradient * pattern) / np.sum(gradient**2) / 2
+    assert value(grid_loss(sharp, restored - step)) == pytest.approx(value(grid_loss(sharp, restored)) / 4, rel=1e-3)
 
 
 def test_psnr_is_that_of_the_written_files():

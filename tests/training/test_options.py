@@ -112,6 +112,8 @@ def test_options_that_do_not_go_together_are_refused():
     for critic, crop_size in (("paper", 30), ("meudec", 36)):
         with pytest.raises(BadOption, match=f"^--crop_size {crop_size}: must be a multiple of"):
             Options(critic=critic, crop_size=crop_size)
+    with pytest.raises(BadOption, match="^--crop_size 28: must be at least 32 for --grid_weight$"):
+        Options(crop_size=28, grid_weight=0.1)
     with pytest.raises(BadOption, match="leaves nothing to learn from"):
         Options(critic_updates=0, perceptual_weight=0)
     with pytest.raises(BadOption, match="^--freeze_normalization: a paper generator has no batch normalization$"):

@@ -523,7 +523,7 @@ def test_a_resumed_run_says_where_its_learning_rate_rises():
 
 def test_the_line_of_progress_has_the_losses_of_the_generator_in_80_columns(capsys):
     callback = RunCallback(None, Progress(epoch=198), Options(n_epochs=200), 1000, None)
-    logs = dict(zip(LOSSES, (123.45, -23.456, 0.65432, 0.034567, -12.345, 0.98765), strict=True))
+    logs = dict(zip(LOSSES, (123.45, -23.456, 0.65432, 0.034567, 0.0, -12.345, 0.98765), strict=True))
     callback.show(999, logs)
     callback.bar.dynamic_ncols = lambda file: (80, 24)
     callback.bar.initial = 0
