@@ -5,8 +5,7 @@ import math
 import numpy as np
 
 from deblur_gan.architectures import GENERATORS
-from deblur_gan.images.pixels import from_uint8
-from deblur_gan.restoring.working_size import resize
+from deblur_gan.images.pixels import from_uint8, resize
 
 # Photographs are padded to sizes that every generator takes.
 SIZE_MULTIPLE = math.lcm(*(row.size_multiple for row in GENERATORS.values()))
@@ -44,7 +43,7 @@ class WorkingCopy:
         """
         if tile is self.tiles[0]:
             below, right = (_padded_side(side) - side for side in self.size)
-            copy = resize(self._image, self.size)
+            copy = np.stack([resize(one, *self.size) for one in self._image])
             self._pixels = np.pad(copy, ((0, 0), (0, below), (0, right), (0, 0)), mode="reflect")
             self._blended = np.zeros(self._pixels.shape, np.float32)
         (row, row_weights), (column, column_weights) = tile

@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from deblur_gan.images.pixels import from_uint8, to_uint8
+from deblur_gan.images.pixels import from_uint8, resize, to_uint8
 from deblur_gan.images.sharpness import sharpness
 
 # The long side of a working copy, in pixels. The blur of a phone or a film frame is then as long as in training.
@@ -33,7 +33,7 @@ def choose_scale(image):
     long_side = max(image.shape[:2])
     scale = smallest_scale(long_side)
     for side in _LARGER_SIDES:
-        if side > long_side or not _looks_sharp(image[None], scale):
+        if side > long_side or not _looks_sharp(image, scale):
             break
         scale = side / long_side
     return scale
@@ -50,22 +50,14 @@ def smaller_scale(scale):
 
 
 def _looks_sharp(image, scale):
-    copy, smaller = (
-        resize(image, scaled_size(image.shape[1:3], factor))[0] for factor in (scale, SMALLER_SIZE * scale)
-    )
+    sizes = (scaled_size(image.shape[:2], factor) for factor in (scale, SMALLER_SIZE * scale))
+    copy, smaller = (resize(image, *size) for size in sizes)
     return sharpness(copy) > _SHARP and sharpness(smaller) > _SHARP_SMALLER
 
 
 def scaled_size(size, scale):
     """Returns `(height, width)` times a factor, in whole pixels and at least one."""
     return tuple(max(1, round(side * scale)) for side in size)
-
-
-def resize(image, size):
-    """Resizes photographs, bicubic with antialiasing: uint8 `(B, H, W, 3)` to `(B, *size, 3)`."""
-    if size == image.shape[1:3]:
-        return image
-    return np.stack([np.asarray(Image.fromarray(one).resize(size[::-1], Image.Resampling.BICUBIC)) for one in image])
 
 
 def add_differences(image, differences, strength=1.0):

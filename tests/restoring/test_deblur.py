@@ -7,7 +7,7 @@ import pytest
 from conftest import ROOT
 from scipy import ndimage
 
-from deblur_gan.images.pixels import from_uint8, to_uint8
+from deblur_gan.images.pixels import from_uint8, resize, to_uint8
 from deblur_gan.networks import generator_model
 from deblur_gan.restoring import deblur as restoring
 from deblur_gan.restoring.deblur import (
@@ -18,7 +18,7 @@ from deblur_gan.restoring.deblur import (
 )
 from deblur_gan.restoring.predict import SIZES_COMPILED
 from deblur_gan.restoring.tiles import windows as cut
-from deblur_gan.restoring.working_size import add_differences, choose_scale, resize
+from deblur_gan.restoring.working_size import add_differences, choose_scale
 from deblur_gan.weights import load_generator
 
 # Below, unless a test is about the working size, photographs are restored at their own size.
@@ -370,10 +370,10 @@ def test_zero_head_returns_every_pixel_at_any_working_size(identity, size, scale
 def test_a_large_photograph_is_restored_as_its_working_copy(inventive):
     """The difference of a copy of half the size, enlarged, is what is added."""
     image = smooth(120, 160)
-    half = resize(image[None], (60, 80))[0]
+    half = resize(image, 60, 80)
     change = deblur(inventive, half).astype(float) - half
     found = restoring.deblur(inventive, image, scale=0.5).astype(float) - image
-    expected = resize((128 + change).round().astype(np.uint8)[None], (120, 160))[0].astype(float) - 128
+    expected = resize((128 + change).round().astype(np.uint8), 120, 160).astype(float) - 128
     assert np.abs(change).max() > 10
     assert np.abs(found - expected).mean() < 1
 
