@@ -30,13 +30,13 @@ _NOTE = re.compile(
 )
 
 
-def import_keras(training=False, restoring=False):
+def import_keras(training=False, restoring=False, backend=None):
     """Imports Keras, and with it a backend that can train, or that has only to restore. Threads may call it at once.
 
-    The environment variable `KERAS_BACKEND` selects the backend, then Keras' own `keras.json` if it names another
-    than Keras' default. Otherwise the first that is installed of TensorFlow, JAX, PyTorch and OpenVINO is imported. To
-    restore, OpenVINO comes first: it starts and restores fastest on a processor. It cannot train. Once Keras is
-    imported, its backend stays.
+    Without `backend`, the environment variable `KERAS_BACKEND` selects the backend, then Keras' own `keras.json` if it
+    names another than Keras' default. Otherwise the first that is installed of TensorFlow, JAX, PyTorch and OpenVINO is
+    imported. To restore, OpenVINO comes first: it starts and restores fastest on a processor. It cannot train. Once
+    Keras is imported, its backend stays.
 
     Raises:
         ImportError: if no backend is installed, or the backend cannot train. A damaged installation raises whatever
@@ -44,7 +44,7 @@ def import_keras(training=False, restoring=False):
     """
     with _importing:
         if "keras" not in sys.modules:
-            selected, chosen = os.environ.get("KERAS_BACKEND"), _choice(training, restoring)
+            selected, chosen = os.environ.get("KERAS_BACKEND"), backend or _choice(training, restoring)
             os.environ["KERAS_BACKEND"] = chosen
             try:
                 if chosen == "openvino":
@@ -198,7 +198,7 @@ def keep_model_precision():
         openvino.compile_model = compile_model
 
 
-def start_backend(training=False, restoring=False):
+def start_backend(training=False, restoring=False, backend=None):
     """Imports Keras for a command: as `import_keras`, but quietly, and with one line if it fails.
 
     The C++ notes and warnings of TensorFlow do not reach the screen unless `TF_CPP_MIN_LOG_LEVEL` is 0. Raises
@@ -207,12 +207,12 @@ def start_backend(training=False, restoring=False):
     import click
 
     try:
-        loud = "keras" not in sys.modules and _choice(training, restoring) != "openvino"
+        loud = "keras" not in sys.modules and (backend or _choice(training, restoring)) != "openvino"
         with without_notes() if loud else contextlib.nullcontext():
-            import_keras(training, restoring)
+            import_keras(training, restoring, backend)
     # A damaged installation raises whatever its import raises.
     except Exception as error:
-        selected = os.environ.get("KERAS_BACKEND")
+        selected = backend or os.environ.get("KERAS_BACKEND")
         reason = " ".join(str(error).split()) or type(error).__name__
         found = {name: importlib.util.find_spec(name) is not None for name in (*BACKENDS, "openvino")}
         if not selected and not any(found.values()):

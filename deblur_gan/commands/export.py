@@ -1,6 +1,5 @@
 """`deblur-gan export`: writes a generator for another engine."""
 
-import os
 from pathlib import Path
 
 import click
@@ -64,13 +63,7 @@ def export(weight_path, format, output, precision, data_dir, no_dropout):
     """
     from deblur_gan.backend import start_backend, without_notes
 
-    selected = os.environ.get("KERAS_BACKEND")
-    if "tensorflow" in FORMATS[format].needs:
-        os.environ["KERAS_BACKEND"] = "tensorflow"
-    try:
-        start_backend()
-    finally:  # other commands of this process choose for themselves
-        os.environ.pop("KERAS_BACKEND", None) if selected is None else os.environ.update(KERAS_BACKEND=selected)
+    start_backend(backend="tensorflow" if "tensorflow" in FORMATS[format].needs else None)
     from tqdm import tqdm
 
     from deblur_gan.data.pairs import find_pairs
