@@ -3,6 +3,7 @@
 A photograph is brought to its working size and restored there in tiles. The difference is added at its own size.
 """
 
+import functools
 import math
 
 import numpy as np
@@ -10,7 +11,16 @@ import numpy as np
 from deblur_gan.networks import InstanceNormalization
 from deblur_gan.restoring.predict import predict
 from deblur_gan.restoring.tiles import SIZE_MULTIPLE, SMALLEST_SIDE, WorkingCopy
-from deblur_gan.restoring.working_size import LARGEST_SCALE, add_differences, choose_scale, scaled_size, smaller_scale
+from deblur_gan.restoring.working_size import (
+    LARGER_SIDES,
+    LARGEST_SCALE,
+    SHARP,
+    add_differences,
+    choose_scale,
+    scaled_size,
+    share_of_change,
+    smaller_scale,
+)
 
 # Standard deviation of the grey levels below which the change that instance normalization brings is scaled down.
 FULL_CONTRAST = 32.0
@@ -57,7 +67,8 @@ def deblur(
     colour comes back as it is.
 
     With `scale="auto"` the photograph is restored at the chosen working size and at 2/3 of it, a small one at its own
-    size, and the mean of the two differences is added: no one size suits all lengths of blur.
+    size, and the mean of the two differences is added: no one size suits all lengths of blur. If a large photograph
+    looks sharp, its sharp tiles stay as they are.
 
     An ensemble is the mean over several views of each tile: the tile and its left to right mirror image (2), all its
     mirror images (4), and those transposed (8). Inventions of the generator differ from view to view; what it
@@ -102,12 +113,15 @@ def deblur(
         raise ValueError(f"strength={strength}: must be from 0 to 1")
     if ensemble not in ENSEMBLES:
         raise ValueError(f"ensemble={ensemble}: must be one of {', '.join(map(str, ENSEMBLES))}")
+    sharp = None, None
     if isinstance(scale, str) and scale == "auto":
         if image.ndim == 4:  # each gets a working size of its own
             options = tile_size, tile_overlap, progress, strength, ensemble, scale, scale_of
             return np.stack([deblur(generator, one, *options) for one in image])
         scale = choose_scale(image if scale_of is None else scale_of)
         scales = [scale, smaller_scale(scale)]
+        if round(scale * max(image.shape[:2])) == LARGER_SIDES[-1]:
+            sharp = SHARP
     elif isinstance(scale, int | float | np.number) and 0 < scale <= LARGEST_SCALE:
         scales = [scale]
     else:
@@ -124,9 +138,10 @@ def deblur(
         if not 0 <= overlap < largest:
             raise ValueError(f"tile_overlap={overlap}: must be at least 0 and less than tile_size={largest}")
         copies.append(WorkingCopy(batch, size, math.ceil(largest / SIZE_MULTIPLE) * SIZE_MULTIPLE, overlap))
+    sharp = dict(zip(copies, sharp, strict=False))
     tiles = [(copy, tile) for copy in copies for tile in copy.tiles]
     for copy, tile in (progress or iter)(tiles):
-        copy.restore(tile, lambda values: _difference(generator, values, _VIEWS[:ensemble]))
+        copy.restore(tile, functools.partial(_difference, generator, _VIEWS[:ensemble], sharp[copy]))
     return add_differences(batch, [copy.difference for copy in copies], strength).reshape(image.shape)
 
 
@@ -144,15 +159,18 @@ def _normalizes_instances(generator):
     return any(isinstance(layer, InstanceNormalization) for layer in generator.layers)
 
 
-def _difference(generator, values, views):
-    """Returns the mean of restored minus given values over views: float32 `(B, H, W, 3)`."""
+def _difference(generator, views, sharp, values):
+    """Returns the mean of restored minus given values over views, less for low contrast and for sharp tiles."""
+    share = 1 if sharp is None else share_of_change(values[0], sharp)
+    if not share:
+        return np.zeros_like(values)
     difference = sum(_predict_view(generator, values, *view) for view in views) / np.float32(len(views)) - values
     if not np.isfinite(difference).all():
         raise FloatingPointError("the output of the generator is not finite; its weights are unfit")
     if _normalizes_instances(generator):
         contrast = 127.5 * np.sqrt(values.var(axis=(1, 2)).mean(axis=-1))
         difference *= np.minimum(contrast / FULL_CONTRAST, 1)[:, None, None, None]
-    return difference
+    return np.float32(share) * difference
 
 
 def _predict_view(generator, values, transposed, down, across):

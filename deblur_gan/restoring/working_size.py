@@ -14,9 +14,9 @@ LARGEST_ENLARGEMENT = 2.0
 # has the figures.
 SMALLER_SIZE = 2 / 3
 # If a large photograph still looks sharp in its working copy, its blur is short, and a larger copy shows it better.
-_LARGER_SIDES = (1440, 1920)
+LARGER_SIDES = (1440, 1920)
 # Blur lowers the sharpness of a copy, and noise raises that of a larger copy: so a copy of 2/3 decides too.
-_SHARP, _SHARP_SMALLER = 0.66, 0.71
+SHARP = 0.66, 0.71
 # The largest factor that `deblur` accepts.
 LARGEST_SCALE = 4.0
 
@@ -32,7 +32,7 @@ def choose_scale(image):
     """
     long_side = max(image.shape[:2])
     scale = smallest_scale(long_side)
-    for side in _LARGER_SIDES:
+    for side in LARGER_SIDES:
         if side > long_side or not _looks_sharp(image, scale):
             break
         scale = side / long_side
@@ -51,8 +51,15 @@ def smaller_scale(scale):
 
 def _looks_sharp(image, scale):
     sizes = (scaled_size(image.shape[:2], factor) for factor in (scale, SMALLER_SIZE * scale))
-    copy, smaller = (resize(image, *size) for size in sizes)
-    return sharpness(copy) > _SHARP and sharpness(smaller) > _SHARP_SMALLER
+    return all(sharpness(resize(image, *size)) > least for size, least in zip(sizes, SHARP, strict=True))
+
+
+def share_of_change(tile, sharp):
+    """Returns the share of the change that a tile, float32 `(h, w, 3)`, gets in a photograph that looks sharp.
+
+    It is none for a tile that is sharper than `sharp`, and all of it for one with some blur: of 2 px in the tile.
+    """
+    return np.interp(sharpness(tile), (sharp - 0.06, sharp + 0.02), (1, 0))
 
 
 def scaled_size(size, scale):

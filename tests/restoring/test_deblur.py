@@ -350,6 +350,19 @@ def test_a_large_photograph_with_short_blur_gets_a_larger_working_copy(width, si
     assert choose_scale(np.ascontiguousarray(image.swapaxes(0, 1))) == pytest.approx(side / 3000)
 
 
+def test_sharp_parts_of_a_large_photograph_hardly_change(inventive):
+    edges = np.kron(np.random.default_rng(0).integers(0, 2, (10, 150)), np.full((20, 20), 60)) + 98.0
+    edges[:, 2200:] = ndimage.gaussian_filter(edges, 20)[:, 2200:]
+    image = np.repeat(edges.astype(np.uint8)[..., None], 3, axis=2)
+    scale = choose_scale(image)
+    assert scale == 0.64
+    found = restoring.deblur(inventive, image).astype(int) - image
+    whole = at_two_sizes(inventive, image, scale) - image
+    # The blend of the two kinds of tiles lies between 1700 and 2700.
+    assert np.abs(whole[:, :1700]).mean() > 10 * np.abs(found[:, :1700]).mean()
+    assert np.abs(whole[:, 2700:]).mean() > 1 and np.abs(found - whole)[:, 2700:].max() <= 1 + 1e-3
+
+
 def test_photographs_of_one_size_each_get_their_own_working_size(inventive, monkeypatch):
     images = 64 + noise(2, 30, 40, 3) // 2
     images[1] = 64 + images[1] // 2

@@ -267,7 +267,9 @@ def test_visitors_are_served_in_turn_and_told_their_place(served, pictures, tile
         time.sleep(0.5)
         tiles.release(150)
         places = [re.findall(rb'"waiting", "place": (\d)', answer.result()[2]) for answer in answers]
-        assert places[0][0] == b"1" and places[1][0] == b"2" and places[1][-1] == b"1"
+        assert places[0][0] == b"1"
+        # At the end it may be seen before its own restoration begins, with nobody before it.
+        assert list(dict.fromkeys(places[1])) in ([b"2", b"1"], [b"2", b"1", b"0"])
         assert b'"done": 50, "total": 100' in answers[0].result()[2]
 
 

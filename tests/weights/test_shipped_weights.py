@@ -85,3 +85,13 @@ def test_no_checkerboard(restored):
 def _period(change):
     """How far the means of the 16 phases of a 4x4 grid are apart."""
     return np.ptp([change[row::4, column::4].mean() for row in range(4) for column in range(4)])
+
+
+@pytest.mark.slow
+def test_a_large_sharp_photograph_stays_as_it_is(tmp_path):
+    """A strip of the sharp samples side by side, as wide as a photograph of 12 megapixels."""
+    write_sample_images(tmp_path)
+    samples = [read_rgb(path)[:288] for path in sorted(tmp_path.glob("t*/B/*"))]
+    strip = np.concatenate(samples, axis=1)[:, :4096]
+    assert strip.shape == (288, 4096, 3)
+    assert psnr(strip, deblur(load_generator(shipped_generator()), strip)) > 42
