@@ -1,8 +1,6 @@
 """`scripts/benchmark.py`: its arithmetic and the form of what it prints; never how long anything takes."""
 
-import os
 import re
-import signal
 import subprocess
 import sys
 
@@ -10,6 +8,7 @@ import keras
 import pytest
 from click.testing import CliRunner
 from conftest import ROOT, child_environment
+from ending import yields_and_ends
 
 sys.path.append(str(ROOT / "scripts"))
 from benchmark import benchmark  # noqa: E402
@@ -40,13 +39,6 @@ def test_what_does_not_fit_into_memory_says_so_in_its_cell():
         assert row.count("|") == columns and cells(row)[4:6] == wanted and cells(row)[6:] == ["", ""]
     assert table.restoring_row(2).count("|") == table.restoring_row(2, (1.0, 2**30)).count("|")
     assert cells(table.restoring_row(2, (1.25, 2**30))) == ["2", "1.25", "1.00"]
-
-
-def yields_and_ends(how):
-    yield "begun"
-    if how == "killed":
-        os.kill(os.getpid(), signal.SIGKILL)
-    raise MemoryError if how == "full" else RuntimeError("OOM when allocating") if how == "GPU" else OSError("other")
 
 
 def test_a_measurement_that_takes_all_memory_ends_alone(capfd):
