@@ -98,20 +98,20 @@ def states_resolution(block, dpi):
     if block is None:
         return False
     try:
-        block, order = _split(block)
-        found = resolution(read_directory(block, struct.unpack_from(f"{order}I", block, 4)[0], order)[0], order)
+        block, order, offset = _split(block)
+        found = resolution(read_directory(block, offset, order)[0], order)
     except ValueError:
         return False
     return found is not None and np.allclose(found, dpi, rtol=0.01)
 
 
 def _split(block):
-    """The block without its name, and its byte order."""
+    """The block without its name, its byte order, and the offset of its first directory."""
     block = block.removeprefix(_NAME)
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(bytes(block[:4]))
     if order is None or len(block) < 14:
         raise ValueError("it does not begin as EXIF data do")
-    return block, order
+    return block, order, struct.unpack_from(f"{order}I", block, 4)[0]
 
 
 def upright_block(block):
@@ -123,8 +123,7 @@ def upright_block(block):
     Raises:
         ValueError: if it is damaged.
     """
-    block, order = _split(block)
-    offset = struct.unpack_from(f"{order}I", block, 4)[0]
+    block, order, offset = _split(block)
     tags, following = read_directory(block, offset, order)
     orientation = (integer(tags[_ORIENTATION], order) or 1) if _ORIENTATION in tags else None
     block = bytearray(block)
@@ -216,10 +215,13 @@ def tiff_with(content, block, more):
     order = "<" if content[:2] == b"II" else ">"
     tags, _ = read_directory(content, struct.unpack_from(f"{order}I", content, 4)[0], order)
     if block:
-        block, order_of_block = _split(block)
-        described = _tree(block, struct.unpack_from(f"{order_of_block}I", block, 4)[0], order_of_block)
-        resolution = _RESOLUTION - tags.keys()
-        described = {tag: value for tag, value in described.items() if tag not in _LAYOUT or tag in resolution}
+        block, order_of_block, offset = _split(block)
+        missing = _RESOLUTION - tags.keys()
+        described = {
+            tag: value
+            for tag, value in _tree(block, offset, order_of_block).items()
+            if tag not in _LAYOUT or tag in missing
+        }
         tags |= _turned(described, order_of_block, order)
     tags |= {tag: (_BYTES, len(value), value) for tag, value in more.items() if value}
     content += bytes(len(content) % 2)
