@@ -212,7 +212,7 @@ def _event(row, png, size):
 def _curves(rows):
     """Draws a curve over the epochs for every loss and score; returns the bytes of a PNG."""
     names = (*LOSSES, *SCORES)
-    n_columns = 4
+    n_columns = 3
     n_rows = -(-len(names) // n_columns)
     figure = Figure(figsize=(4 * n_columns, 3.5 * n_rows), layout="constrained")
     for axes, name in zip(figure.subplots(n_rows, n_columns).flat, names, strict=False):

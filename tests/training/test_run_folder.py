@@ -99,7 +99,7 @@ def test_scores_that_no_image_has_leave_a_gap(folder):
     folder.append(row(3, val_psnr=None, blurred_psnr=None, val_ssim=None, blurred_ssim=None), PICTURE)
     with open(folder.path / "log.csv", newline="") as file:
         assert [line["val_psnr"] for line in csv.DictReader(file)] == ["", "0.5", ""]
-    assert Image.open(folder.path / "curves.png").size == (1280, 560)
+    assert Image.open(folder.path / "curves.png").size == (960, 840)
     assert json.loads((folder.path / "options.json").read_text())["options"] == {"seed": 3}
 
 
