@@ -74,8 +74,9 @@ def find_jobs(sources, output_dir, recursive=False, suffix="", file_format=None,
         if not source.is_dir():
             if not os.path.lexists(source):
                 raise BadImage(f"{source}: no such file or folder")
-            found = [(source, Path())]
+            folder, found = source.parent, [source]
         else:
+            folder = source
             found, subfolders, videos = _pictures_below(source, output_dir, recursive)
             if subfolders and not recursive:
                 left_out.append(printable(f"{source}: its subfolders are not looked into: {_short_list(subfolders)}"))
@@ -84,10 +85,11 @@ def find_jobs(sources, output_dir, recursive=False, suffix="", file_format=None,
                 raise BadImage(f"{source}: no image in this folder; {ask}")
             if videos:
                 left_out.append(printable(f"{source}: its videos are skipped; name them: {_short_list(videos)}"))
-        for path, folder in found:
+        for path in found:
             if _place(path) not in places:  # or it was given twice
                 places[_place(path)] = None
-                jobs.append(Job(path, output_dir / folder / _result_name(path, suffix, file_format)))
+                name = path.relative_to(folder).with_name(_result_name(path, suffix, file_format))
+                jobs.append(Job(path, output_dir / name))
     for job in jobs:
         place = _place(job.target)
         if place in places and place != _place(job.source):
@@ -102,23 +104,25 @@ def find_jobs(sources, output_dir, recursive=False, suffix="", file_format=None,
 
 
 def _pictures_below(folder, output_dir, recursive):
-    """Returns `(path, its folder below this one)` of each picture, and the names of the subfolders and the videos."""
-    videos = []
-    found, subfolders = [(path, Path()) for path in find_images(folder, PICTURE_EXTENSIONS)], []
-    for entry in sorted(folder.iterdir()):
-        if entry.name.startswith("."):
-            continue
-        if not entry.is_dir():
-            videos += [entry.name] if entry.suffix.lower() in VIDEO_EXTENSIONS else []
-            continue
-        if output_dir.exists() and entry.samefile(output_dir):
-            continue
-        subfolders.append(entry.name)
-        if recursive and not entry.is_symlink():  # a link may lead back
-            below, _, videos_below = _pictures_below(entry, output_dir, recursive)
-            found += [(path, entry.name / place) for path, place in below]
-            videos += [os.path.join(entry.name, video) for video in videos_below]
-    return found, subfolders, videos
+    """Returns the paths of the pictures, the names of the subfolders of the folder, and the names of the videos."""
+
+    def stop(error):
+        raise error
+
+    pictures, subfolders, videos = [], None, []
+    for place, folders, names in os.walk(folder, onerror=stop):  # it does not follow links, which may lead back
+        folders[:] = sorted(
+            name
+            for name in folders
+            if name[0] != "." and not (output_dir.exists() and Path(place, name).samefile(output_dir))
+        )
+        subfolders = [*folders] if subfolders is None else subfolders
+        pictures += find_images(Path(place), PICTURE_EXTENSIONS)
+        of_videos = [name for name in names if name[0] != "." and Path(name).suffix.lower() in VIDEO_EXTENSIONS]
+        videos += [os.path.relpath(Path(place, name), folder) for name in of_videos]
+        if not recursive:
+            break
+    return pictures, subfolders, sorted(videos)
 
 
 def _short_list(names):
