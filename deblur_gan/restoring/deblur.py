@@ -113,7 +113,7 @@ def deblur(
         raise ValueError(f"strength={strength}: must be from 0 to 1")
     if ensemble not in ENSEMBLES:
         raise ValueError(f"ensemble={ensemble}: must be one of {', '.join(map(str, ENSEMBLES))}")
-    sharp = None, None
+    sharp_from = None, None  # for each working copy
     if isinstance(scale, str) and scale == "auto":
         if image.ndim == 4:  # each gets a working size of its own
             options = tile_size, tile_overlap, progress, strength, ensemble, scale, scale_of
@@ -121,7 +121,7 @@ def deblur(
         scale = choose_scale(image if scale_of is None else scale_of)
         scales = [scale, smaller_scale(scale)]
         if round(scale * max(image.shape[:2])) == LARGER_SIDES[-1]:
-            sharp = SHARP
+            sharp_from = SHARP
     elif isinstance(scale, int | float | np.number) and 0 < scale <= LARGEST_SCALE:
         scales = [scale]
     else:
@@ -138,10 +138,10 @@ def deblur(
         if not 0 <= overlap < largest:
             raise ValueError(f"tile_overlap={overlap}: must be at least 0 and less than tile_size={largest}")
         copies.append(WorkingCopy(batch, size, math.ceil(largest / SIZE_MULTIPLE) * SIZE_MULTIPLE, overlap))
-    sharp = dict(zip(copies, sharp, strict=False))
+    sharp_from = dict(zip(copies, sharp_from, strict=False))
     tiles = [(copy, tile) for copy in copies for tile in copy.tiles]
     for copy, tile in (progress or iter)(tiles):
-        copy.restore(tile, functools.partial(_difference, generator, _VIEWS[:ensemble], sharp[copy]))
+        copy.restore(tile, functools.partial(_difference, generator, _VIEWS[:ensemble], sharp_from[copy]))
     return add_differences(batch, [copy.difference for copy in copies], strength).reshape(image.shape)
 
 
@@ -159,9 +159,9 @@ def _normalizes_instances(generator):
     return any(isinstance(layer, InstanceNormalization) for layer in generator.layers)
 
 
-def _difference(generator, views, sharp, values):
+def _difference(generator, views, sharp_from, values):
     """Returns the mean of restored minus given values over views, less for low contrast and for sharp tiles."""
-    share = 1 if sharp is None else share_of_change(values[0], sharp)
+    share = 1 if sharp_from is None else share_of_change(values[0], sharp_from)
     if not share:
         return np.zeros_like(values)
     difference = sum(_predict_view(generator, values, *view) for view in views) / np.float32(len(views)) - values

@@ -54,12 +54,12 @@ def _looks_sharp(image, scale):
     return all(sharpness(resize(image, *size)) > least for size, least in zip(sizes, SHARP, strict=True))
 
 
-def share_of_change(tile, sharp):
+def share_of_change(tile, sharp_from):
     """Returns the share of the change that a tile, float32 `(h, w, 3)`, gets in a photograph that looks sharp.
 
-    It is none for a tile that is sharper than `sharp`, and all of it for one with some blur: of 2 px in the tile.
+    It is none for a tile whose sharpness is well above `sharp_from`, and all of it for one that is blurred by 2 px.
     """
-    return np.interp(sharpness(tile), (sharp - 0.06, sharp + 0.02), (1, 0))
+    return np.interp(sharpness(tile), (sharp_from - 0.06, sharp_from + 0.02), (1, 0))
 
 
 def scaled_size(size, scale):
