@@ -65,7 +65,7 @@ class _Command(click.Command):
         with _signals_as_ctrl_c():
             try:
                 return super().invoke(context)
-            except (ArithmeticError, ImportError, OSError, ValueError) as error:  # BadImage and BadWeights, too
+            except (FloatingPointError, ImportError, OSError, ValueError) as error:  # BadImage and BadWeights, too
                 raise click.ClickException(printable(error)) from None
 
 

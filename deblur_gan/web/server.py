@@ -95,17 +95,13 @@ def listen(host, port):
 def serve(listener, weights, labels, allowed_hosts=(), root_path="", ready=lambda server, restorer: None):
     """Serves the page until the process is interrupted. It answers at once, and loads the network meanwhile.
 
-    Args:
-        listener: `socket.socket` from `listen`; closed at the end.
-        weights, labels: as `offered_weights` returns them.
-        allowed_hosts: sequence of str, names under which the server is reached besides `LOCAL_HOSTS`.
-        root_path: str, such as "/deblur", at which the page is found, too.
-        ready: callable that gets the `uvicorn.Server` and the `Restorer`. `server.should_exit = True` ends the server
-            from another thread.
+    `listener` comes from `listen`, and is closed at the end; `weights` and `labels` come from `offered_weights`.
+    `allowed_hosts` are names under which the server is reached besides `LOCAL_HOSTS`. At `root_path`, such as
+    "/deblur", the page is found, too. `ready` gets the `uvicorn.Server`, which `should_exit = True` ends from another
+    thread, and the `Restorer`.
 
-    Raises:
-        BadWeights, ImportError: if the first weights or the backend cannot be loaded.
-        KeyboardInterrupt: on SIGINT and SIGTERM, after the server has closed.
+    Raises what loading the backend and the first weights raises, and KeyboardInterrupt on SIGINT and SIGTERM, after
+    the server has closed.
     """
     import uvicorn
 
@@ -129,12 +125,7 @@ def serve(listener, weights, labels, allowed_hosts=(), root_path="", ready=lambd
 
 
 def application(restorer, labels, allowed_hosts=(), root_path=""):
-    """Returns the ASGI application.
-
-    Args:
-        restorer: `Restorer`.
-        labels, allowed_hosts, root_path: as `serve`.
-    """
+    """Returns the ASGI application of a `Restorer`; the other arguments are as for `serve`."""
     budget = Budget()
 
     async def status(request):
