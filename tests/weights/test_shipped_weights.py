@@ -4,6 +4,7 @@ import hashlib
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from deblur_gan import shipped_generator
 from deblur_gan.data.pairs import find_pairs
@@ -88,10 +89,14 @@ def _period(change):
 
 
 @pytest.mark.slow
-def test_a_large_sharp_photograph_stays_as_it_is(tmp_path):
+def test_a_large_sharp_photograph_stays_as_it_is_and_one_that_is_hardly_blurred_is_no_worse(tmp_path):
     """A strip of the sharp samples side by side, as wide as a photograph of 12 megapixels."""
     write_sample_images(tmp_path)
     samples = [read_rgb(path)[:288] for path in sorted(tmp_path.glob("t*/B/*"))]
     strip = np.concatenate(samples, axis=1)[:, :4096]
     assert strip.shape == (288, 4096, 3)
-    assert psnr(strip, deblur(load_generator(shipped_generator()), strip)) > 42
+    generator = load_generator(shipped_generator())
+    assert psnr(strip, deblur(generator, strip)) > 42
+    for width in (0.5, 1):
+        blurred = ndimage.gaussian_filter(strip, (width, width, 0))
+        assert psnr(strip, deblur(generator, blurred)) > psnr(strip, blurred) - 0.1
