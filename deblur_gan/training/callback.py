@@ -143,7 +143,8 @@ class RunCallback(keras.callbacks.Callback):
                 dynamic_ncols=True,
                 # A terminal is redrawn often; a log file gets a line a minute.
                 mininterval=0.5 if sys.stderr.isatty() else 60,
-                bar_format="{desc} {percentage:3.0f}% {remaining} left{postfix} {rate_fmt}",
+                # Without the bar, of no width here, tqdm before 4.68 does not cut the line to the terminal's width.
+                bar_format="{desc} {percentage:3.0f}% {remaining} left{postfix} {rate_fmt}{bar:0}",
             )
         self.bar.set_description_str(f"epoch {self.progress.epoch + 1}/{self.options.n_epochs}", refresh=False)
         losses = " ".join(f"{label} {logs[name]:.3g}" for name, label in LOSSES.items())
