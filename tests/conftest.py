@@ -1,5 +1,6 @@
 """What several test files stand on: pictures and folders of pairs, made from a seed; JAX that compiles quickly."""
 
+import importlib.util
 import os
 import shutil
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
+from deblur_gan import backend
 from deblur_gan.data.pairs import Pair
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -17,6 +19,12 @@ ROOT = Path(__file__).resolve().parent.parent
 QUICK_TO_COMPILE = "--xla_backend_optimization_level=0"
 if os.environ.get("KERAS_BACKEND") == "jax":
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK_TO_COMPILE}"
+
+
+HAS_OPENVINO = importlib.util.find_spec("openvino") and backend._keras_version() >= backend.KERAS_FOR_OPENVINO
+
+# On which a process starts soonest, for what does not depend on the backend.
+QUICKEST_BACKEND = "openvino" if HAS_OPENVINO else os.environ.get("KERAS_BACKEND")
 
 
 def child_environment(**changes):

@@ -120,6 +120,7 @@ def test_strength_tiles_and_ensemble_are_those_of_deblur(generator):
     np.testing.assert_array_equal(found[0], deblur(generator, RGB, tile_size=24, strength=0.5, ensemble=4))
 
 
+@pytest.mark.slow
 def test_the_precision_is_that_of_the_network(generator):
     for precision, dtype in (("float32", "float32"), ("bfloat16", "mixed_bfloat16")):
         expected = deblur(load_generator(MEUDEC, dtype), RGB)
@@ -169,6 +170,7 @@ def test_what_is_not_taken_is_named(generator, given, error, message):
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="a system that does not say what is resident")
+@pytest.mark.slow
 def test_memory_stays_flat_over_many_photographs(generator):
     """A photograph kept in each of them, as uint8 alone, would take more than what is allowed here."""
 

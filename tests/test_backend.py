@@ -1,6 +1,5 @@
 """Which backend is taken, and that OpenVINO, which only restores, restores as the others do."""
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -11,17 +10,14 @@ import click
 import keras
 import numpy as np
 import pytest
-from conftest import ROOT, child_environment, photograph, save
+from conftest import HAS_OPENVINO, ROOT, child_environment, photograph, save
 
 from deblur_gan import backend, shipped_generator
 from deblur_gan.networks import generator_model
 from deblur_gan.restoring.deblur import deblur
 from deblur_gan.weights import load_generator, save_generator
 
-needs_openvino = pytest.mark.skipif(
-    importlib.util.find_spec("openvino") is None or backend._keras_version() < backend.KERAS_FOR_OPENVINO,
-    reason="OpenVINO is not installed, or Keras is too old for it",
-)
+needs_openvino = pytest.mark.skipif(not HAS_OPENVINO, reason="OpenVINO is not installed, or Keras is too old for it")
 
 
 @pytest.fixture
@@ -164,6 +160,7 @@ np.savez(sys.argv[2], **restored)
 """
 
 
+@pytest.mark.slow
 @needs_openvino
 def test_openvino_is_picked_compiles_once_for_a_size_and_restores_as_the_others_do(tmp_path):
     blurred = {name: photograph(seed, 90, 130) for seed, name in enumerate("abc")} | {"d": photograph(3, 51, 33)}
@@ -210,6 +207,7 @@ print([name for name in ("tensorflow", "openvino") if name in sys.modules])
     assert not (tmp_path / "intel").exists()  # where OpenVINO's telemetry would keep who this is
 
 
+@pytest.mark.slow
 @needs_openvino
 def test_it_is_scored_on_openvino(tmp_path):
     """Whose arrays do not say which device they are on."""

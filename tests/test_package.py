@@ -84,6 +84,7 @@ except ImportError as error:
     assert only != "openvino" or lines[1] == "KERAS_BACKEND='openvino': training needs tensorflow, jax or torch"
 
 
+@pytest.mark.slow
 def test_keras_starts_without_a_word_and_knows_our_layers(tmp_path):
     path = tmp_path / "generator.h5"
     save_generator(generator_model("paper", 1, 1), path)

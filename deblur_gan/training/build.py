@@ -31,6 +31,7 @@ def build_gan(options):
         ValueError: if `vgg_weights` cannot be read, or PyTorch cannot compile this generator for `jit_compile`.
 
     Example:
+        >>> from deblur_gan.training.options import Options
         >>> gan = build_gan(Options(ngf=2, n_blocks=1, ndf=2, crop_size=16, perceptual_weight=0))
         >>> gan.generator.output_shape
         (None, None, None, 3)

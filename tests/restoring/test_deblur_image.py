@@ -32,6 +32,7 @@ def command():
     return module.deblur_image
 
 
+@pytest.mark.slow
 def test_a_folder_as_a_user_has_it(tmp_path):
     rng = np.random.default_rng(0)
     (tmp_path / "photos").mkdir()
@@ -59,6 +60,8 @@ def test_a_folder_as_a_user_has_it(tmp_path):
 def test_without_a_folder_it_restores_samples_and_says_so_twice(tmp_path, monkeypatch):
     clone = tmp_path / "clone"
     monkeypatch.setattr(restore, "home", lambda: clone)
+    # Restoring them with the default weights is tested in tests/weights/test_shipped_weights.py.
+    monkeypatch.setattr("deblur_gan.restoring.deblur.deblur", lambda generator, image, *_, **options: image)
     monkeypatch.chdir(tmp_path)
     for _ in range(2):
         result = CliRunner().invoke(command(), [])

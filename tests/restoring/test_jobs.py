@@ -13,7 +13,7 @@ import click
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from conftest import ROOT, child_environment
+from conftest import QUICKEST_BACKEND, ROOT, child_environment
 from PIL import Image
 
 from deblur_gan.backend import engine_and_precision
@@ -492,7 +492,8 @@ deblur_gan.restoring.deblur.deblur = deblur
 main(sys.argv[1:-1])
 """
     command = [sys.executable, "-c", program, "restore", "in", "--weight_path", identity_weights, name]
-    done = subprocess.run(command, env=child_environment(), capture_output=True, text=True, timeout=120)
+    environment = child_environment(KERAS_BACKEND=QUICKEST_BACKEND)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 130 and tree("restored") == ["a.png"], done.stderr
     assert "Interrupted: 1 of 2 photographs are restored" in done.stderr
 
@@ -548,6 +549,7 @@ def test_what_makes_no_sense_is_said_in_one_line(identity_weights, arguments, me
     assert result.exit_code == 2 and message in result.stderr.splitlines()[-1] and not Path("restored").exists()
 
 
+@pytest.mark.slow
 def test_the_precision_is_said_and_is_that_of_the_network():
     image = save("a.png", noise(40, 50, 3))
     for precision, dtype in (("float32", "float32"), ("bfloat16", "mixed_bfloat16")):

@@ -18,7 +18,11 @@ BOX = shipped_generator().parent
 GENERATORS = sorted(BOX.glob("*generator*.h5"))
 
 
-@pytest.fixture(scope="module", params=GENERATORS, ids=lambda path: path.stem)
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(path, marks=pytest.mark.slow) for path in GENERATORS],
+    ids=lambda path: path.stem,
+)
 def restored(request, tmp_path_factory):
     """List of (name, blurred, restored, sharp) of the sample photographs for testing, by a generator of the box."""
     folder = tmp_path_factory.mktemp("samples")
