@@ -5,6 +5,7 @@ import dataclasses
 import json
 import math
 import os
+import sys
 import zipfile
 from dataclasses import dataclass
 
@@ -123,7 +124,12 @@ def _array(archive, name, like=None):
         value = np.lib.format.read_array(file, allow_pickle=False)
         if file.read(1):  # at the end of the entry zipfile compares the checksum
             raise ValueError(f"{name} is longer than its header states")
-    if like is not None and not np.isfinite(value).all():
+    if like is None:
+        # Python cannot even put a text with larger numbers into a message.
+        codes = value.reshape(1).view(np.dtype("u4").newbyteorder(dtype.byteorder))
+        if codes.max() > sys.maxunicode:
+            raise ValueError(f"{name} is not text")
+    elif not np.isfinite(value).all():
         raise ValueError(f"{name} is not finite")
     return value
 

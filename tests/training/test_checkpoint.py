@@ -237,3 +237,14 @@ def test_a_disk_that_fills_up_keeps_the_state_before(path, share):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert path.read_bytes() == before
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_progress_that_is_not_text_is_damaged(tmp_path):
+    content = io.BytesIO()
+    np.lib.format.write_array(content, np.array('{"epoch": 1}'))
+    content = bytearray(content.getvalue())
+    content[-34] = 255  # the third byte of the p, which is no character then
+    with zipfile.ZipFile(tmp_path / "state.npz", "w") as archive:
+        archive.writestr("progress.npy", bytes(content))
+    with pytest.raises(BadRun, match=r"state\.npz: damaged \(progress is not text\)$"):
+        read_progress(tmp_path / "state.npz")
