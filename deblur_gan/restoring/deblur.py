@@ -17,6 +17,7 @@ from deblur_gan.restoring.working_size import (
     SHARP,
     add_differences,
     choose_scale,
+    first_share,
     scaled_size,
     share_of_change,
     smaller_scale,
@@ -67,8 +68,9 @@ def deblur(
     colour comes back as it is.
 
     With `scale="auto"` the photograph is restored at the chosen working size and at 2/3 of it, a small one at its own
-    size, and the mean of the two differences is added: no one size suits all lengths of blur. If a large photograph
-    looks sharp, its sharp tiles stay as they are.
+    size, and a weighted mean of the two differences is added: no one size suits all lengths of blur. The larger the
+    change at the smaller size, compared with the other one, the more it counts. If a large photograph looks sharp, its
+    sharp tiles stay as they are.
 
     An ensemble is the mean over several views of each tile: the tile and its left to right mirror image (2), all its
     mirror images (4), and those transposed (8). Inventions of the generator differ from view to view; what it
@@ -142,7 +144,10 @@ def deblur(
     tiles = [(copy, tile) for copy in copies for tile in copy.tiles]
     for copy, tile in (progress or iter)(tiles):
         copy.restore(tile, functools.partial(_difference, generator, _VIEWS[:ensemble], sharp_from[copy]))
-    return add_differences(batch, [copy.difference for copy in copies], strength).reshape(image.shape)
+    differences = [copy.difference for copy in copies]
+    share = first_share(*differences)
+    shares = [strength * each for each in (share, 1 - share)]
+    return add_differences(batch, differences, shares[: len(copies)]).reshape(image.shape)
 
 
 def default_tile_size(generator, height, width):

@@ -10,9 +10,12 @@ from deblur_gan.images.sharpness import sharpness
 WORKING_SIDE = 960
 # The most that a small photograph is enlarged to reach it.
 LARGEST_ENLARGEMENT = 2.0
-# A second copy has at most this share of the working size. The mean of both gains more than either; docs/restoring.md
-# has the figures.
+# A second copy has at most this share of the working size. Both together gain more than either; docs/restoring.md has
+# the figures.
 SMALLER_SIZE = 2 / 3
+# The change of the first copy over that of the second, at which the first one counts for nothing and for its most.
+# A network changes long blur more in the smaller copy, where the blur has a length that it was trained on.
+FIRST_SHARES = (0.75, 1.05), (0.0, 0.8)
 # If a large photograph still looks sharp in its working copy, its blur is short, and a larger copy shows it better.
 LARGER_SIDES = (1440, 1920)
 # Blur lowers the sharpness of a copy, and noise raises that of a larger copy: so a copy of 2/3 decides too.
@@ -67,19 +70,33 @@ def scaled_size(size, scale):
     return tuple(max(1, round(side * scale)) for side in size)
 
 
-def add_differences(image, differences, strength=1.0):
-    """Adds `strength` times the mean of differences to photographs at their own size, and rounds once.
+def first_share(first, second=None):
+    """Returns the share of the first of two differences in their weighted mean; the second has the rest, if any.
+
+    The differences are float32 `(B, h, w, 3)`, the second one of the smaller copy. Both are compared at its size.
+    """
+    if second is None:
+        return 1.0
+    size = second.shape[1:3]
+    change, smaller_change = (np.square(one).mean() for one in (_rows_at_size(first, size, slice(0, size[0])), second))
+    return float(np.interp(np.sqrt(change / smaller_change), *FIRST_SHARES)) if smaller_change else FIRST_SHARES[1][1]
+
+
+def add_differences(image, differences, shares):
+    """Adds differences, times their shares, to photographs at their own size, and rounds once.
 
     `image` is uint8 `(B, H, W, 3)`; the differences are float32 `(B, h, w, 3)` in units of [-1, 1], of any sizes.
     Detail of the photographs beyond the resolution of a difference stays as it is.
     """
     height = image.shape[1]
     restored = np.empty_like(image)
-    factor = np.float32(strength / len(differences))
     for top in range(0, height, _STRIP):
         rows = slice(top, min(top + _STRIP, height))
-        change = sum(_rows_at_size(difference, image.shape[1:3], rows) for difference in differences)
-        restored[:, rows] = to_uint8(from_uint8(image[:, rows]) + factor * change)
+        change = sum(
+            np.float32(share) * _rows_at_size(difference, image.shape[1:3], rows)
+            for difference, share in zip(differences, shares, strict=True)
+        )
+        restored[:, rows] = to_uint8(from_uint8(image[:, rows]) + change)
     return restored
 
 
