@@ -98,7 +98,7 @@ scale_option = click.option(
     callback=_scale,
     metavar="auto|NUMBER",
     default="auto",
-    help="Factor from the size of a photograph to the size at which it is restored. auto: the mean of "
+    help="Factor from the size of a photograph to the size at which it is restored. auto: a mean of "
     "long sides of 960 and 640 pixels, at most twice the own size. 1: as it is, as in papers.",
 )
 

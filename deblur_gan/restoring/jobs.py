@@ -231,7 +231,13 @@ def restore_files(
 
     def write(outcome, photograph):
         if photograph:
-            write_photograph(outcome.job.target, photograph, outcome.job.source)
+            try:
+                write_photograph(outcome.job.target, photograph, outcome.job.source)
+            except OSError as error:
+                folder, why = outcome.job.target.parent, error.strerror or reason(error)
+                raise OSError(
+                    f"cannot be written to {folder} ({why}); check its space and permissions, or choose another folder"
+                ) from None
             outcome.size, outcome.notes = photograph.pixels.shape[1::-1], photograph.notes
 
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:

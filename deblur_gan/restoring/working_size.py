@@ -14,7 +14,7 @@ LARGEST_ENLARGEMENT = 2.0
 # the figures.
 SMALLER_SIZE = 2 / 3
 # The change of the first copy over that of the second, at which the first one counts for nothing and for its most.
-# A network changes long blur more in the smaller copy, where the blur has a length that it was trained on.
+# Long blur has a length that the network was trained on in the smaller copy only, and is changed more there.
 FIRST_SHARES = (0.75, 1.05), (0.0, 0.8)
 # If a large photograph still looks sharp in its working copy, its blur is short, and a larger copy shows it better.
 LARGER_SIDES = (1440, 1920)

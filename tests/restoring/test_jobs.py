@@ -1,5 +1,6 @@
 """`deblur-gan restore`: which photographs are meant, where each result goes, and what is said."""
 
+import errno
 import io
 import json
 import os
@@ -374,7 +375,9 @@ def test_neighbours_are_read_and_written_meanwhile_and_no_more_than_one_is_ahead
     assert [outcome.job.source.stem for outcome in outcomes] == [*"abcdef"]
     assert all(outcome.seconds > 0 for outcome in outcomes)
     errors = {outcome.job.source.stem: outcome.error for outcome in outcomes if outcome.error}
-    assert errors.keys() == {"d", "e"} and errors["d"] == "in/d.png: the disk is full"
+    assert errors.keys() == {"d", "e"} and errors["d"].startswith(
+        "in/d.png: cannot be written to out (the disk is full); "
+    )
     assert tree("out") == ["a.png", "b.png", "c.png", "f.png"]
     for name in "abcf":
         alone = restored_copy(lambda pixels: 255 - pixels, read_photograph(f"in/{name}.png"))
@@ -438,6 +441,22 @@ def test_a_folder_that_cannot_be_written_to_is_refused_before_a_backend_starts(i
     assert result.exit_code == 1 and result.stderr == (
         "Error: dead: is a link to a folder that is missing; a folder is required\n"
     )
+
+
+def test_a_full_disk_is_named_with_the_folder_and_stops_nothing(identity_weights, monkeypatch):
+    for name in ("in/a.png", "in/b.png"):
+        save(name, noise(9, 7, 3))
+
+    def write(path, photograph, source):
+        if source.name == "a.png":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write_photograph(path, photograph, source)
+
+    monkeypatch.setattr(jobs, "write_photograph", write)
+    result = restore(identity_weights, "in", "-o", "out")
+    assert result.exit_code == 1 and tree("out") == ["b.png"]
+    (line,) = (line for line in result.output.splitlines() if "a.png" in line and "space" in line)
+    assert "a.png: cannot be written to out (No space left on device); check its space and permissions" in line
 
 
 def test_the_network_is_loaded_once_and_what_is_wrong_with_it_is_said_once(identity_weights):
