@@ -223,7 +223,7 @@ def states(folder):
     import numpy as np
     from PIL import Image, ImageFilter
 
-    from deblur_gan.training import run
+    from deblur_gan.training import build, run
     from deblur_gan.training.checkpoint import BadRun
     from deblur_gan.training.options import BadOption, Options
 
@@ -243,7 +243,7 @@ def states(folder):
     (run_dir / "options.json").write_text(json.dumps(record, indent=2))
     run._fit = lambda options, run_folder, *rest: run_folder.path  # all of resuming but the steps
     run.build_gan = _once(run.build_gan)  # which takes nine tenths of the time
-    run.PerceptualLoss = lambda *args: run._no_loss  # whose weights may not be there
+    build.PerceptualLoss = lambda *args: build._no_loss  # whose weights may not be there
 
     def load(path):
         content = path.read_bytes()

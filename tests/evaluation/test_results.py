@@ -31,6 +31,7 @@ from deblur_gan.files import locked, sha256_of
 from deblur_gan.images.photographs import BadImage
 from deblur_gan.networks import critic_model, generator_model
 from deblur_gan.training import run
+from deblur_gan.training.gan import DeblurGAN
 from deblur_gan.training.options import Options
 from deblur_gan.weights import BadWeights, load_generator, save_critic, save_generator
 
@@ -498,8 +499,8 @@ def test_the_validation_of_a_run_and_this_give_the_same_numbers(tmp_path, monkey
     """One way of scoring: what a run says of its best generator is what anybody measures on the same pairs."""
     write_pairs(tmp_path / "train", ["a", "b", "c"])
     validation = write_pairs(tmp_path / "val", ["d", "e"], height=30, width=40)
-    eager = functools.partialmethod(run.DeblurGAN.compile, run_eagerly=True)
-    monkeypatch.setattr(run.DeblurGAN, "compile", eager)
+    eager = functools.partialmethod(DeblurGAN.compile, run_eagerly=True)
+    monkeypatch.setattr(DeblurGAN, "compile", eager)
     options = Options(
         data_dir=(str(tmp_path / "train"),),
         val_dir=(str(validation),),
