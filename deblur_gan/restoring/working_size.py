@@ -73,13 +73,18 @@ def scaled_size(size, scale):
 def first_share(first, second=None):
     """Returns the share of the first of two differences in their weighted mean; the second has the rest, if any.
 
-    The differences are float32 `(B, h, w, 3)`, the second one of the smaller copy. Both are compared at its size.
+    The differences are float32 `(B, h, w, 3)`, the second one of the smaller copy. Both are compared at its size, where
+    both copies were changed: sharp tiles of a large photograph stay as they are.
     """
     if second is None:
         return 1.0
     size = second.shape[1:3]
-    change, smaller_change = (np.square(one).mean() for one in (_rows_at_size(first, size, slice(0, size[0])), second))
-    return float(np.interp(np.sqrt(change / smaller_change), *FIRST_SHARES)) if smaller_change else FIRST_SHARES[1][1]
+    first = _rows_at_size(first, size, slice(0, size[0]))
+    changed = (first != 0) & (second != 0)
+    if not changed.any():
+        return FIRST_SHARES[1][1]
+    ratio = np.sqrt(np.square(first[changed]).mean() / np.square(second[changed]).mean())
+    return float(np.interp(ratio, *FIRST_SHARES))
 
 
 def add_differences(image, differences, shares):
