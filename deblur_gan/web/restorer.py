@@ -179,6 +179,7 @@ class Restorer:
             generator = self._generator(job.weights)
             job.began = time.monotonic()
             photograph = read_photograph(job.content, job.name)
+            job.plan(photograph.pixels.shape[1::-1])
             how = {"strength": job.strength, "ensemble": VIEWS[job.views], "scale": job.scale}
             how["progress"] = functools.partial(_watched, job)
             result = restored_copy(functools.partial(deblur, generator, **how), photograph)
