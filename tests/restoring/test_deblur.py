@@ -473,9 +473,9 @@ def test_photographs_of_several_threads_are_restored_as_alone(inventive):
 
 
 def test_all_frames_of_a_video_get_the_working_size_of_the_first(inventive, monkeypatch):
-    first, frame = noise(30, 40, 3), np.zeros((30, 40, 3), np.uint8)
-    frame[:, 20:] = 90
-    monkeypatch.setattr(restoring, "choose_scale", lambda image: 2 if image.max() > 128 else 1)
+    first, frame = noise(30, 40, 3), np.full((30, 40, 3), 100, np.uint8)  # far from black and white
+    frame[:, 20:] = 150
+    monkeypatch.setattr(restoring, "choose_scale", lambda image: 2 if image is first else 1)
     found = restoring.deblur(inventive, frame, scale_of=first)
     assert distance_from_two_sizes(found, inventive, frame, 2) <= 1.05
     assert np.abs(found - restoring.deblur(inventive, frame).astype(int)).max() > 2
