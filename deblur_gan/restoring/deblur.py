@@ -17,7 +17,7 @@ from deblur_gan.restoring.working_size import (
     SHARP,
     add_differences,
     choose_scale,
-    first_share,
+    choose_shares,
     scaled_size,
     share_of_change,
     smaller_scale,
@@ -115,23 +115,21 @@ def deblur(
         raise ValueError(f"strength={strength}: must be from 0 to 1")
     if ensemble not in ENSEMBLES:
         raise ValueError(f"ensemble={ensemble}: must be one of {', '.join(map(str, ENSEMBLES))}")
-    sharp_from = None, None  # for each working copy
     if isinstance(scale, str) and scale == "auto":
         if image.ndim == 4:  # each gets a working size of its own
             options = tile_size, tile_overlap, progress, strength, ensemble, scale, scale_of
             return np.stack([deblur(generator, one, *options) for one in image])
         scale = choose_scale(image if scale_of is None else scale_of)
-        scales = [scale, smaller_scale(scale)]
-        if round(scale * max(image.shape[:2])) == LARGER_SIDES[-1]:
-            sharp_from = SHARP
+        at_largest_side = round(scale * max(image.shape[:2])) == LARGER_SIDES[-1]
+        scales = zip((scale, smaller_scale(scale)), SHARP if at_largest_side else (None, None), strict=True)
     elif isinstance(scale, int | float | np.number) and 0 < scale <= LARGEST_SCALE:
-        scales = [scale]
+        scales = [(scale, None)]
     else:
         raise ValueError(f"scale={scale!r}: must be 'auto', or above 0 and at most {LARGEST_SCALE:g}")
 
     batch = image.reshape(-1, *image.shape[-3:])
     copies = []
-    for factor in scales:
+    for factor, sharp_from in scales:
         size = scaled_size(image.shape[-3:-1], factor)
         largest = default_tile_size(generator, *size) if tile_size is None else tile_size
         if largest < SMALLEST_SIDE:
@@ -139,15 +137,15 @@ def deblur(
         overlap = min(largest // 4, LARGEST_DEFAULT_OVERLAP) if tile_overlap is None else tile_overlap
         if not 0 <= overlap < largest:
             raise ValueError(f"tile_overlap={overlap}: must be at least 0 and less than tile_size={largest}")
-        copies.append(WorkingCopy(batch, size, math.ceil(largest / SIZE_MULTIPLE) * SIZE_MULTIPLE, overlap))
-    sharp_from = dict(zip(copies, sharp_from, strict=False))
+        predict_difference = functools.partial(_difference, generator, _VIEWS[:ensemble], sharp_from)
+        largest = math.ceil(largest / SIZE_MULTIPLE) * SIZE_MULTIPLE
+        copies.append(WorkingCopy(batch, size, largest, overlap, predict_difference))
     tiles = [(copy, tile) for copy in copies for tile in copy.tiles]
     for copy, tile in (progress or iter)(tiles):
-        copy.restore(tile, functools.partial(_difference, generator, _VIEWS[:ensemble], sharp_from[copy]))
+        copy.restore(tile)
     differences = [copy.difference for copy in copies]
-    share = first_share(*differences)
-    shares = [strength * each for each in (share, 1 - share)]
-    return add_differences(batch, differences, shares[: len(copies)]).reshape(image.shape)
+    shares = [strength * share for share in choose_shares(*differences)]
+    return add_differences(batch, differences, shares).reshape(image.shape)
 
 
 def default_tile_size(generator, height, width):

@@ -26,28 +26,27 @@ class WorkingCopy:
         tile_size: int, largest height and width of a tile in pixels, a multiple of 4. A copy that fits is one tile,
             padded or not.
         overlap: int, pixels that neighbouring tiles share at least.
+        predict: function from float32 `(B, h, w, 3)` in [-1, 1], a tile, to the difference that restores it.
     """
 
-    def __init__(self, image, size, tile_size, overlap):
+    def __init__(self, image, size, tile_size, overlap, predict):
         self.size = size
         self._image = image
+        self._predict = predict
         if max(size) <= tile_size:
             tile_size = _padded_side(tile_size)
         rows, columns = (windows(_padded_side(side), tile_size, overlap) for side in size)
         self.tiles = [(row, column) for row in rows for column in columns]
 
-    def restore(self, tile, predict):
-        """Restores an item of `tiles`, which come in their order.
-
-        `predict` is a function from float32 `(B, h, w, 3)` in [-1, 1] to the difference that restores it.
-        """
+    def restore(self, tile):
+        """Restores an item of `tiles`, which come in their order."""
         if tile is self.tiles[0]:
             below, right = (_padded_side(side) - side for side in self.size)
             copy = np.stack([resize(one, *self.size) for one in self._image])
             self._pixels = np.pad(copy, ((0, 0), (0, below), (0, right), (0, 0)), mode="reflect")
             self._blended = np.zeros(self._pixels.shape, np.float32)
         (row, row_weights), (column, column_weights) = tile
-        difference = predict(from_uint8(self._pixels[:, row, column]))
+        difference = self._predict(from_uint8(self._pixels[:, row, column]))
         self._blended[:, row, column] += difference * row_weights[:, None, None] * column_weights[:, None]
         if tile is self.tiles[-1]:
             del self._pixels

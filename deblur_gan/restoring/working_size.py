@@ -70,21 +70,22 @@ def scaled_size(size, scale):
     return tuple(max(1, round(side * scale)) for side in size)
 
 
-def first_share(first, second=None):
-    """Returns the share of the first of two differences in their weighted mean; the second has the rest, if any.
+def choose_shares(first, second=None):
+    """Returns the shares of differences in their weighted mean, which add up to 1: a list of one or two.
 
     The differences are float32 `(B, h, w, 3)`, the second one of the smaller copy. Both are compared at its size, where
     both copies were changed: sharp tiles of a large photograph stay as they are.
     """
     if second is None:
-        return 1.0
+        return [1.0]
     size = second.shape[1:3]
     first = _rows_at_size(first, size, slice(0, size[0]))
     changed = (first != 0) & (second != 0)
-    if not changed.any():
-        return FIRST_SHARES[1][1]
-    ratio = np.sqrt(np.square(first[changed]).mean() / np.square(second[changed]).mean())
-    return float(np.interp(ratio, *FIRST_SHARES))
+    ratio = np.inf
+    if changed.any():
+        ratio = np.sqrt(np.square(first[changed]).mean() / np.square(second[changed]).mean())
+    share = float(np.interp(ratio, *FIRST_SHARES))
+    return [share, 1 - share]
 
 
 def add_differences(image, differences, shares):

@@ -18,7 +18,7 @@ from deblur_gan.restoring.deblur import (
 )
 from deblur_gan.restoring.predict import SIZES_COMPILED
 from deblur_gan.restoring.tiles import windows as cut
-from deblur_gan.restoring.working_size import add_differences, choose_scale, first_share
+from deblur_gan.restoring.working_size import add_differences, choose_scale, choose_shares
 from deblur_gan.weights import load_generator
 
 # Below, unless a test is about the working size, photographs are restored at their own size.
@@ -415,24 +415,25 @@ def test_the_copy_that_changes_more_counts_more():
     """The smaller copy alone counts for blur that only it shows; the first has 80 % once it changes as much."""
     second = noise(1, 60, 80, 3).astype(np.float32)
     first = second.repeat(2, axis=1).repeat(2, axis=2)
-    shares = [first_share(np.float32(factor) * first, second) for factor in np.linspace(0.05, 2, 81)]
+    shares = [choose_shares(np.float32(factor) * first, second)[0] for factor in np.linspace(0.05, 2, 81)]
     assert shares[0] == 0
     assert shares[-1] == 0.8
     assert np.all(np.diff(shares) >= 0)
     assert np.diff(shares).max() < 0.08  # a video does not flicker between the two
-    assert first_share(first) == 1
+    assert choose_shares(first) == [1]
 
 
 def test_only_what_both_copies_change_decides_their_shares():
     """Sharp tiles of a large photograph stay as they are in one copy or in both, and have no say."""
     second = noise(1, 60, 80, 3).astype(np.float32) + 1
     first = 0.9 * second
-    share = first_share(first, second)
-    assert 0 < share < 0.8
+    share, rest = choose_shares(first, second)
+    assert 0 < share < 0.8 and share + rest == pytest.approx(1)
     for still in (first, second):
         still[:, :, :40] = 0
-        assert first_share(first, second) == pytest.approx(share)
-    assert first_share(np.zeros_like(second), second) == first_share(second, np.zeros_like(second)) == 0.8
+        assert choose_shares(first, second)[0] == pytest.approx(share)
+    for unchanged in ((np.zeros_like(second), second), (second, np.zeros_like(second))):
+        assert choose_shares(*unchanged)[0] == 0.8
 
 
 def distance_from_two_sizes(found, generator, image, scale, **options):
@@ -446,7 +447,7 @@ def distance_from_two_sizes(found, generator, image, scale, **options):
     share = np.sum((found - second) * apart) / np.sum(apart**2)
     working = [resize(image, *(round(side * one) for side in image.shape[:2])) for one in scales]
     changes = [(deblur(generator, copy, **options).astype(np.float32) - copy)[None] for copy in working]
-    assert share == pytest.approx(first_share(*changes), abs=0.05)
+    assert share == pytest.approx(choose_shares(*changes)[0], abs=0.05)
     return np.abs(found - share * first - (1 - share) * second).max()
 
 
