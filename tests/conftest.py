@@ -15,6 +15,12 @@ from deblur_gan.data.pairs import Pair
 
 ROOT = Path(__file__).resolve().parent.parent
 
+# Workers of pytest-xdist share the cores: more threads than cores wait for each other.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    n_threads = str(max(1, os.cpu_count() // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])))
+    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", n_threads)
+    os.environ.setdefault("OMP_NUM_THREADS", n_threads)
+
 # What a test compiles it runs once or twice: optimized machine code costs more than it saves, above all on JAX.
 QUICK_TO_COMPILE = "--xla_backend_optimization_level=0"
 if os.environ.get("KERAS_BACKEND") == "jax":
@@ -118,20 +124,3 @@ def chromium():
         browser = driver.chromium.launch(executable_path=path, args=flags.split(), timeout=120_000)
         yield browser
         browser.close()
-
-
-@pytest.fixture(scope="session")
-def shipped_exports(tmp_path_factory):
-    """A function from a format to the path of weights/generator.h5 in it, exported when it is first asked for."""
-    folder = tmp_path_factory.mktemp("exports")
-
-    def exported(format):
-        from deblur_gan.exporting import FORMATS
-        from deblur_gan.exporting.export import export_generator
-
-        path = folder / f"generator{FORMATS[format].suffix}"
-        if not path.exists():
-            export_generator(ROOT / "weights" / "generator.h5", path, format)
-        return path
-
-    return exported

@@ -190,6 +190,7 @@ def test_openvino_is_picked_compiles_once_for_a_size_and_restores_as_the_others_
             assert np.abs(image.astype(int) - ours["a"]).max() <= 4
 
 
+@pytest.mark.slow
 @needs_openvino
 def test_the_command_picks_it_too(tmp_path):
     save(tmp_path / "a.png", photograph(0))

@@ -1,6 +1,7 @@
 """`deblur-gan restore`: which photographs are meant, where each result goes, and what is said."""
 
 import errno
+import functools
 import io
 import json
 import os
@@ -27,6 +28,14 @@ from deblur_gan.restoring.photograph import restored_copy
 from deblur_gan.weights import load_generator
 
 MEUDEC = ROOT / "tests" / "golden" / "keras213_generator.h5"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def loaded_once():
+    """Keeps what the commands load: loading a generator and tracing its first prediction are most of their time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("deblur_gan.weights.load_generator", functools.cache(load_generator))
+        yield
 
 
 @pytest.fixture(autouse=True)

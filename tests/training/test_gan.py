@@ -281,6 +281,7 @@ def test_overfits_one_pair_past_30_db():
     assert gan.evaluate(blurred, sharp, verbose=0, return_dict=True)["psnr"] > 30
 
 
+@pytest.mark.slow
 def test_saved_and_restored_training_goes_on_as_if_uninterrupted(tmp_path):
     blurred, sharp = batch()
     gan = tiny_gan("meudec", critic_updates=2, ema=0.9)
@@ -377,14 +378,15 @@ def test_without_a_moving_average_the_generator_stands_for_it():
     assert gan.averaged_generator is gan.generator
 
 
-@pytest.mark.parametrize("dtype", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("dtype", ["mixed_bfloat16", pytest.param("mixed_float16", marks=pytest.mark.slow)])
 def test_mixed_precision_trains(dtype):
     blurred, sharp = batch()
     gan = tiny_gan(dtype=dtype, critic_updates=1)
     scaled = isinstance(gan.generator_optimizer, keras.optimizers.LossScaleOptimizer)
     assert scaled == isinstance(gan.critic_optimizer, keras.optimizers.LossScaleOptimizer) == (dtype == "mixed_float16")
     generator, critic = weights_of(gan.generator), weights_of(gan.critic)
-    for _ in range(8):  # the first ones in float16 may find the scale too high, lower it and leave the weights alone
+    # The first ones in float16 may find the scale too high, lower it and leave the weights alone.
+    for _ in range(8 if scaled else 1):
         logs = gan.train_on_batch(blurred, sharp, return_dict=True)
         assert all(np.isfinite(value) for value in logs.values())
     assert not any(same(generator, weights_of(gan.generator))[::2])

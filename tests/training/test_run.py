@@ -102,6 +102,7 @@ def test_learning_rate_is_constant_then_falls_linearly_towards_zero():
     assert {learning_rate(1e-4, "constant", 300, epoch) for epoch in range(300)} == {1e-4}
 
 
+@pytest.mark.slow
 @on_tensorflow
 def test_what_stops_a_run_loses_nothing_and_it_goes_on(pairs, tmp_path, eager):
     run_dir = train(small(data_dir=pairs, n_epochs=1, save_every=1, log_dir=tmp_path / "weights"))
@@ -207,6 +208,7 @@ def test_a_run_whose_folder_is_removed_promises_nothing(pairs, tmp_path, eager, 
         train(small(data_dir=pairs, n_val_images=0, log_dir=tmp_path / "weights"))
 
 
+@pytest.mark.slow
 @on_tensorflow
 def test_a_run_begins_from_a_file_and_saves_float32_averages(pairs, tmp_path, eager):
     """With a learning rate of nothing, what goes in comes out, through mixed precision and a moving average."""
@@ -418,6 +420,7 @@ def test_perfect_validation_images_are_left_out_of_psnr(pairs, tmp_path, eager, 
     assert describe(run_dir / "generator_best.h5")["training"]["val_psnr"] == pytest.approx(psnr)
 
 
+@pytest.mark.slow
 @on_tensorflow
 def test_both_optimizers_have_the_rate_of_the_epoch(pairs, tmp_path, eager, monkeypatch):
     rates = []
@@ -440,6 +443,7 @@ def test_the_optimizers_are_adam_as_in_the_authors_code():
         assert type(optimizer) is keras.optimizers.Adam and (optimizer.beta_1, optimizer.beta_2) == (0.5, 0.999)
 
 
+@pytest.mark.slow
 @on_tensorflow
 @pytest.mark.parametrize("mixed_precision", [None, "bfloat16"])
 def test_the_moving_average_is_what_is_saved_and_the_weights_stay_theirs(pairs, tmp_path, eager, mixed_precision):

@@ -21,10 +21,13 @@ from deblur_gan.restoring.deblur import deblur
 from deblur_gan.weights import describe, load_critic, load_generator
 
 N_KILLS = int(os.environ.get("KILLS", 2))
-N_EPOCHS = 3 * N_KILLS
+N_EPOCHS = 2 * N_KILLS
 
 # What happens here does not depend on the backend, and TensorFlow starts fastest.
-pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="runs the default backend")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="runs the default backend"),
+]
 
 
 @pytest.fixture(scope="module")

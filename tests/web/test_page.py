@@ -144,6 +144,7 @@ def test_several_with_a_broken_one_and_one_that_browsers_do_not_display(tab, pic
         }
 
 
+@pytest.mark.slow
 def test_names_that_are_equal_stay_apart_in_the_archive(tab, pictures, wanted):
     choose(tab, pictures / NAME)
     choose(tab, pictures / NAME)

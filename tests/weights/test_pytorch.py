@@ -236,12 +236,12 @@ def test_a_pickle_of_python_2_is_read(tmp_path):
 
 
 def refused(path, message):
-    start = time.monotonic()
+    start = time.process_time()
     with pytest.raises(BadWeights, match=re.escape(str(path))) as caught:
         load_generator(path)
     assert re.search(message, str(caught.value)), str(caught.value)
     assert str(caught.value).isprintable() and len(str(caught.value)) <= 300
-    assert time.monotonic() - start < 10
+    assert time.process_time() - start < 10
 
 
 class Command:
