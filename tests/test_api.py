@@ -180,10 +180,10 @@ def test_memory_stays_flat_over_many_photographs(generator):
     path = io.BytesIO()
     Image.fromarray(photograph(2, 256, 256)).save(path, "PNG")
     for _ in range(10):
-        restore(path.getvalue(), generator)
+        restore(path.getvalue(), generator, scale=1)
     before, n_photographs = resident(), 60
     for _ in range(n_photographs):
-        restore(path.getvalue(), generator)
+        restore(path.getvalue(), generator, scale=1)
     assert resident() - before < n_photographs * 256 * 256 * 3
 
 
