@@ -1,8 +1,11 @@
 """What several test files stand on: pictures and folders of pairs, made from a seed; JAX that compiles quickly."""
 
+import contextlib
 import importlib.util
 import os
+import random
 import shutil
+import socket
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +43,14 @@ def child_environment(**changes):
     """
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": None, **changes}
     return {name: value for name, value in environment.items() if value is not None}
+
+
+def free_port():
+    """Returns a port for a process that will listen later, below those that systems give out by themselves."""
+    for port in random.SystemRandom().sample(range(20_000, 32_000), 100):
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise OSError("no port is free")
 
 
 def noise(seed, height=40, width=48):

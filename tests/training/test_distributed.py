@@ -5,7 +5,6 @@ import importlib.util
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,7 +12,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import QUICK_TO_COMPILE, ROOT, child_environment, write_pairs
+from conftest import QUICK_TO_COMPILE, ROOT, child_environment, free_port, write_pairs
 
 from deblur_gan.training import distributed
 from deblur_gan.training.callback import RunCallback, Stopped
@@ -32,12 +31,6 @@ FLAGS = f"""
     --critic_updates 1 --perceptual_weight 0 --pixel_weight 10 --learning_rate 1e-5
     --n_epochs 2 --steps_per_epoch {STEPS} --checkpoint_minutes 0
 """
-
-
-def free_port():
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return listening.getsockname()[1]
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from conftest import ROOT, child_environment
+from conftest import ROOT, child_environment, free_port
 from PIL import Image
 from serving import (
     NAME,
@@ -610,8 +610,7 @@ def test_behind_a_proxy_as_in_the_docs(weights, pictures, wanted, tmp_path, prox
     program = shutil.which(proxy, path=f"{os.environ['PATH']}:/usr/sbin")
     if program is None:
         pytest.skip(f"needs {proxy} (Debian: apt-get install {proxy})")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     served = Served(weights, allowed_hosts=["photos.example"])
     lines = block(proxy).replace("127.0.0.1:7860", f"127.0.0.1:{served.port}")
     config = tmp_path / "config"
