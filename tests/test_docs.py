@@ -94,6 +94,8 @@ def test_examples_for_other_engines_restore_as_deblur_does(block, clone, tmp_pat
     (format,) = exported_in(block)
     for module in FORMATS[format].needs:
         pytest.importorskip(module)
+    if "tensorflow" in FORMATS[format].needs and keras.backend.backend() != "tensorflow":
+        pytest.skip("Keras converts this format on TensorFlow only")
     monkeypatch.chdir(tmp_path)
     shutil.copytree(clone / "images", "images")
     generator = generator_model("paper", ngf=8, n_blocks=1)
@@ -129,7 +131,8 @@ def test_snippets_run_as_printed(block, clone, monkeypatch):
         x = np.random.default_rng(0).uniform(-1, 1, (1, 16, 16, 3)).astype(np.float32)
         ours = keras.ops.convert_to_numpy(load_generator(file)(x))
         assert np.isfinite(ours).all()
-        np.testing.assert_allclose(keras.ops.convert_to_numpy(found["generator"](x)), ours, atol=1e-5)
+        # Keras 2 computes on TensorFlow, whatever the backend is: less than a hundredth of a grey level apart.
+        np.testing.assert_allclose(keras.ops.convert_to_numpy(found["generator"](x)), ours, rtol=0, atol=0.01 / 127.5)
     if "means" in found:
         images = {side: [read_rgb(path) for path in sorted(Path("images/test").glob(f"{side}/*"))] for side in "AB"}
         restored = [deblur_gan.deblur(found["generator"], blurred) for blurred in images["A"]]

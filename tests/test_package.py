@@ -13,8 +13,6 @@ from conftest import ROOT, child_environment
 from PIL import Image
 
 import deblur_gan
-from deblur_gan.networks import generator_model
-from deblur_gan.weights import save_generator
 
 SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
 KERAS_SCRIPTS = ("train", "test", "deblur_image", "benchmark")
@@ -88,19 +86,22 @@ except ImportError as error:
 @pytest.mark.slow
 def test_keras_starts_without_a_word_and_knows_our_layers(tmp_path):
     path = tmp_path / "generator.h5"
-    save_generator(generator_model("paper", 1, 1), path)
     program = """
 import sys
 from deblur_gan.backend import start_backend
 assert "keras" not in sys.modules
 start_backend()
-import deblur_gan.networks
+from deblur_gan import generator_model, load_generator, save_generator
+save_generator(generator_model("paper", 1, 1), sys.argv[1])
+load_generator(sys.argv[1])
+sys.stderr.write("silent")
 import keras
 print([type(layer).__name__ for layer in keras.models.load_model(sys.argv[1], compile=False).layers])
 """
     result = python("-c", program, path)
     assert "ReflectionPadding2D" in result.stdout and "InstanceNormalization" in result.stdout, result.stderr
-    assert result.stderr == ""
+    # On other backends Keras itself imports TensorFlow to load a model, which then prints notes.
+    assert result.stderr.startswith("silent")
     assert keras.models.load_model(path, compile=False).name == "generator"
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from deblur_gan import __version__
-from deblur_gan.backend import keras
+from deblur_gan.backend import keras, without_notes
 from deblur_gan.files import write_bytes
 from deblur_gan.weights import hdf5, pytorch
 from deblur_gan.weights.identify import METADATA_ATTRIBUTE, build, identify_model, name_of
@@ -83,7 +83,8 @@ def _save(model, path, network, training, dtype):
     # run.
     plain = build(description, "float32")
     plain.set_weights(model.get_weights())
-    config = json.loads(plain.to_json())
+    with without_notes():  # on other backends Keras imports TensorFlow here, if it is installed
+        config = json.loads(plain.to_json())
     # Initializers are not needed, and an older Keras refuses the arguments of those of a newer one.
     for layer in config["config"]["layers"]:
         layer["config"] = {key: value for key, value in layer["config"].items() if not key.endswith("_initializer")}
