@@ -45,10 +45,6 @@ def started(folder, count, *arguments):
         JAX_PLATFORMS="cpu",
         XLA_FLAGS=QUICK_TO_COMPILE,
         PYTHONPATH=f"{ROOT}{os.pathsep}{hidden}",
-        # What JAX compiled for one process is there for the next ones.
-        JAX_COMPILATION_CACHE_DIR=str(folder.parent / "compiled"),
-        JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0",
-        JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES="-1",
     )
     if count > 1:
         environment |= {ADDRESSES: f"127.0.0.1:{free_port()}", COUNT: str(count)}
