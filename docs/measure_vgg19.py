@@ -13,20 +13,24 @@ from deblur_gan import shipped_generator
 
 
 def vgg19_features(path):
-    """Builds VGG19 up to `block3_conv4`, with the weights of a Keras `.h5` file: `keras.Model` of images in levels."""
+    """Builds VGG19 up to `block3_conv4`, a convolution after the loss's, for images in levels: `keras.Model`.
+
+    `path` is a Keras `.h5` file of its weights. Raises ValueError with one line if it is not.
+    """
     from deblur_gan.backend import keras
+    from deblur_gan.training.losses import IMAGENET_MEAN_BGR, PerceptualLoss
     from deblur_gan.weights import hdf5
 
     layers = keras.layers
+    features = PerceptualLoss("vgg19", path).features
+    last = layers.Conv2D(256, 3, padding="same", activation="relu")
     image = keras.Input((None, None, 3))
-    x = keras.ops.flip(image, axis=-1) - np.array([103.939, 116.779, 123.68], "float32")
-    for block, (filters, n_convolutions) in enumerate([(64, 2), (128, 2), (256, 4)], 1):
-        x = layers.MaxPooling2D()(x) if block > 1 else x
-        for _ in range(n_convolutions):
-            x = layers.Conv2D(filters, 3, padding="same", activation="relu")(x)
-    model = keras.Model(image, x)
+    model = keras.Model(image, last(features(keras.ops.flip(image, axis=-1) - np.array(IMAGENET_MEAN_BGR, "float32"))))
     with hdf5.opened(path) as root:
-        model.set_weights([array.read() for layer in hdf5.layers(root)[:8] for array in layer.arrays])
+        following = [array.read() for layer in hdf5.layers(root)[7:8] for array in layer.arrays]
+    if [array.shape for array in following] != [(3, 3, 256, 256), (256,)]:
+        raise ValueError(f"{path}: ends before block3_conv4")
+    last.set_weights(following)
     return model
 
 
@@ -52,7 +56,10 @@ def main(data_dir, vgg_weights, weight_path, n_images):
     from deblur_gan.restoring.deblur import deblur
     from deblur_gan.weights import load_generator
 
-    vgg19 = vgg19_features(vgg_weights)
+    try:
+        vgg19 = vgg19_features(vgg_weights)
+    except ValueError as error:
+        raise click.ClickException(str(error)) from None
 
     def features(image):
         return vgg19.predict(image[None].astype("float32"), verbose=0) / 127.5

@@ -57,3 +57,15 @@ def test_a_photograph_that_stays_as_it_is_stays_as_far_from_the_sharp_one(vgg19,
     assert distance > 0.1
     assert float(found) == pytest.approx(distance, abs=2e-3)
     assert ratios == ["1.000", "1.000"]
+
+
+def test_other_weights_are_refused_in_one_line(vgg19, tmp_path):
+    cut = keras.Model(vgg19.input, vgg19.get_layer("block3_conv3").output)
+    cut.save(tmp_path / "cut.h5")
+    (tmp_path / "no.h5").write_bytes(b"no")
+    for name, line in (("cut.h5", "ends before block3_conv4"), ("no.h5", "")):
+        arguments = ["--data_dir", str(tmp_path), "--vgg_weights", str(tmp_path / name)]
+        result = CliRunner().invoke(SCRIPT["main"], arguments)
+        assert result.exit_code == 1 and isinstance(result.exception, SystemExit), result.exception
+        (message,) = result.output.splitlines()
+        assert name in message and line in message
