@@ -100,8 +100,10 @@ print([type(layer).__name__ for layer in keras.models.load_model(sys.argv[1], co
 """
     result = python("-c", program, path)
     assert "ReflectionPadding2D" in result.stdout and "InstanceNormalization" in result.stdout, result.stderr
-    # On other backends Keras itself imports TensorFlow to load a model, which then prints notes.
     assert result.stderr.startswith("silent")
+    # On other backends Keras itself imports TensorFlow to load a model, which then prints notes.
+    if keras.backend.backend() == "tensorflow":
+        assert result.stderr == "silent"
     assert keras.models.load_model(path, compile=False).name == "generator"
 
 

@@ -70,7 +70,7 @@ def weights(tmp_path_factory):
     folder = tmp_path_factory.mktemp("weights")
     keras.utils.set_random_seed(0)
     files = {}
-    for name, architecture, scale in (("identity", "paper", 0), ("paper", "paper", 0.1), ("meudec", "meudec", 0.1)):
+    for name, architecture, scale in (("identity", "paper", 0), ("paper", "paper", 0.3), ("meudec", "meudec", 0.1)):
         generator = generator_model(architecture, ngf=2, n_blocks=1)
         head = generator.get_layer("head_conv")
         head.set_weights([scale * weight for weight in head.get_weights()])
@@ -177,7 +177,7 @@ def test_files_agree_with_each_other(weights, gopro, tmp_path, quick):
             mean = np.mean([float(row[f"{metric}_{kind}"]) for row in rows])
             assert overall[kind][metric] == pytest.approx(mean)
         assert overall["gain"][metric] == pytest.approx(overall["restored"][metric] - overall["blurred"][metric])
-    assert abs(overall["gain"]["psnr"]) > 1e-3, "far above the tolerance of the means"
+    assert abs(overall["gain"]["psnr"]) > 0.01
     assert overall["n_images"] == len(rows) == sum(SEQUENCES.values())
     assert content["command"] == command
     assert content["weights"]["sha256"] == sha256_of(weights["paper"]) == rows[0]["weights"]
@@ -517,7 +517,7 @@ def test_the_validation_of_a_run_and_this_give_the_same_numbers(tmp_path, monkey
         assert float(row[f"blurred_{metric}"]) == pytest.approx(overall["blurred"][metric], abs=1e-6)
         # Another graph of the same network may round single pixels another way.
         assert float(row[f"val_{metric}"]) == pytest.approx(overall["restored"][metric], abs=1e-3)
-    assert abs(overall["gain"]["psnr"]) > 1e-3, "far above the tolerance of the means"
+    assert abs(overall["gain"]["psnr"]) > 0.01
 
 
 def invoke(*arguments):
