@@ -36,11 +36,12 @@ REDS_CORNER = (220, 80)
 )
 @click.option("--output", type=click.Path(path_type=Path), help="PNG file to write.  [default: in docs/]")
 def main(weight_paths, reds, output):
-    from deblur_gan import deblur, load_generator
     from deblur_gan.backend import start_backend
-    from deblur_gan.images.photographs import read_rgb
 
     start_backend()
+    from deblur_gan import deblur, load_generator
+    from deblur_gan.images.photographs import read_rgb
+
     generators = [load_generator(path) for path in weight_paths]
     with tempfile.TemporaryDirectory() as folder:
         details = _reds_details(reds) if reds else _sample_details(Path(folder))

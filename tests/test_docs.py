@@ -62,7 +62,7 @@ def clone(tmp_path_factory):
     write_sample_images(folder / "images")
     for path in (folder / "images" / "test").glob("*/*.png"):
         save(path, np.asarray(Image.open(path))[100:195, 150:277])
-    meudec = generator_model("meudec", ngf=16)
+    meudec = generator_model("meudec", ngf=32)
     rng = np.random.default_rng(1)
     for layer in meudec.layers:
         moved = [w + rng.uniform(0, 0.1, w.shape).astype(np.float32) if w.ndim == 1 else w for w in layer.get_weights()]

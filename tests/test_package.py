@@ -138,6 +138,16 @@ os.write(2, b"afterwards")
     assert result.stderr.endswith("no such file\nafterwards") and "cudart" not in result.stderr
 
 
+def test_the_page_of_details_shows_the_detail_with_the_most_edges():
+    corner_of_detail = runpy.run_path(str(ROOT / "docs" / "draw_stages.py"))["corner_of_detail"]
+    image = np.full((300, 400, 3), 90, np.uint8)
+    image[150:270, 200:320] += np.random.default_rng(0).integers(0, 60, (120, 120, 1), np.uint8)
+    left, top = corner_of_detail(image)
+    assert abs(left - 200) <= 1 and abs(top - 150) <= 1
+    other = corner_of_detail(image, [(left, top)])
+    assert max(abs(other[0] - left), abs(other[1] - top)) >= 90, "and then one beside it"
+
+
 def test_a_gallery_that_differs_by_rounding_is_left_as_it_is(tmp_path):
     save_if_other = runpy.run_path(str(ROOT / "docs" / "draw_gallery.py"))["save_if_other"]
     path = tmp_path / "gallery.png"
