@@ -1,12 +1,12 @@
 """Draws docs/stages.png: details of restored photographs, one row each, to compare files of weights by eye.
 
-    python docs/draw_stages.py --data_dir images/test --data_dir reds_640x360/val --n_images 12 \
+    python docs/draw_stages.py --data_dir images/test --data_dir reds_640x360/val \
         --weight_path weights/generator.h5 --weight_path weights/generator_gan.h5
 
 The columns are blurred, restored by each file, and sharp. Of each photograph the detail is shown that has most edges in
 the sharp one, away from the details of the same folder above it, because frames of a recording are alike. It is
-enlarged twice without smoothing. The samples come with scikit-image (docs/draw_gallery.py has their
-authors); REDS is by Nah et al. 2019 (CC BY 4.0).
+enlarged twice without smoothing. The samples come with scikit-image (docs/draw_gallery.py has their authors); REDS is
+by Nah et al. 2019 (CC BY 4.0).
 """
 
 import collections
@@ -44,6 +44,8 @@ def corner_of_detail(sharp, shown=()):
 @click.option("--n_images", type=click.IntRange(min=1), default=12, help="Photographs, evenly spread over all pairs.")
 @click.option("--output", type=click.Path(path_type=Path), default=Path(__file__).with_name("stages.png"))
 def main(data_dirs, weight_paths, n_images, output):
+    from draw_gallery import save_if_other
+
     from deblur_gan.backend import dtype_to_restore_in, start_backend
 
     start_backend(restoring=True)
@@ -67,7 +69,7 @@ def main(data_dirs, weight_paths, n_images, output):
             detail = Image.fromarray(image[top : top + DETAIL, left : left + DETAIL])
             detail = detail.resize((ENLARGED, ENLARGED), Image.Resampling.NEAREST)
             page.paste(detail, (column * step, LABEL + row * step))
-    page.save(output, optimize=True)
+    save_if_other(page, output)
 
 
 if __name__ == "__main__":

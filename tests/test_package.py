@@ -145,7 +145,7 @@ def test_the_page_of_details_shows_the_detail_with_the_most_edges():
     left, top = corner_of_detail(image)
     assert abs(left - 200) <= 1 and abs(top - 150) <= 1
     other = corner_of_detail(image, [(left, top)])
-    assert max(abs(other[0] - left), abs(other[1] - top)) >= 90, "and then one beside it"
+    assert max(abs(other[0] - left), abs(other[1] - top)) >= 90, "and then one next to it"
 
 
 def test_a_gallery_that_differs_by_rounding_is_left_as_it_is(tmp_path):
