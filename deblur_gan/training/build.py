@@ -12,7 +12,7 @@ from deblur_gan.training import distributed, gradients
 from deblur_gan.training.checkpoint import BadRun
 from deblur_gan.training.gan import DeblurGAN
 from deblur_gan.training.losses import PerceptualLoss
-from deblur_gan.weights import BadWeights, describe, load_generator, require_bounded
+from deblur_gan.weights import BadWeights, describe, load_critic, load_generator, require_bounded
 
 
 def build_gan(options):
@@ -25,9 +25,10 @@ def build_gan(options):
         Compiled `DeblurGAN`, ready for `fit`.
 
     Raises:
-        BadRun: if the batch cannot be shared among the GPUs or the processes, or the generator in `init_from` has
-            another size.
-        BadWeights: if a network would be too large to be saved, or `init_from` cannot be read or is not a generator.
+        BadRun: if the batch cannot be shared among the GPUs or the processes, or a network in `init_from` or
+            `init_critic_from` has another size.
+        BadWeights: if a network would be too large to be saved, or one of those files cannot be read or holds another
+            network.
         ValueError: if `vgg_weights` cannot be read, or PyTorch cannot compile this generator for `jit_compile`.
 
     Example:
@@ -62,6 +63,8 @@ def build_gan(options):
                 # Keras then computes it as in inference, too.
                 layer.trainable = not isinstance(layer, keras.layers.BatchNormalization)
         critic = critic_model(options.critic, options.ndf, image_shape, dtype=policy)
+        if options.init_critic_from:
+            critic.set_weights(_initial_critic_weights(options))
 
         perceptual_loss = _no_loss  # without weight the network of the loss need not be read
         if options.perceptual_weight:
@@ -111,9 +114,7 @@ def _seeded(seed):
 def _initial_weights(options, generator):
     """Returns the weights in `init_from`, widened to the size of `generator`."""
     path = options.init_from
-    found = describe(path)
-    if found["network"] != "generator":
-        raise BadWeights(f"{path}: contains a {found['network']}; give a generator as --init_from")
+    found = _described(path, "generator", "--init_from")
     same = (found["architecture"], found["n_blocks"]) == (options.generator, options.n_blocks)
     if not same or options.ngf % found["ngf"]:
         raise BadRun(
@@ -121,6 +122,31 @@ def _initial_weights(options, generator):
             f"--ngf {found['ngf']} (or a multiple of it) --n_blocks {found['n_blocks']}"
         )
     return widened_weights(load_generator(path), generator, options.seed)
+
+
+def _initial_critic_weights(options):
+    """Returns the weights in `init_critic_from`, which must be of the critic that the options describe."""
+    path = options.init_critic_from
+    found = _described(path, "critic", "--init_critic_from")
+    if (found["architecture"], found["ndf"]) != (options.critic, options.ndf):
+        raise BadRun(
+            f"--init_critic_from {path}: a critic of another size; add --critic {found['architecture']} "
+            f"--ndf {found['ndf']}"
+        )
+    height, width, _ = found["image_shape"]
+    if height not in (None, options.crop_size) or width != height:
+        raise BadRun(
+            f"--init_critic_from {path}: judges images of {height}x{width} only; --crop_size is {options.crop_size}"
+        )
+    return load_critic(path).get_weights()
+
+
+def _described(path, network, flag):
+    """Returns what a weight file holds, which must be this network."""
+    found = describe(path)
+    if found["network"] != network:
+        raise BadWeights(f"{path}: contains a {found['network']}; give a {network} as {flag}")
+    return found
 
 
 def _no_loss(sharp, restored):

@@ -147,6 +147,9 @@ class Options:
         "is then doubled (or more), which restores the same and can learn more.",
         words=(),
     )
+    init_critic_from: str | None = _option(
+        None, "Weights of a critic to start from, to continue adversarial training.", words=()
+    )
     freeze_normalization: bool = _option(
         False,
         "Leave the batch normalization of a meudec generator as it is in --init_from, or without that as the identity: "
@@ -233,6 +236,8 @@ class Options:
             raise BadOption(f"--working_scale {self.working_scale}: is for crops; --resize_or_crop resize has none")
         if self.freeze_normalization and GENERATORS[self.generator].normalization != "batch":
             raise BadOption(f"--freeze_normalization: a {self.generator} generator has no batch normalization")
+        if self.init_critic_from and not self.critic_updates:
+            raise BadOption(f"--init_critic_from {self.init_critic_from}: --critic_updates 0 uses no critic")
         if not (self.perceptual_weight or self.pixel_weight or self.critic_updates):
             raise BadOption(
                 "--critic_updates 0 without --perceptual_weight or --pixel_weight leaves nothing to learn from"

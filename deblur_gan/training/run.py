@@ -42,7 +42,7 @@ def train(options):
 
     Raises:
         BadRun: if the data or the options do not fit; nothing has been written then.
-        BadWeights: if `init_from` is not a generator.
+        BadWeights: if `init_from` is not a generator, or `init_critic_from` not a critic.
         Stopped: if it was interrupted, a loss or a weight is no longer finite, the memory of the GPU or the disk is
             full, or an image has become unreadable.
 
@@ -120,8 +120,8 @@ def resume(run_dir, **changes):
                 raise BadRun(f"{folder.state}: damaged (an epoch has {training_set.steps_per_epoch} steps)")
         distributed.require_equal(_plan(options, data, progress))
 
-        # Build the networks. Their first weights are in the state, and --init_from may be gone by now.
-        gan = build_gan(dataclasses.replace(options, init_from=None) if saved else options)
+        # Build the networks. Their first weights are in the state, and the files to start from may be gone by now.
+        gan = build_gan(dataclasses.replace(options, init_from=None, init_critic_from=None) if saved else options)
         if saved:
             checkpoint.load_state(folder.state, gan, reading=distributed.all_or_none)
 

@@ -35,13 +35,18 @@ def out_of_bounds(field):
     return found + ([float("nan"), float("inf"), -float("inf")] if kind(field) is float else [])
 
 
+def test_a_critic_to_start_from_needs_updates():
+    with pytest.raises(BadOption, match="critic.h5: --critic_updates 0 uses no critic$"):
+        Options(init_critic_from="critic.h5", critic_updates=0)
+
+
 def test_flags_are_the_options_under_names_that_stay():
     """Whoever wrote a command line for an earlier version can go on using it."""
     names = """
     n_epochs data_dir synthetic val_dir blur n_images n_val_images crop_size scale resize_or_crop batch_size
     steps_per_epoch cache n_workers generator critic ngf n_blocks ndf dropout init_from vgg vgg_weights critic_updates
     penalty_weight perceptual_weight pixel_weight pixel_loss learning_rate schedule ema mixed_precision multi_gpu seed
-    log_dir save_every checkpoint_minutes
+    log_dir save_every checkpoint_minutes init_critic_from
     """
     assert set(names.split()) <= {field.name for field in FIELDS}
     flags = {param.name: param for param in script().params}

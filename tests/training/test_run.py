@@ -22,8 +22,9 @@ from PIL import Image
 from test_options import script
 
 from deblur_gan import files
+from deblur_gan.architectures import CRITICS
 from deblur_gan.data import training_set as training_set_module
-from deblur_gan.networks import generator_model
+from deblur_gan.networks import critic_model, generator_model
 from deblur_gan.training import build, run, run_data, run_folder
 from deblur_gan.training.callback import RunCallback
 from deblur_gan.training.checkpoint import BadRun, Progress, variables_of
@@ -31,7 +32,7 @@ from deblur_gan.training.gan import LOSSES, DeblurGAN
 from deblur_gan.training.options import Options
 from deblur_gan.training.run import Stopped, learning_rate, resume, train
 from deblur_gan.training.run_folder import RunFolder
-from deblur_gan.weights import BadWeights, describe, load_generator, save_generator
+from deblur_gan.weights import BadWeights, describe, load_generator, save_critic, save_generator
 
 # JAX compiles for half a minute; these do not depend on the backend.
 on_tensorflow = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="does not depend on the backend")
@@ -246,6 +247,49 @@ def test_a_run_begins_from_a_narrower_file_where_that_one_stands(pairs, tmp_path
     np.testing.assert_allclose(
         run.build_gan(options).generator.predict_on_batch(images), narrow.predict_on_batch(images), atol=1e-4
     )
+
+
+@on_tensorflow
+@pytest.mark.parametrize("architecture", CRITICS)
+def test_a_run_begins_with_the_critic_of_a_file(architecture, tmp_path):
+    critic = critic_model(architecture, 3, (16, 16, 3))
+    start = tmp_path / "critic.h5"
+    save_critic(critic, start)
+    options = small(critic=architecture, ndf=3, init_critic_from=str(start))
+    for begin, end in zip(critic.get_weights(), run.build_gan(options).critic.get_weights(), strict=True):
+        np.testing.assert_array_equal(begin, end)
+
+    (other,) = set(CRITICS) - {architecture}
+    for change in ({"ndf": 2}, {"critic": other}):
+        with pytest.raises(BadRun, match=rf"critic.h5: a critic of .* add --critic {architecture} --ndf 3$"):
+            run.build_gan(dataclasses.replace(options, **change))
+    with pytest.raises(BadWeights, match="critic.h5: contains a critic; give a generator as --init_from$"):
+        run.build_gan(dataclasses.replace(options, init_from=str(start)))
+    save_generator(generator_model("paper", 2, 1), start)
+    with pytest.raises(BadWeights, match="critic.h5: contains a generator; give a critic as --init_critic_from$"):
+        run.build_gan(options)
+
+
+@pytest.mark.slow
+@on_tensorflow
+def test_a_resumed_run_needs_no_files_to_start_from(pairs, tmp_path, eager):
+    starts = {"init_from": tmp_path / "generator.h5", "init_critic_from": tmp_path / "critic.h5"}
+    save_generator(generator_model("paper", 2, 1), starts["init_from"])
+    save_critic(critic_model("paper", 2, (16, 16, 3)), starts["init_critic_from"])
+    options = small(
+        generator="paper", data_dir=pairs, n_val_images=0, n_epochs=1, log_dir=tmp_path / "weights", **starts
+    )
+    run_dir = train(options)
+    for path in starts.values():
+        path.unlink()
+    assert len(log_of(resume(run_dir, n_epochs=2))) == 2
+
+
+@on_tensorflow
+def test_a_critic_of_one_image_size_judges_only_crops_of_it(tmp_path):
+    save_critic(critic_model("meudec", 2, (32, 32, 3)), tmp_path / "critic.h5")
+    with pytest.raises(BadRun, match="judges images of 32x32 only; --crop_size is 16$"):
+        run.build_gan(small(critic="meudec", ndf=2, init_critic_from=str(tmp_path / "critic.h5")))
 
 
 @on_tensorflow
