@@ -53,8 +53,9 @@ def calibrate(generator, batches, n_steps, learning_rate=3e-4, n_colours=512, co
     """Trains a generator so that flat colours come back and photographs come back as they did before.
 
     The loss is the mean squared difference to what the generator made of the same photographs before, plus
-    `colour_weight` times that of flat colours to themselves. A quarter of the channels of the colours are 0 or 255. The
-    learning rate falls to 0; batch normalization stays as it is, and nothing is dropped out.
+    `colour_weight` times that of flat colours to themselves. These lie anywhere between a grey and a colour, as those
+    of photographs do, and some channels are 0 or 255. The learning rate falls to 0; batch normalization stays as it is,
+    and nothing is dropped out.
 
     Args:
         generator: `meudec` generator, changed in place.
@@ -82,7 +83,10 @@ def calibrate(generator, batches, n_steps, learning_rate=3e-4, n_colours=512, co
 
     def samples():
         for photographs in batches:
-            colours = np.clip(rng.uniform(-1.3, 1.3, (n_colours, 1, 1, 3)), -1, 1).astype("float32")
+            shape = n_colours, 1, 1
+            greys, colours = (rng.uniform(-1.3, 1.3, (*shape, n_channels)) for n_channels in (1, 3))
+            chroma = rng.uniform(0, 1, (*shape, 1)) ** 0.5
+            colours = np.clip(greys + chroma * (colours - greys), -1, 1).astype("float32")
             yield (photographs, colours), (before.predict_on_batch(photographs), colours)
 
     model.fit(samples(), steps_per_epoch=n_steps, shuffle=False)
@@ -95,8 +99,12 @@ def calibrate(generator, batches, n_steps, learning_rate=3e-4, n_colours=512, co
 @click.option("--n_steps", type=click.IntRange(min=1), default=1000)
 @click.option("--batch_size", type=click.IntRange(min=1), default=3)
 @click.option("--crop_size", type=click.IntRange(min=32), default=96)
-def main(weight_path, data_dir, output, n_steps, batch_size, crop_size):
-    """Writes the file as float16, and prints how far flat colours are off before and after."""
+@click.option("--colour_weight", type=click.FloatRange(min=0), default=30.0, help="Of flat colours in the loss.")
+def main(weight_path, data_dir, output, n_steps, batch_size, crop_size, colour_weight):
+    """Writes the file as float16, and prints how far flat colours are off before and after.
+
+    The file records what trained the one that was given, as `calibration_of`.
+    """
     from deblur_gan.backend import start_backend
 
     start_backend(training=True)
@@ -124,9 +132,10 @@ def main(weight_path, data_dir, output, n_steps, batch_size, crop_size):
         data = TrainingSet(
             pairs, batch_size=batch_size, crop_size=crop_size, scale=1.0, working_scale=(1, 2), turn=True, n_workers=1
         )
-        calibrate(generator, (blurred for blurred, _ in data.batches()), n_steps)
+        calibrate(generator, (blurred for blurred, _ in data.batches()), n_steps, colour_weight=colour_weight)
         print_casts("after")
-        save_generator(generator, output, {**found.get("training", {}), "calibration_steps": n_steps}, "float16")
+        training = {"calibration_of": found.get("training", {}), "n_steps": n_steps, "colour_weight": colour_weight}
+        save_generator(generator, output, training, "float16")
     except (BadImage, BadWeights, OSError, ValueError) as error:
         raise click.ClickException(printable(error)) from None
 

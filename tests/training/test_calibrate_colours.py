@@ -90,6 +90,7 @@ def test_the_command_writes_what_it_trained_and_refuses_other_networks(tmp_path)
 
     result = invoke("meudec")
     assert result.exit_code == 0, result.output
-    assert describe(tmp_path / "new.h5")["training"] == {"epoch": 3, "calibration_steps": 2}
+    recorded = {"calibration_of": {"epoch": 3}, "n_steps": 2, "colour_weight": 30.0}
+    assert describe(tmp_path / "new.h5")["training"] == recorded
     old, new = (load_generator(tmp_path / name) for name in ("meudec.h5", "new.h5"))
     assert any(np.abs(a - b).max() > 1e-4 for a, b in zip(old.get_weights(), new.get_weights(), strict=True))

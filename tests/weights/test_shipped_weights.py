@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import runpy
 
 import numpy as np
 import pytest
@@ -44,7 +45,10 @@ def test_a_file_is_the_one_described(path):
     assert hashlib.sha256(path.read_bytes()).hexdigest() in text
     description = describe(path)
     assert description["network"] == ("generator" if path in GENERATORS else "critic")
-    assert description["training"]["options"]["n_epochs"]
+    training = description["training"]
+    while "calibration_of" in training:
+        training = training["calibration_of"]
+    assert training["options"]["n_epochs"]
 
 
 def test_every_sample_is_nearer_to_the_sharp_photograph_than_before(restored):
@@ -76,6 +80,13 @@ def test_no_colour_cast(restored, request):
         before, after, aim = (image.mean((0, 1)) for image in (blurred, found, sharp))
         assert np.ptp(after - before) < 0.5, name
         assert np.abs(after - aim).max() <= np.abs(before - aim).max() + 0.5, name
+
+
+def test_meudec_keeps_flat_colours():
+    """Written in whole levels, they are off by one at most; a `paper` generator is tested with `deblur`."""
+    casts = runpy.run_path(str(ROOT / "docs" / "calibrate_colours.py"))["casts"]
+    off = np.abs(casts(load_generator(BOX / "meudec_generator.h5")))
+    assert off.max() < 1.5 and off.mean() < 0.5
 
 
 def test_the_border_is_no_worse_than_the_middle(restored):
