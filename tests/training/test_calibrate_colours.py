@@ -44,6 +44,7 @@ def test_casts_are_those_of_the_colours():
     np.testing.assert_allclose(off[:, 1:], 0, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_calibration_brings_colours_back_and_little_else():
     keras.utils.set_random_seed(0)
     generator = generator_model("meudec", 4, 1)
@@ -66,6 +67,7 @@ def test_calibration_brings_colours_back_and_little_else():
                 np.testing.assert_array_equal(old, new)
 
 
+@pytest.mark.slow
 def test_the_command_writes_what_it_trained_and_refuses_other_networks(tmp_path):
     save_generator(trained(), tmp_path / "meudec.h5", {"epoch": 3})
     save_generator(generator_model("paper", 2, 1), tmp_path / "paper.h5")
