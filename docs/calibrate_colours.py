@@ -4,6 +4,7 @@ python docs/calibrate_colours.py --weight_path RUN/generator_best.h5 --data_dir 
 """
 
 import itertools
+from pathlib import Path
 
 import click
 import numpy as np
@@ -105,6 +106,8 @@ def main(weight_path, data_dir, output, n_steps, batch_size, crop_size, colour_w
 
     The file records what trained the one that was given, as `calibration_of`.
     """
+    if not output.endswith(".h5") or not Path(output).absolute().parent.is_dir():
+        raise click.UsageError(f"--output {output!r}: must end in .h5, in a folder that exists")
     from deblur_gan.backend import start_backend
 
     start_backend(training=True)

@@ -76,9 +76,9 @@ def test_the_command_writes_what_it_trained_and_refuses_other_networks(tmp_path)
     (tmp_path / "none" / "A").mkdir(parents=True)
     (tmp_path / "none" / "B").mkdir()
 
-    def invoke(name, data_dir="pairs"):
+    def invoke(name, data_dir="pairs", output="new.h5"):
         arguments = ["--weight_path", tmp_path / f"{name}.h5", "--data_dir", tmp_path / data_dir]
-        arguments += ["--output", tmp_path / "new.h5", "--n_steps", 2, "--batch_size", 1, "--crop_size", 32]
+        arguments += ["--output", tmp_path / output, "--n_steps", 2, "--batch_size", 1, "--crop_size", 32]
         return CliRunner().invoke(SCRIPT["main"], list(map(str, arguments)))
 
     for name, data_dir, line in (
@@ -88,6 +88,9 @@ def test_the_command_writes_what_it_trained_and_refuses_other_networks(tmp_path)
     ):
         result = invoke(name, data_dir)
         assert result.exit_code == 1 and line in result.output.splitlines()[-1], result.output
+    for output in ("new.keras", "nowhere/new.h5"):
+        result = invoke("meudec", output=output)
+        assert result.exit_code == 2 and "must end in .h5, in a folder that exists" in result.output
     assert not (tmp_path / "new.h5").exists()
 
     result = invoke("meudec")
