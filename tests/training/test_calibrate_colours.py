@@ -47,7 +47,7 @@ def test_casts_are_those_of_the_colours():
 @pytest.mark.slow
 def test_calibration_brings_colours_back_and_little_else():
     keras.utils.set_random_seed(0)
-    generator = generator_model("meudec", 4, 1)
+    generator = generator_model("meudec", 8, 1)
     photographs = np.random.default_rng(2).uniform(-1, 1, (2, 32, 32, 3)).astype("float32")
     casts, restored = SCRIPT["casts"](generator), generator.predict(photographs, verbose=0)
     before = {layer.name: layer.get_weights() for layer in generator.layers}
