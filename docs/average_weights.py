@@ -20,15 +20,16 @@ def main(paths, output):
     from deblur_gan.weights.identify import name_of
 
     try:
-        first, *others = (name_of(describe(path)) for path in paths)
+        found = [describe(path) for path in paths]
+        first, *others = map(name_of, found)
         for path, other in zip(paths[1:], others, strict=True):
             if other != first:
                 raise BadWeights(f"{path}: holds a {other}, but {paths[0]} a {first}")
         generators = [load_generator(path) for path in paths]
         means = [np.mean(weights, axis=0) for weights in zip(*(each.get_weights() for each in generators), strict=True)]
         generators[0].set_weights(means)
-        mean_of = [describe(path).get("training", {}) for path in paths]
-        save_generator(generators[0], output, {"mean_of": mean_of}, "float16")
+        training = {"mean_of": [each.get("training", {}) for each in found]}
+        save_generator(generators[0], output, training, "float16")
     except (BadWeights, OSError, ValueError) as error:
         raise click.ClickException(printable(error)) from None
 

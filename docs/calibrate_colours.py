@@ -44,8 +44,10 @@ def casts(generator):
 
     Each is restored as a picture of 64x64 pixels, of which the inner 32x32 count.
     """
-    colours = np.array(list(itertools.product((0, 64, 128, 192, 255), repeat=3)), "float32")
-    pictures = np.tile((colours / 127.5 - 1)[:, None, None], (1, 64, 64, 1))
+    from deblur_gan.images.pixels import from_uint8
+
+    colours = np.array(list(itertools.product((0, 64, 128, 192, 255), repeat=3)), "uint8")
+    pictures = from_uint8(np.tile(colours[:, None, None], (1, 64, 64, 1)))
     restored = 127.5 * (generator.predict(pictures, verbose=0) + 1)
     return restored[:, 16:48, 16:48].mean((1, 2), np.float64) - colours
 
