@@ -500,7 +500,7 @@ def test_the_moving_average_is_what_is_saved_and_the_weights_stay_theirs(pairs, 
         (path,) = run_dir.glob("generator_001_*.h5")
         saved = load_generator(path).get_weights()
         product = "moving_average" if ema else "generator"
-        # The layer holds its count of updates beside the network.
+        # The layer holds its count of updates next to the network.
         kept = [states[ema].get(f"{product}/{i}") for i in range(len(saved) + 1)]
         kept = [value for value in kept if value is not None and value.dtype == np.float32]
         for number, (value, weight) in enumerate(zip(saved, kept, strict=True)):

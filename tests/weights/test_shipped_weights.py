@@ -75,7 +75,7 @@ def test_no_colour_cast(restored, request):
     It may move away from that by half a level, which is what a pixel is rounded by.
     """
     if "meudec" in request.node.callspec.id:
-        pytest.skip("it repaints the whole picture; weights/README.md says how far its colours move")
+        pytest.skip("it repaints the whole picture; weights/README.md has its casts")
     for name, blurred, found, sharp in restored:
         before, after, aim = (image.mean((0, 1)) for image in (blurred, found, sharp))
         assert np.ptp(after - before) < 0.5, name
