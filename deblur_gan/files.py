@@ -39,7 +39,11 @@ def whole_file(path, like=None):
     # The temporary name is short whatever the name of `path` is: file systems allow 255 bytes.
     temporary = _unfinished(path, path.suffix[-16:])
     # `os.open` applies the umask without changing it; the umask belongs to all threads.
-    held = os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb")
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None  # the temporary name tells nothing
+    held = os.fdopen(descriptor, "wb")
     if fcntl is None:
         held.close()  # Windows renames no open file
     else:

@@ -9,6 +9,8 @@ from pathlib import Path
 import click
 import numpy as np
 
+from deblur_gan.commands import command
+
 # These leave a flat picture as it is.
 WITHOUT_EFFECT = "ReflectionPadding2D", "UpSampling2D"
 
@@ -95,7 +97,7 @@ def calibrate(generator, batches, n_steps, learning_rate=3e-4, n_colours=512, co
     model.fit(samples(), steps_per_epoch=n_steps, shuffle=False)
 
 
-@click.command(context_settings={"show_default": True})
+@command()
 @click.option("--weight_path", type=click.Path(exists=True, dir_okay=False), required=True)
 @click.option("--data_dir", type=click.Path(), multiple=True, required=True, help="Pairs; only blurred sides count.")
 @click.option("--output", type=click.Path(), required=True, help="The file, .h5; an existing one is replaced.")
@@ -115,34 +117,27 @@ def main(weight_path, data_dir, output, n_steps, batch_size, crop_size, colour_w
     start_backend(training=True)
     from deblur_gan.data import find_pairs
     from deblur_gan.data.training_set import TrainingSet
-    from deblur_gan.files import printable
-    from deblur_gan.images.photographs import BadImage
     from deblur_gan.weights import BadWeights, describe, load_generator, save_generator
 
     def print_casts(when):
         off = np.abs(casts(generator))
         click.echo(f"{when}: flat colours are off by {off.mean():.2f} levels on average, by {off.max():.2f} at most")
 
-    try:
-        found = describe(weight_path)
-        if (found["architecture"], found["network"]) != ("meudec", "generator"):
-            raise BadWeights(
-                f"{weight_path}: holds a {found['architecture']} {found['network']}; give a meudec generator"
-            )
-        generator = load_generator(weight_path)
-        print_casts("before")
-        pairs = [pair for folder in data_dir for pair in find_pairs(folder)[0]]
-        if not pairs:
-            raise ValueError(f"{data_dir[0]}: contains no pairs")
-        data = TrainingSet(
-            pairs, batch_size=batch_size, crop_size=crop_size, scale=1.0, working_scale=(1, 2), turn=True, n_workers=1
-        )
-        calibrate(generator, (blurred for blurred, _ in data.batches()), n_steps, colour_weight=colour_weight)
-        print_casts("after")
-        training = {"calibration_of": found.get("training", {}), "n_steps": n_steps, "colour_weight": colour_weight}
-        save_generator(generator, output, training, "float16")
-    except (BadImage, BadWeights, OSError, ValueError) as error:
-        raise click.ClickException(printable(error)) from None
+    found = describe(weight_path)
+    if (found["architecture"], found["network"]) != ("meudec", "generator"):
+        raise BadWeights(f"{weight_path}: holds a {found['architecture']} {found['network']}; give a meudec generator")
+    generator = load_generator(weight_path)
+    print_casts("before")
+    pairs = [pair for folder in data_dir for pair in find_pairs(folder)[0]]
+    if not pairs:
+        raise ValueError(f"{data_dir[0]}: contains no pairs")
+    data = TrainingSet(
+        pairs, batch_size=batch_size, crop_size=crop_size, scale=1.0, working_scale=(1, 2), turn=True, n_workers=1
+    )
+    calibrate(generator, (blurred for blurred, _ in data.batches()), n_steps, colour_weight=colour_weight)
+    print_casts("after")
+    training = {"calibration_of": found.get("training", {}), "n_steps": n_steps, "colour_weight": colour_weight}
+    save_generator(generator, output, training, "float16")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ import numpy as np
 import skimage
 from PIL import Image, ImageDraw, ImageFont
 
+from deblur_gan.commands import command
+
 CELL, GAP, LABEL, COLUMNS = 171, 8, 22, 6
 ZOOM = 3  # screen pixels for a pixel of a kernel
 SPOON = (265, 190, 265 + CELL, 190 + CELL)  # its highlights show the kernels
@@ -17,7 +19,7 @@ LOWER_LEFT = (0, 256, 350, 512)  # the middle of the picture is in its upper rig
 ROLLS = (0, 2, 5)
 
 
-@click.command(help=__doc__)
+@command(help=__doc__)
 @click.option(
     "--output",
     default=Path(__file__).parent / "camera_shake.png",

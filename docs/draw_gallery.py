@@ -15,6 +15,7 @@ import click
 from PIL import Image, ImageChops, ImageDraw, ImageFont
 
 from deblur_gan import shipped_generator
+from deblur_gan.commands import command
 
 ROOT = Path(__file__).resolve().parent.parent
 DETAIL, GAP, LABEL = 200, 6, 22
@@ -22,7 +23,7 @@ SAMPLES = {"chelsea": (80, 60), "coffee": (210, 100), "rocket": (180, 150), "clo
 REDS_CORNER = (220, 80)
 
 
-@click.command(help=__doc__)
+@command(help=__doc__)
 @click.option(
     "--weight_path",
     "weight_paths",

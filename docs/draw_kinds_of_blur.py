@@ -13,6 +13,8 @@ import numpy as np
 import skimage
 from PIL import Image, ImageDraw, ImageFont
 
+from deblur_gan.commands import command
+
 CELL, GAP, LABEL, COLUMNS = (228, 152), 6, 20, 4
 STILL = {"length": None, "long_extent": None, "tremor": None, "rotation": None, "zoom": None, "moving": None}
 STILL |= {"lights": None, "exposures": None, "noise_sigma": None, "jpeg": None, "gamma": 2.2}
@@ -32,7 +34,7 @@ RECORDED = (
 PHOTOGRAPHS = (("coffee.png", 250, 130), ("chelsea.png", 110, 60), ("astronaut.png", 130, 20), ("rocket.jpg", 230, 240))
 
 
-@click.command(help=__doc__)
+@command(help=__doc__)
 @click.argument("reds", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.argument("davis", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option(

@@ -12,13 +12,14 @@ import numpy as np
 from PIL import Image
 
 from deblur_gan import shipped_generator
+from deblur_gan.commands import command
 
 SIZE = 4000, 3000
 # Parts that are shown, as (left, top, right, bottom).
 PARTS = [(800, 700, 1700, 1300), (2400, 1600, 3300, 2200)]
 
 
-@click.command(context_settings={"show_default": True})
+@command()
 @click.argument("frame", type=click.Path(exists=True, path_type=Path))
 @click.option("--output", type=click.Path(path_type=Path), default=Path(__file__).parent / "large_photograph.jpg")
 def main(frame, output):

@@ -18,6 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import sobel, uniform_filter
 
 from deblur_gan import shipped_generator
+from deblur_gan.commands import command
 
 DETAIL, ENLARGED, GAP, LABEL = 120, 240, 6, 22
 
@@ -36,7 +37,7 @@ def corner_of_detail(sharp, shown=()):
     return left, top
 
 
-@click.command(help=__doc__, context_settings={"show_default": True})
+@command(help=__doc__)
 @click.option("--data_dir", "data_dirs", type=click.Path(exists=True), multiple=True, required=True)
 @click.option(
     "--weight_path", "weight_paths", type=click.Path(exists=True), multiple=True, default=[shipped_generator()]

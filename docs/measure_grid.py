@@ -10,6 +10,7 @@ import numpy as np
 from scipy.ndimage import convolve1d
 
 from deblur_gan import shipped_generator
+from deblur_gan.commands import Scale, command
 
 WINDOW = 32
 
@@ -57,10 +58,12 @@ def _windows(image):
     return windows.swapaxes(1, 2).reshape(-1, WINDOW, WINDOW, 3)
 
 
-@click.command(context_settings={"show_default": True})
-@click.argument("paths", type=click.Path(exists=True, path_type=Path), nargs=-1, required=True)
+@command()
+@click.argument("paths", type=click.Path(exists=True, file_okay=False, path_type=Path), nargs=-1, required=True)
 @click.option("--weight_path", type=click.Path(exists=True), multiple=True, default=[shipped_generator()])
-@click.option("--scale", multiple=True, default=["1", "auto"], help="Working sizes, as of `deblur-gan restore`.")
+@click.option(
+    "--scale", type=Scale(), multiple=True, default=["1", "auto"], help="Working sizes, as of `deblur-gan restore`."
+)
 @click.option("--n_images", type=click.IntRange(min=1), default=5, help="Photographs of each path, evenly spread.")
 def main(paths, weight_path, scale, n_images):
     """Prints strength / spread of the pattern in parts where the blurred photographs are flat, in levels of 255.
@@ -83,15 +86,18 @@ def main(paths, weight_path, scale, n_images):
         generator = load_generator(weights, dtype_to_restore_in())
         for path in paths:
             photographs = [read_rgb(file) for file in evenly(find_images(path), n_images)]
+            if not any(grid(each)[2] for each in photographs):
+                raise ValueError(f"{path}: contains no photograph with flat parts")
             for factor in scale:
                 rows = []
                 for blurred in photographs:
-                    restored = deblur(generator, blurred, scale="auto" if factor == "auto" else float(factor))
+                    restored = deblur(generator, blurred, scale=factor)
                     difference = restored.astype(float) - blurred
                     patterns = [(blurred, 4), (restored, 4), (difference, 4), (difference, 8)]
                     rows.append([grid(image, blurred, period) for image, period in patterns])
                 means = np.nanmean(rows, axis=0)
-                cells = [path, Path(weights).name, factor, f"{means[0][2]:.0%}"]
+                size = factor if factor == "auto" else f"{factor:g}"
+                cells = [path, Path(weights).name, size, f"{means[0][2]:.0%}"]
                 cells += [f"{strength:.2f} / {spread:.2f}" for strength, spread, _ in means]
                 click.echo(f"| {' | '.join(map(str, cells))} |")
 

@@ -10,6 +10,7 @@ import click
 import numpy as np
 
 from deblur_gan import shipped_generator
+from deblur_gan.commands import command
 
 
 def vgg19_features(path):
@@ -34,7 +35,7 @@ def vgg19_features(path):
     return model
 
 
-@click.command(context_settings={"show_default": True})
+@command()
 @click.option("--data_dir", type=click.Path(exists=True, path_type=Path), required=True, help="Folder of pairs.")
 @click.option("--vgg_weights", type=click.Path(exists=True), required=True, help="Keras .h5 file of VGG19.")
 @click.option("--weight_path", type=click.Path(exists=True), multiple=True, default=[shipped_generator()])
@@ -56,10 +57,7 @@ def main(data_dir, vgg_weights, weight_path, n_images):
     from deblur_gan.restoring.deblur import deblur
     from deblur_gan.weights import load_generator
 
-    try:
-        vgg19 = vgg19_features(vgg_weights)
-    except ValueError as error:
-        raise click.ClickException(str(error)) from None
+    vgg19 = vgg19_features(vgg_weights)
 
     def features(image):
         return vgg19.predict(image[None].astype("float32"), verbose=0) / 127.5

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from deblur_gan import shipped_generator
+from deblur_gan.commands import command
 
 
 def enlarged(path, factor):
@@ -24,7 +25,7 @@ def enlarged(path, factor):
     return np.asarray(image.resize(size, Image.Resampling.BICUBIC))
 
 
-@click.command(context_settings={"show_default": True})
+@command()
 @click.option("--data_dir", type=click.Path(exists=True, path_type=Path), required=True, help="Folder of pairs.")
 @click.option("--weight_path", type=click.Path(exists=True, path_type=Path), default=shipped_generator)
 @click.option("--enlarge", type=float, multiple=True, default=[1, 2, 3, 4, 6], help="Factor to the size of the pairs.")

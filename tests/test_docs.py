@@ -4,6 +4,7 @@ import importlib
 import importlib.util
 import io
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
@@ -14,6 +15,7 @@ import click
 import keras
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from conftest import ROOT, save
 from PIL import Image
 
@@ -233,6 +235,39 @@ def functions(group):
 
 
 SCRIPTS = [f"scripts/{path.name}" for path in sorted((ROOT / "scripts").glob("*.py"))]
+
+
+@pytest.mark.parametrize(
+    "script, arguments, code, line",
+    [
+        ("average_weights", "two.h5 --output missing/mean.h5", 1, "missing/mean.h5"),
+        ("average_weights", "no.h5 --output mean.h5", 1, "no.h5: not an HDF5 file"),
+        ("calibrate_colours", "--weight_path no.h5 --data_dir . --output mean.h5", 1, "no.h5: not an HDF5 file"),
+        ("draw_gallery", "--weight_path no.h5 --output a.png", 1, "no.h5: not an HDF5 file"),
+        ("draw_gallery", "--reds empty --weight_path two.h5 --output a.png", 1, "empty: no pairs found"),
+        ("draw_stages", "--data_dir empty --output a.png", 1, "empty: no pairs found"),
+        ("draw_large_photograph", "no.h5 --output a.jpg", 1, "no.h5: "),
+        ("measure_grid", "empty", 1, "empty: contains no photograph with flat parts"),
+        ("measure_grid", "noise", 1, "noise: contains no photograph with flat parts"),
+        ("measure_grid", "noise --scale big", 2, "'big': must be auto, or a number above 0"),
+        ("measure_vgg19", "--data_dir empty --vgg_weights no.h5", 1, "no.h5: not an HDF5 file"),
+        ("measure_working_size", "--data_dir empty --weight_path two.h5", 1, "empty: no pairs found"),
+    ],
+)
+def test_scripts_of_the_pages_report_bad_input_in_one_line(script, arguments, code, line, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(ROOT / "docs")  # where Python looks for what a script imports
+    save_generator(generator_model("paper", 2, 1), "two.h5")
+    Path("no.h5").write_bytes(b"no")
+    Path("empty").mkdir()
+    save(Path("noise/a.png"), np.random.default_rng(0).integers(0, 256, (64, 64, 3), "uint8"))
+    before = sorted(tmp_path.rglob("*"))
+    command = runpy.run_path(str(ROOT / "docs" / f"{script}.py"))["main"]
+    result = CliRunner().invoke(command, shlex.split(arguments))
+    assert result.exit_code == code and isinstance(result.exception, SystemExit), result.exception
+    message = result.stderr.splitlines()[-1]
+    assert message.startswith("Error: ") and line in message
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_every_flag_that_is_mentioned_exists():

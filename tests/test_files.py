@@ -32,6 +32,12 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_an_error_names_the_file_that_was_asked_for(tmp_path):
+    with pytest.raises(FileNotFoundError) as caught, whole_file(tmp_path / "missing" / "a.h5"):
+        pass
+    assert str(caught.value) == f"[Errno 2] No such file or directory: '{tmp_path / 'missing' / 'a.h5'}'"
+
+
 def test_what_is_unfinished_can_be_told_and_keeps_the_ending(tmp_path):
     with whole_file(tmp_path / "a.tar.gz") as temporary:
         assert temporary.name.startswith(UNFINISHED) and temporary.suffix == ".gz"

@@ -83,20 +83,23 @@ ensemble_option = click.option(
 )
 
 
-def _scale(context, parameter, value):
-    """Returns the scale as `restoring.deblur` accepts it."""
-    if value == "auto":
-        return value
-    with contextlib.suppress(ValueError):
-        if 0 < float(value) <= 4:
-            return float(value)
-    raise click.BadParameter(f"{value!r}: must be auto, or a number above 0 and at most 4, such as 0.5")
+class Scale(click.ParamType):
+    """A working size as `restoring.deblur` accepts it: "auto" or a float."""
+
+    name = "auto|NUMBER"
+
+    def convert(self, value, param, ctx):
+        if value == "auto":
+            return value
+        with contextlib.suppress(ValueError):
+            if 0 < float(value) <= 4:
+                return float(value)
+        self.fail(f"{value!r}: must be auto, or a number above 0 and at most 4, such as 0.5", param, ctx)
 
 
 scale_option = click.option(
     "--scale",
-    callback=_scale,
-    metavar="auto|NUMBER",
+    type=Scale(),
     default="auto",
     help="Factor from the size of a photograph to the size at which it is restored. auto: a mean of "
     "long sides of 960 and 640 pixels, at most twice the own size. 1: as it is, as in papers.",
