@@ -39,16 +39,23 @@ def restored(request, tmp_path_factory):
     return [(name, blurred, deblur(generator, blurred), sharp) for name, blurred, sharp in images]
 
 
+def runs(training):
+    """The runs that trained a file which a script of `docs/` made of others."""
+    if "calibration_of" in training:
+        return runs(training["calibration_of"])
+    if "mean_of" in training:
+        return [run for each in training["mean_of"] for run in runs(each)]
+    return [training]
+
+
 @pytest.mark.parametrize("path", sorted(BOX.glob("*.h5")), ids=lambda path: path.stem)
 def test_a_file_is_the_one_described(path):
     text = (BOX / "README.md").read_text(encoding="utf-8")
     assert hashlib.sha256(path.read_bytes()).hexdigest() in text
     description = describe(path)
     assert description["network"] == ("generator" if path in GENERATORS else "critic")
-    training = description["training"]
-    while "calibration_of" in training:
-        training = training["calibration_of"]
-    assert training["options"]["n_epochs"]
+    found = runs(description["training"])
+    assert found and all(training["options"]["n_epochs"] for training in found)
 
 
 def test_every_sample_is_nearer_to_the_sharp_photograph_than_before(restored):
