@@ -192,6 +192,27 @@ def test_openvino_is_picked_compiles_once_for_a_size_and_restores_as_the_others_
 
 @pytest.mark.slow
 @needs_openvino
+def test_weights_that_are_set_later_count_on_openvino():
+    program = """
+import numpy as np
+from deblur_gan import deblur
+from deblur_gan.networks import generator_model
+
+blurred = np.random.default_rng(0).integers(0, 256, (40, 70, 3), np.uint8)
+first, second = (generator_model("paper", ngf=4, n_blocks=1) for _ in range(2))
+for generator in (first, second):
+    generator.set_weights([weight * 9 for weight in generator.get_weights()])  # so that they change the photograph
+before, wanted = deblur(first, blurred), deblur(second, blurred)
+first.set_weights(second.get_weights())
+print((before != wanted).any(), (deblur(first, blurred) == wanted).all())
+"""
+    environment = child_environment(KERAS_BACKEND="openvino")
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+    assert done.stdout == "True True\n", done.stderr
+
+
+@pytest.mark.slow
+@needs_openvino
 def test_the_command_picks_it_too(tmp_path):
     save(tmp_path / "a.png", photograph(0))
     program = """

@@ -144,6 +144,8 @@ def _blank_thumbnail(block, offset, order):
         start, length = (integer(tags[tag], order) for tag in (0x0201, 0x0202))
     except (KeyError, ValueError):
         return
+    if start is None or length is None:
+        return
     if block[start : start + 2] != b"\xff\xd8":
         return
     if start + length >= len(block):

@@ -72,7 +72,11 @@ def upright(metadata, notes):
             notes.append(f"its EXIF data cannot be kept ({error})")
     if xmp := metadata.get("xmp"):
         xmp, turned = _without(xmp, _TIFF, b"Orientation")
-        if orientation is None and turned and (digit := re.search(rb"Orientation\D*([1-8])", turned[0])):
+        if (
+            orientation is None
+            and turned
+            and (digit := re.match(rb"\D*([1-8])", turned[0].partition(b"Orientation")[2]))
+        ):
             orientation = int(digit[1])
         for namespace, names in _OTHER_PICTURES:
             xmp, found = _without(xmp, namespace, names)
@@ -87,18 +91,21 @@ def _without(xmp, namespace, names):
     usual, address = namespace
     quoted = rb"[\"']" + re.escape(address) + rb"[\"']"
     prefixes = {usual, *re.findall(rb"xmlns:([\w.-]+)\s*=\s*" + quoted, xmp)}
-    name = rb"(?:" + b"|".join(map(re.escape, sorted(prefixes))) + rb"):" + names + rb"[\w.-]*"
+    # Each pattern takes linear time, whatever somebody has written: the data may come from anywhere.
+    name = rb"([\w.-]+):" + names + rb"[\w.-]*"
     removed = []
 
     def remove(match):
+        if match[1] not in prefixes:
+            return match[0]
         removed.append(match[0])
         return b""
 
     xmp = re.sub(rb"\s" + name + rb"\s*=\s*(?:\"[^\"]*\"|'[^']*')", remove, xmp)
     parts, at = [], 0
-    for match in re.finditer(rb"<(" + name + rb")(?=[\s/>])[^>]*>", xmp):
-        if match.start() < at:
-            continue  # inside an element that is removed
+    for match in re.finditer(rb"<(" + name + rb")(?=[\s/>])[^<>]*>", xmp):
+        if match[2] not in prefixes or match.start() < at:
+            continue  # of another namespace, or inside an element that is removed
         end = match.end()
         if not match[0].endswith(b"/>"):
             closing = b"</" + match[1] + b">"
@@ -112,17 +119,30 @@ def _without(xmp, namespace, names):
     return b"".join([*parts, xmp[at:]]), removed
 
 
+def without_exif(content):
+    """Returns the content of a JPEG without its segments of EXIF data."""
+    parts, at = [content[:2]], 2
+    while content[at : at + 1] == b"\xff" and content[at + 1 : at + 2] not in (b"", b"\xff", b"\xda"):
+        end = at + 2 + int.from_bytes(content[at + 2 : at + 4], "big")
+        if content[at + 1 : at + 2] != b"\xe1" or content[at + 4 : at + 10] != b"Exif\0\0":
+            parts.append(content[at:end])
+        at = end
+    return b"".join([*parts, content[at:]])
+
+
 def of_jpeg(image):
     """Returns what a loaded JPEG has besides its pixels."""
     keys = ("exif", "icc_profile", "dpi", "xmp", "comment")
     found = {key: image.info[key] for key in keys if image.info.get(key)}
+    if "dpi" in found:
+        found["dpi"] = tuple(map(float, found["dpi"]))  # they may be fractions of EXIF data
     found["iptc"] = image.info.get("photoshop", {}).get(_IPTC)
     found["photoshop"] = tuple(content for name, content in image.applist if name == "APP13")
     found["extended_xmp"] = tuple(
         content for name, content in image.applist if name == "APP1" and content.startswith(_EXTENDED_XMP)
     )
     # The same tables are the same quality, whoever made them by whatever scale.
-    found["qtables"] = list(image.quantization.values())
+    found["qtables"] = [table for _, table in sorted(image.quantization.items())]
     found["subsampling"] = {0: "4:4:4", 1: "4:2:2", 2: "4:2:0"}.get(JpegImagePlugin.get_sampling(image))
     return {key: value for key, value in found.items() if value}
 

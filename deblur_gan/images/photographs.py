@@ -179,7 +179,8 @@ def _read(file, file_format, n_bytes):
         picture, alpha = deep_pixels(image) or (_loaded(image, file, notes), None)
         largest = orientation = None
     else:
-        image, notes = _OPENERS[file_format](file, ""), []
+        notes = []
+        image, file = _opened(file, file_format, notes)
         # Phones write JPEG with a second, smaller picture after the photograph; Pillow calls that MPO.
         several = image.format == "MPO"
         _check_claims(image.size, n_bytes, 1 if several else getattr(image, "n_frames", 1))
@@ -199,6 +200,22 @@ def _read(file, file_format, n_bytes):
     pixels, alpha = (None if plane is None else _turned(plane, orientation or by_metadata) for plane in (pixels, alpha))
     metadata = meta.kept({key: value for key, value in metadata.items() if value is not None}, file_format, notes)
     return Photograph(pixels, alpha, grey, file_format, metadata, notes)
+
+
+def _opened(file, file_format, notes):
+    """The image, and the file to load it from: that of a JPEG lacks EXIF data which Pillow trips over."""
+    try:
+        return _OPENERS[file_format](file, ""), file
+    # Pillow looks for the resolution there, and raises whatever a value of another type leads to.
+    except Exception:
+        file.seek(0)
+        content = file.read()
+        if file_format != "JPEG" or (rest := meta.without_exif(content)) == content:
+            raise
+    file = io.BytesIO(rest)
+    image = _OPENERS[file_format](file, "")
+    notes.append("its EXIF data cannot be kept (it is damaged)")
+    return image, file
 
 
 def _described(image, content, file_format, notes):

@@ -21,7 +21,12 @@ def predict(generator, values):
         compiled = vars(generator).setdefault("_compiled", {})
         size = values.shape[1:]
         if keras.backend.backend() == "openvino":
-            # Keras keeps the network that OpenVINO compiled last, and compiles whenever the size changes.
+            # Keras keeps the network that OpenVINO compiled last, with its weights, and compiles if the size changes.
+            weights = [weight.value for weight in getattr(generator, "weights", ())]
+            before = vars(generator).get("_weights_compiled", weights)
+            if any(value is not former for value, former in zip(weights, before, strict=True)):
+                compiled.clear()
+            vars(generator)["_weights_compiled"] = weights
             generator.ov_compiled_model, generator.ov_input_shapes = compiled.pop(size, (None, None))
             output = generator.predict_on_batch(values)
             compiled[size] = generator.ov_compiled_model, generator.ov_input_shapes

@@ -2,6 +2,7 @@
 
 import io
 import struct
+import time
 import zlib
 
 import numpy as np
@@ -16,7 +17,7 @@ from deblur_gan.images.avif import colour_code_points
 from deblur_gan.images.colour import profile_of_chromaticities, profile_of_cicp
 from deblur_gan.images.exif import upright_block
 from deblur_gan.images.formats import EXTENSIONS
-from deblur_gan.images.metadata import OTHER_PICTURE, has_other_pictures
+from deblur_gan.images.metadata import OTHER_PICTURE, has_other_pictures, upright
 from deblur_gan.images.photographs import (
     BadImage,
     Photograph,
@@ -185,6 +186,25 @@ def test_motion_photographs_keep_keywords_and_rating(name):
     assert photograph.notes == [OTHER_PICTURE] and b"MicroVideo" not in found and b"MotionPhoto" not in found
     if "keywords" in name:
         assert b"Rating" in found and b"family" in found
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        b"<tiff:Orientation " * 60_000,
+        b"<tiff:Orientation>" + b"Orientation" * 20_000 + b"</tiff:Orientation>",
+        b"".join(b'<a xmlns:p%d="http://ns.adobe.com/tiff/1.0/" p%d:x="1"/>' % (n, n) for n in range(20_000)),
+        b"<tiff:Orientation" + b"a" * 400_000,
+        b" tiff:Orientation=\"  tiff:Orientation='" * 20_000,
+        b"xmlns:a " * 20_000 + b" " * 200_000 + b"tiff:Orientation",
+    ],
+    ids=["open", "word", "prefixes", "long", "quotes", "spaces"],
+)
+def test_xmp_takes_time_by_its_length(hostile):
+    """Some 500 kB, which an image holds in a few kB: ten seconds and more if the time grew with the square."""
+    start = time.process_time()
+    upright({"xmp": hostile}, [])
+    assert time.process_time() - start < 5
 
 
 def test_xmp_that_is_not_closed_takes_no_time():
@@ -497,6 +517,61 @@ def test_what_another_format_refuses_is_left_out(key):
     copy = converted(photograph, "JPEG")
     assert len(copy.notes) == 1 and f"its {key.upper()} data cannot be kept" in copy.notes[0]
     assert round(read_photograph(encoded(copy)).metadata["dpi"][0]) == 300
+
+
+@pytest.mark.parametrize("unit", [True, False])
+@pytest.mark.parametrize("target", list(EXTENSIONS))
+def test_a_jpeg_with_its_resolution_in_exif_data_alone_becomes_every_format(target, unit):
+    """As cameras write them: without a JFIF segment, or with one without a unit."""
+    if target not in (*WITH_EXIF, "BMP"):
+        pytest.skip("not installed")
+    exif = Image.Exif()
+    exif[ExifTags.Base.XResolution] = exif[ExifTags.Base.YResolution] = 240.0
+    exif[ExifTags.Base.ResolutionUnit] = 2
+    Image.fromarray(PIXELS).save(file := io.BytesIO(), "JPEG", exif=exif)
+    content, length = file.getvalue(), int.from_bytes(file.getvalue()[4:6], "big")
+    assert content[6:10] == b"JFIF" and content[13] == 0
+    copy = converted(read_photograph(content if unit else content[:2] + content[4 + length :]), target)
+    assert [note for note in copy.notes if "resolution" in note] == []
+    again = read_photograph(encoded(copy))
+    if "dpi" in again.metadata:
+        np.testing.assert_allclose(again.metadata["dpi"], 240, rtol=0.001)
+
+
+def test_the_tables_of_a_jpeg_keep_their_numbers():
+    """A file may define the one of chroma first."""
+    Image.fromarray(PIXELS).save(file := io.BytesIO(), "JPEG", quality=50)
+    content = file.getvalue()
+    start = content.index(b"\xff\xdb")
+    ends = [start]
+    for _ in range(2):
+        ends.append(ends[-1] + 2 + int.from_bytes(content[ends[-1] + 2 : ends[-1] + 4], "big"))
+    exchanged = content[:start] + content[ends[1] : ends[2]] + content[start : ends[1]] + content[ends[2] :]
+    tables = []
+    for each in (content, exchanged):
+        with Image.open(io.BytesIO(encoded(read_photograph(each)))) as image:
+            tables.append(image.quantization)
+    assert tables[0] == tables[1] and tables[0][0] != tables[0][1]
+
+
+@pytest.mark.parametrize("kind", [1, 2, 7, 12])
+def test_a_resolution_of_another_type_does_not_cost_a_jpeg(kind):
+    entries = struct.pack("<HHI4sHHI4s", 0x011A, kind, 1, b"", 0x0128, 3, 1, b"\2\0")
+    exif = b"Exif\0\0II*\0\x08\0\0\0\2\0" + entries + bytes(4)
+    Image.fromarray(PIXELS).save(file := io.BytesIO(), "JPEG", exif=exif)
+    content, length = file.getvalue(), int.from_bytes(file.getvalue()[4:6], "big")
+    photograph = read_photograph(content[:2] + content[4 + length :])
+    np.testing.assert_allclose(photograph.pixels, PIXELS, atol=16)
+    assert read_photograph(encoded(photograph)).pixels.shape == PIXELS.shape
+
+
+@pytest.mark.parametrize("file_format", WITH_EXIF)
+@pytest.mark.parametrize("kind", [2, 5, 7, 12])
+def test_the_tags_of_a_thumbnail_of_another_type_do_not_cost_the_picture(file_format, kind):
+    first = struct.pack("<HHHI4sI", 1, 0x010F, 2, 4, b"abc\0", 26)
+    second = struct.pack("<HHHIIHHIII", 2, 0x0201, kind, 1, 8, 0x0202, 4, 1, 10, 0)
+    content = image_file(file_format, b"II*\0\x08\0\0\0" + first + second + bytes(40))
+    np.testing.assert_allclose(read_photograph(content).pixels, PIXELS, atol=16)
 
 
 @pytest.mark.parametrize("target", list(EXTENSIONS))

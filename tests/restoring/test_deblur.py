@@ -111,6 +111,18 @@ def test_code_for_many_sizes_is_not_kept_for_ever(monkeypatch):
     assert len(made) == 2
 
 
+def test_weights_that_are_set_later_count():
+    """Also on backends that keep what they compiled; tests/test_backend.py has OpenVINO."""
+    first, second = (generator_model("paper", ngf=4, n_blocks=1) for _ in range(2))
+    for generator in (first, second):
+        generator.set_weights([weight * 9 for weight in generator.get_weights()])
+    blurred = noise(40, 70, 3)
+    before, wanted = restoring.deblur(first, blurred), restoring.deblur(second, blurred)
+    assert (before != wanted).any()
+    first.set_weights(second.get_weights())
+    np.testing.assert_array_equal(restoring.deblur(first, blurred), wanted)
+
+
 def test_openvino_compiles_once_for_each_of_the_last_sizes(monkeypatch):
     """Keras keeps the network of one size; `predict_on_batch` below compiles as Keras does."""
     generator = generator_model("paper", ngf=4, n_blocks=1)
