@@ -86,8 +86,20 @@ def forward(model, inputs, compiled=False):
             for variable, value in zip(model.non_trainable_variables, new_state, strict=True):
                 variable.assign(value.detach())
         else:
+            _seed_dropout(model)
             outputs = model(inputs, training=True)
     return outputs.detach(), lambda gradient: torch.autograd.grad(outputs, weights, gradient)
+
+
+def _seed_dropout(model):
+    """Seeds the numbers of PyTorch, from which Keras' dropout draws there, by the seed of the first dropout layer.
+
+    So `--seed` fixes them, and a resumed run, whose checkpoint has the state of that seed, continues them.
+    """
+    seeds = [layer.seed_generator for layer in model.layers if isinstance(layer, keras.layers.Dropout) and layer.rate]
+    if seeds:
+        seed, count = keras.ops.convert_to_numpy(seeds[0].next()).tolist()
+        torch.manual_seed(seed << 32 | count)
 
 
 def of_inputs(function, inputs):

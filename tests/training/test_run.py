@@ -377,7 +377,6 @@ def test_without_critic_updates_the_generator_learns_alone(pairs, tmp_path, eage
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(keras.backend.backend() == "torch", reason="PyTorch keeps its random state to itself")
 def test_interrupted_within_an_epoch_equals_uninterrupted(pairs, tmp_path, monkeypatch):
     """The means in the log too; after the second of four steps of the second epoch."""
     options = small(data_dir=pairs, n_epochs=2, log_dir=tmp_path / "weights")
