@@ -20,7 +20,14 @@ KINDS = {
         "noise_sigma": (0.0, 2.0, 0.5),
         "jpeg": (80.0, 100.0, 0.25),
     },
-    "paper": {"length": (5.0, 60.0), "rotation": None, "gamma": (1.0, 2.2), "noise_sigma": (0.0, 2.0)},
+    "paper": {
+        "length": (5.0, 60.0),
+        "extent": None,
+        "bend": None,
+        "rotation": None,
+        "gamma": (1.0, 2.2),
+        "noise_sigma": (0.0, 2.0),
+    },
 }
 
 

@@ -99,7 +99,9 @@ class TrainingSet:
         self.batch_size = batch_size
         self.crop_size = crop_size
         self.scale = scale
-        self.smallest, self.largest = math.ceil(crop_size / working_scale[1]), math.floor(crop_size / working_scale[0])
+        self.smallest = math.ceil(crop_size / working_scale[1])
+        # One factor, 1.5, gives one side, rounded up.
+        self.largest = max(self.smallest, math.floor(crop_size / working_scale[0]))
         self.resize_or_crop = resize_or_crop
         self.turn = turn
         self.seed = seed

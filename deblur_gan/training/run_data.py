@@ -3,16 +3,18 @@
 import hashlib
 import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from tqdm import tqdm
 
 from deblur_gan.blur.camera import mixed_blur
 from deblur_gan.data.pairs import check_pairs, find_pairs
 from deblur_gan.data.split import evenly, scene_of, set_aside
 from deblur_gan.data.training_set import TrainingSet
-from deblur_gan.images.photographs import find_images
+from deblur_gan.images.photographs import BadImage, find_images, read_rgb
 from deblur_gan.training import distributed
 from deblur_gan.training.checkpoint import BadRun
 
@@ -54,15 +56,15 @@ class RunData(NamedTuple):
 
 
 def find_data(options, check):
-    """Finds the files that a run trains on and validates with; with `check`, reads every pair first.
+    """Finds the files that a run trains on and validates with; with `check`, reads each of them first.
 
-    Raises `BadRun` if a folder has no images, or pairs that would spoil training, which are listed on stderr; or if an
+    Raises `BadRun` if a folder has no images, or some that would spoil training, which are listed on stderr; or if an
     image to validate with is also one to train on.
     """
     n_val_images, seed = options.n_val_images, options.seed
     by_folder = [_pairs(folder, options, check) for folder in options.data_dir]
     pairs = [pair for found in by_folder for pair in found]
-    photographs = [path for folder in options.synthetic for path in find_images(folder)]
+    photographs = [path for folder in options.synthetic for path in _photographs(folder, options, check)]
     if options.synthetic and not photographs:
         raise BadRun(f"{', '.join(options.synthetic)}: no photographs for --synthetic")
     neighbours = [Path(folder).with_name("val") for folder in options.data_dir if Path(folder).name == "train"]
@@ -84,6 +86,8 @@ def find_data(options, check):
             print(f"{folders}: one scene, so validation flatters; name other pairs with --val_dir", file=sys.stderr)
         held_out = _identities(validation_pairs, [])
         photographs = [path for path in photographs if not _identities([], [path]) & held_out]
+        if options.synthetic and not photographs:
+            raise BadRun(f"{', '.join(options.synthetic)}: no photographs for --synthetic but those set aside")
     elif n_val_images and not pairs and len(photographs) > 1:
         validation_photographs = _some(photographs, min(n_val_images, max(1, len(photographs) // 10)), seed)
         photographs = [path for path in photographs if path not in validation_photographs]
@@ -115,7 +119,9 @@ def build_datasets(options, data):
     """Returns the `TrainingSet` of this rank, and on the main one `(blurred, sharp)` images to validate with."""
     shares = options.share_of_each and list(zip(options.share_of_each, data.n_of_sources, strict=True))
     if shares and not all(data.n_of_sources):
-        raise BadRun(f"--shares {options.shares}: a folder of --data_dir has no pairs left apart from those set aside")
+        raise BadRun(
+            f"--shares {options.shares}: no pairs of a folder of --data_dir are left by those set aside and --n_images"
+        )
     training_set = TrainingSet(
         data.pairs,
         data.photographs,
@@ -152,14 +158,36 @@ def _pairs(folder, options, check):
         pairs, unmatched = find_pairs(folder, options.blur)
     except NotADirectoryError as error:
         raise BadRun(f"{error}; `deblur-gan organize` or `deblur-gan samples` makes images/train") from None
-    problems = check_pairs(pairs, unmatched, options.n_workers, show_progress=True) if check else []
+    if check:
+        _require_none(check_pairs(pairs, unmatched, options.n_workers, show_progress=True), folder)
+    if not pairs:
+        raise BadRun(f"{folder}: holds no pairs")
+    return pairs
+
+
+def _photographs(folder, options, check):
+    photographs = find_images(folder)
+    if check:
+        with ThreadPoolExecutor(options.n_workers) as pool:
+            found = pool.map(_problem, photographs)
+            problems = tqdm(found, total=len(photographs), desc="checking photographs", leave=False)
+            _require_none([problem for problem in problems if problem], folder)
+    return photographs
+
+
+def _problem(path):
+    try:
+        read_rgb(path)
+    except BadImage as error:
+        return str(error)
+    return None
+
+
+def _require_none(problems, folder):
     for problem in problems:
         print(problem, file=sys.stderr)
     if problems:
         raise BadRun(f"{folder}: cannot be trained on for {len(problems)} reasons, which are listed above")
-    if not pairs:
-        raise BadRun(f"{folder}: holds no pairs")
-    return pairs
 
 
 def _identities(pairs, photographs):

@@ -477,8 +477,10 @@ def test_the_script_has_a_flag_for_each_range_and_its_help_says_the_defaults():
     assert flow_flags >= set(ranges) and len(ranges) == 7
 
 
-def test_without_any_range_a_photograph_stays_as_it_is(sharp_dir, tmp_path):
-    off = [text for name in KINDS["handheld"] for text in (f"--{name}", "none")]
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_without_any_range_a_photograph_stays_as_it_is(kind, sharp_dir, tmp_path):
+    """The ranges of the kind; those that it lacks are none."""
+    off = ["--kind", kind, *(text for name in KINDS[kind] for text in (f"--{name}", "none"))]
     done = CliRunner().invoke(
         command("blur_images.py"), ["--input_dir", str(sharp_dir), "--output_dir", str(tmp_path / "same"), *off]
     )

@@ -346,7 +346,7 @@ def test_a_crop_is_brought_to_its_working_scale_after_the_blur(tmp_path):
     ramp = np.stack([across, across.T, across], axis=-1)
     pair = Pair("0", "", save(tmp_path / "A" / "0.png", 255 - ramp), save(tmp_path / "B" / "0.png", ramp))
     slopes = {}
-    for working_scale in ((1, 1), (2, 2), (1, 2)):
+    for working_scale in ((1, 1), (1.5, 1.5), (2, 2), (1, 2)):
         training_set = TrainingSet([pair], crop_size=32, scale=1, working_scale=working_scale, seed=3)
         samples = [training_set.sample(0, index) for index in range(12)]
         for blurred, sharp in samples:
@@ -356,5 +356,6 @@ def test_a_crop_is_brought_to_its_working_scale_after_the_blur(tmp_path):
             float(np.abs(np.diff(sharp[8:-8, 8:-8, 0].astype(float))).mean()) for _, sharp in samples
         ]
     np.testing.assert_allclose(slopes[1, 1], 4)
+    np.testing.assert_allclose(slopes[1.5, 1.5], 4 / 1.5, atol=0.15)
     np.testing.assert_allclose(slopes[2, 2], 2, atol=0.1)
     assert min(slopes[1, 2]) < 2.7 < 3.3 < max(slopes[1, 2]) <= 4.1

@@ -145,3 +145,20 @@ def test_a_pipe_among_the_data_is_not_waited_for(pairs, photographs):
         os.mkfifo(pairs / kind / "pipe.png")
     with pytest.raises(BadRun, match=r"pipe\.png: not a file; remove it"):
         found({"data_dir": (pairs,)}, n_val_images=0).record()
+
+
+def test_a_photograph_that_cannot_be_read_is_found_before_training(photographs, capsys):
+    path = photographs / "7.png"
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(BadRun, match="photographs: cannot be trained on for 1 reasons"):
+        found({"synthetic": (photographs,)}, check=True)
+    assert f"{path}: " in capsys.readouterr().err
+
+
+def test_photographs_that_are_all_set_aside_are_not_trained_on(pairs, tmp_path):
+    validated = found({"data_dir": (pairs,)}).validation_pairs
+    for pair in validated:
+        (tmp_path / "again").mkdir(exist_ok=True)
+        os.link(pair.sharp, tmp_path / "again" / pair.sharp.name)
+    with pytest.raises(BadRun, match="again: no photographs for --synthetic but those set aside"):
+        found({"data_dir": (pairs,), "synthetic": (tmp_path / "again",)})
