@@ -63,7 +63,7 @@ def train(context, resume, **flags):
     given = {name: value for name, value in flags.items() if context.get_parameter_source(name) != default}
     # The default folders are those of the clone, whatever the working directory.
     log_dir = given.pop("log_dir", home() / Options.log_dir)
-    if not resume and not flags["data_dir"] and not flags["synthetic"]:
+    if resume is None and not flags["data_dir"] and not flags["synthetic"]:
         given["data_dir"] = home() / DATA_DIR
     try:
         options = Options(**given, log_dir=log_dir)
@@ -80,7 +80,7 @@ def train(context, resume, **flags):
     from deblur_gan.training.run_folder import RunFolder
 
     try:
-        if resume:
+        if resume is not None:
             run_dir = RunFolder.last(log_dir).path if resume == LAST else resume
             run_dir = run.resume(run_dir, **given)
         else:

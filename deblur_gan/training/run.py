@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from deblur_gan.backend import BACKENDS, keras
 from deblur_gan.data.split import evenly
 from deblur_gan.evaluation.measure import measure, summarize
 from deblur_gan.files import locked
@@ -123,7 +124,12 @@ def resume(run_dir, **changes):
         # Build the networks. Their first weights are in the state, and the files to start from may be gone by now.
         gan = build_gan(dataclasses.replace(options, init_from=None, init_critic_from=None) if saved else options)
         if saved:
-            checkpoint.load_state(folder.state, gan, reading=distributed.all_or_none)
+            try:
+                checkpoint.load_state(folder.state, gan, reading=distributed.all_or_none)
+            except BadRun as error:
+                others = set(folder.read_options().get("versions", ())) & set(BACKENDS) - {keras.backend.backend()}
+                hint = f"; the run began with KERAS_BACKEND={others.pop()}" if others else ""
+                raise BadRun(f"{error}{hint}") from None
 
         # Write the changed options.
         with distributed.all_or_none():

@@ -120,7 +120,7 @@ def build_datasets(options, data):
     shares = options.share_of_each and list(zip(options.share_of_each, data.n_of_sources, strict=True))
     if shares and not all(data.n_of_sources):
         raise BadRun(
-            f"--shares {options.shares}: no pairs of a folder of --data_dir are left by those set aside and --n_images"
+            f"--shares {options.shares}: a folder of --data_dir has no pairs left after those set aside and --n_images"
         )
     training_set = TrainingSet(
         data.pairs,

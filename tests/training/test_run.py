@@ -558,6 +558,23 @@ def test_building_leaves_the_random_numbers_of_others_alone():
         np.testing.assert_array_equal(one, two)
 
 
+@on_tensorflow
+def test_a_state_of_another_backend_is_refused_with_its_name(pairs, tmp_path, eager):
+    """As its optimizers count in another type of integer there."""
+    run_dir = train(small(data_dir=pairs, n_epochs=1, steps_per_epoch=1, n_val_images=0, log_dir=tmp_path))
+    with np.load(run_dir / "state.npz") as archive:
+        arrays = {**archive, "optimizers/0": archive["optimizers/0"].astype("int32")}
+    np.savez(run_dir / "state.npz", **arrays)
+    refused = r"state\.npz: not of the networks that options\.json describes \(optimizers/0\)"
+    with pytest.raises(BadRun, match=f"{refused}$"):
+        resume(run_dir, n_epochs=2)
+    content = json.loads((run_dir / "options.json").read_text())
+    content["versions"]["torch"] = content["versions"].pop("tensorflow")
+    (run_dir / "options.json").write_text(json.dumps(content))
+    with pytest.raises(BadRun, match=f"{refused}; the run began with KERAS_BACKEND=torch$"):
+        resume(run_dir, n_epochs=2)
+
+
 def test_a_resumed_run_says_where_its_learning_rate_rises():
     begun_with = Options(n_epochs=200)
     note = run._note_on_learning_rate(begun_with, Options(n_epochs=300), 200)
