@@ -102,7 +102,7 @@ def _generator(path, changed, precision):
 
 def _restored_array(change, array):
     shape, kind = array.shape, array.dtype
-    n_channels = 1 if array.ndim == 2 else shape[-1]
+    n_channels = 1 if array.ndim < 3 else shape[-1]
     floating = np.issubdtype(kind, np.floating)
     if not (kind == np.uint8 or floating) or array.ndim not in (2, 3) or n_channels not in (1, 3, 4) or 0 in shape:
         raise ValueError(f"an array is {kind} {shape}; accepted are {_ACCEPTED}")

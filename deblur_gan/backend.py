@@ -21,6 +21,7 @@ TITLES = {"tensorflow": "TensorFlow", "jax": "JAX", "torch": "PyTorch", "openvin
 PRECISIONS = ("auto", "float32", "bfloat16")
 
 _importing = threading.RLock()
+_holding_stderr = threading.RLock()  # the file descriptor belongs to all threads
 
 # Notes that TensorFlow's libraries print before its log level counts: information, warnings, and that two libraries
 # register the same CUDA plugin. Other lines are errors.
@@ -248,9 +249,9 @@ def without_notes():
     if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") == "0":
         yield
         return
-    sys.stderr.flush()
-    screen = os.dup(2)
-    with tempfile.TemporaryFile() as held:
+    with _holding_stderr, tempfile.TemporaryFile() as held:
+        sys.stderr.flush()
+        screen = os.dup(2)
         os.dup2(held.fileno(), 2)
         try:
             yield

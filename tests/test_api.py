@@ -153,6 +153,7 @@ def test_weights_are_loaded_once_for_a_file_until_it_changes(tmp_path, monkeypat
     [
         (None, TypeError, "a photograph is NoneType; accepted are a path, bytes"),
         ({"a": 1}, TypeError, "a photograph is dict"),
+        (np.array(0.5), ValueError, r"an array is float64 \(\); accepted are"),
         (RGB.astype(np.uint16), ValueError, r"an array is uint16 \(40, 48, 3\); accepted are"),
         (RGB[None], ValueError, r"\(1, 40, 48, 3\)"),
         (RGB[..., :2], ValueError, r"\(40, 48, 2\)"),

@@ -138,6 +138,26 @@ os.write(2, b"afterwards")
     assert result.stderr.endswith("no such file\nafterwards") and "cudart" not in result.stderr
 
 
+def test_threads_that_hold_back_stderr_at_once_give_it_back():
+    program = """
+import os, threading, time
+from deblur_gan.backend import without_notes
+
+def hold(number):
+    with without_notes():
+        time.sleep(0.01 * number)
+        os.write(2, b"E0000 of a thread\\n")
+
+threads = [threading.Thread(target=hold, args=[number]) for number in range(8)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+os.write(2, b"afterwards\\n")
+"""
+    assert python("-c", program).stderr == 8 * "E0000 of a thread\n" + "afterwards\n"
+
+
 def test_the_page_of_details_shows_the_detail_with_the_most_edges():
     corner_of_detail = runpy.run_path(str(ROOT / "docs" / "draw_stages.py"))["corner_of_detail"]
     image = np.full((300, 400, 3), 90, np.uint8)

@@ -133,8 +133,11 @@ def require_exportable(output, format, precision="float32"):
         raise CannotExport(f"--precision {precision}: {format} has {' and '.join(precisions)}{hint}")
     if suffix and output.suffix != suffix:
         raise CannotExport(f"{output}: the name of a file in the format {format} must end in {suffix}")
-    if suffix and output.is_dir():
-        raise CannotExport(f"{output}: is a folder; the name of a file is required")
+    if suffix and output.name.endswith(".weights.h5"):
+        raise CannotExport(f"{output}: the name of a weight file must end in .h5 and not in .weights.h5")
+    for place in [output] * bool(suffix) + [output.with_suffix(".bin")] * (format == "openvino"):
+        if place.is_dir():
+            raise CannotExport(f"{place}: is a folder; the name of a file is required")
     if not suffix and output.exists() and not (output / "saved_model.pb").is_file():
         raise CannotExport(f"{output}: exists and is not a SavedModel; it is not replaced")
     missing = " ".join(module for module in needs if importlib.util.find_spec(module) is None)

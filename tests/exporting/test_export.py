@@ -262,13 +262,21 @@ def test_onnx_names_what_is_free(made):
         ("g.xml", "openvino", "int8", "int8: openvino has float32 and float16; OpenVINO reads the int8 file of "),
         ("g", "saved_model", "float16", "--precision float16: saved_model has float32"),
         ("folder.onnx", "onnx", "float32", "folder.onnx: is a folder; the name of a file is required"),
+        ("model.xml", "openvino", "float32", "model.bin: is a folder; the name of a file is required"),
+        (
+            "g.weights.h5",
+            "h5",
+            "float32",
+            "g.weights.h5: the name of a weight file must end in .h5 and not in .weights",
+        ),
         ("g.onnx", "onnx", "float64", "--precision float64: onnx has float32 and float16 and int8"),
         ("g.pb", "pb", "float32", "format 'pb': must be one of h5, pth, onnx"),
         ("folder.onnx", "saved_model", "float32", "folder.onnx: exists and is not a SavedModel; it is not replaced"),
     ],
 )
 def test_what_cannot_be_made_is_refused_in_one_line(output, format, precision, line, tmp_path):
-    (tmp_path / "folder.onnx").mkdir()
+    for name in ("folder.onnx", "model.bin"):
+        (tmp_path / name).mkdir()
     with pytest.raises(CannotExport) as refusal:
         require_exportable(tmp_path / output, format, precision)
     assert line in str(refusal.value) and "\n" not in str(refusal.value)
