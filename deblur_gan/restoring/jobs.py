@@ -91,7 +91,7 @@ def find_jobs(sources, output_dir, recursive=False, suffix="", file_format=None,
                 name = path.relative_to(folder).with_name(_result_name(path, suffix, file_format))
                 jobs.append(Job(path, output_dir / name))
     for job in jobs:
-        place = _place(job.target)
+        place = _place(Path(os.path.realpath(job.target)))  # a result is written through a link
         if place in places and place != _place(job.source):
             clash = f"as {places[place]} is" if places[place] else "which is to be restored itself"
             job.problem = printable(

@@ -139,6 +139,24 @@ def test_a_result_has_the_permissions_of_its_photograph_and_is_written_through_l
     assert (np.asarray(Image.open("a.png")) != noise(8, 8, 3)).any()
 
 
+def test_a_link_where_a_result_would_go_leads_to_no_other_photograph(identity_weights):
+    save("in/a.png", noise(8, 8, 3)), save("in/b.png", noise(9, 9, 3))
+    before = Path("in/b.png").read_bytes()
+    Path("out").mkdir()
+    Path("out/a.png").symlink_to("../in/b.png")
+    result = restore(identity_weights, "in/a.png", "in/b.png", "-o", "out")
+    assert result.exit_code == 1 and Path("in/b.png").read_bytes() == before
+    assert "in/a.png: would be written to out/a.png, which is to be restored itself; take another" in result.stderr
+
+
+def test_a_photograph_of_two_names_is_restored_once():
+    image = save("in/a.png", noise(8, 8, 3))
+    Path("in/z.png").symlink_to("a.png")
+    result = restore(MEUDEC, "in", "-o", "in", "--overwrite")
+    assert result.exit_code == 1 and "in/z.png: would be written to in/z.png, as in/a.png is" in result.stderr
+    np.testing.assert_array_equal(np.asarray(Image.open("in/a.png")), deblur(load_generator(MEUDEC), image))
+
+
 def test_names_that_differ_in_letter_case_lose_nothing_where_that_is_one_name(identity_weights, monkeypatch):
     first = save("a/x.png", noise(8, 8, 3))
     save("b/X.PNG", noise(9, 9, 3))
