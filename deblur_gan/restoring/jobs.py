@@ -9,10 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from deblur_gan.files import make_folder, printable, reason
-from deblur_gan.images.formats import EXTENSIONS, FORMATS_READ, PICTURE_EXTENSIONS
+from deblur_gan.images.formats import EXTENSIONS, FORMATS_READ, IMAGE_EXTENSIONS, PICTURE_EXTENSIONS
 from deblur_gan.images.photographs import BadImage, converted, find_images, read_photograph, write_photograph
 from deblur_gan.restoring.photograph import restored_copy
 from deblur_gan.video import VIDEO_EXTENSIONS
+
+# Cameras' raw files, GIF and the like: looked at, and refused.
+_NOT_READ = PICTURE_EXTENSIONS - IMAGE_EXTENSIONS
 
 
 @dataclasses.dataclass
@@ -131,7 +134,8 @@ def _short_list(names):
 
 def _result_name(source, suffix, file_format):
     extension = source.suffix
-    if file_format and extension.lower() not in (*EXTENSIONS[file_format], *VIDEO_EXTENSIONS):
+    # A raw file is not written, so it must not take the name of the JPEG next to it.
+    if file_format and extension.lower() not in {*EXTENSIONS[file_format], *VIDEO_EXTENSIONS, *_NOT_READ}:
         extension = EXTENSIONS[file_format][0]
     return f"{source.stem}{suffix}{extension}"
 

@@ -117,6 +117,19 @@ def test_a_format_that_makes_names_equal_loses_nothing(identity_weights):
     assert Image.open("restored/a.png").size == (8, 8)
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [("x.cr2", b"II*\0\x10\0\0\0CR", "a camera's raw file"), ("x.GIF", b"GIF89a" + bytes(100), "it is GIF")],
+    ids=["raw", "gif"],
+)
+def test_a_file_that_is_not_read_takes_no_name_from_a_photograph(identity_weights, name, content, said):
+    save("in/x.jpg", noise(8, 8, 3))
+    Path("in", name).write_bytes(content)
+    result = restore(identity_weights, "in", "--format", "jpeg")
+    assert result.exit_code == 1 and "Restored 1 of 2" in result.stdout and tree("restored") == ["x.jpg"]
+    assert f"in/{name}: " in result.stderr and said in result.stderr and "would be written" not in result.stderr
+
+
 def test_the_input_is_replaced_only_when_told():
     image = save("a.png", noise(8, 8, 3))
     result = restore(MEUDEC, "a.png", "-o", ".")
