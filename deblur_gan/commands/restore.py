@@ -209,10 +209,11 @@ def _restore_files(
     exist = [skip_existing and not job.problem and job.target.exists() and not job.replaces_source for job in jobs]
     waiting = [job for job, exists in zip(jobs, exist, strict=True) if not exists]
     if dry_run:
-        for job in waiting:
-            click.echo(job.problem or printable(f"{job.source} -> {job.target}"))
+        refusals = [job.refusal(options["overwrite"]) for job in waiting]
+        for job, refusal in zip(waiting, refusals, strict=True):
+            click.echo(refusal or printable(f"{job.source} -> {job.target}"))
         _say_skipped(len(jobs) - len(waiting))
-        return not any(job.problem for job in jobs)
+        return not any(refusals)
     make_folder(output_dir)
     for folder in {job.target.parent for job in waiting}:
         clear_unfinished(folder)

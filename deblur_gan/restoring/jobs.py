@@ -25,6 +25,7 @@ class Job:
     source: Path
     target: Path
     problem: str | None = None  # one line with the reason why it cannot be restored
+    has_result: bool = dataclasses.field(default=False, repr=False)  # by the name of a file in its own folder
 
     @property
     def is_video(self):
@@ -35,6 +36,19 @@ class Job:
     def replaces_source(self):
         """bool, whether the result would take the place of the file that it is made from."""
         return self.target.exists() and self.source.exists() and self.target.samefile(self.source)
+
+    def refusal(self, overwrite):
+        """Returns one printable line with the reason why it is not restored, if that is known beforehand, or None."""
+        if self.problem or overwrite:
+            return self.problem
+        if self.replaces_source:
+            return printable(f"{self.source}: the result would replace it; take another output folder or --overwrite")
+        if self.has_result:
+            return printable(
+                f"{self.source}: {self.target} is there, which has the name of its result; take another suffix or "
+                "output folder, or --skip_existing to keep it or --overwrite to replace it"
+            )
+        return None
 
 
 @dataclasses.dataclass
@@ -55,8 +69,9 @@ def find_jobs(sources, output_dir, recursive=False, suffix="", file_format=None,
     Of a folder these are the files with the extension of a picture, except hidden files and folders and the output
     folder. A file lands in `output_dir` under its name, one from a subfolder in a folder of that name. A photograph
     that would take the name of another's result, or the place of another photograph, is not restored but has a
-    `problem`, so that nothing is lost. A video takes as long as hundreds of photographs: it is restored if it is a
-    source itself, and left out of a folder.
+    `problem`, so that nothing is lost. With a suffix, a file of a folder that has the name of the result of another is
+    that result, from an earlier run, and no photograph to restore. A video takes as long as hundreds of photographs: it
+    is restored if it is a source itself, and left out of a folder.
 
     `file_format` is a key of `formats.EXTENSIONS`, or None for each one's own. `shard` is `(number, count)`: of
     all, in the order of their paths, every `count`-th from the `number`-th on.
@@ -88,11 +103,17 @@ def find_jobs(sources, output_dir, recursive=False, suffix="", file_format=None,
                 raise BadImage(f"{source}: no image in this folder; {ask}")
             if videos:
                 left_out.append(printable(f"{source}: its videos are skipped; name them: {_short_list(videos)}"))
-        for path in found:
-            if _place(path) not in places:  # or it was given twice
-                places[_place(path)] = None
-                name = path.relative_to(folder).with_name(_result_name(path, suffix, file_format))
-                jobs.append(Job(path, output_dir / name))
+        targets = {
+            path: output_dir / path.relative_to(folder).with_name(_result_name(path, suffix, file_format))
+            for path in found
+        }
+        written = {_place(target) for path, target in targets.items() if path.suffix.lower() not in _NOT_READ}
+        results = written.intersection(map(_place, found)) if suffix else ()
+        for path, target in targets.items():
+            place = _place(path)
+            if place not in places and place not in results:  # or it was given twice
+                places[place] = None
+                jobs.append(Job(path, target, has_result=_place(target) in results))
     for job in jobs:
         place = _place(Path(os.path.realpath(job.target)))  # a result is written through a link
         if place in places and place != _place(job.source):
@@ -210,8 +231,8 @@ def restore_files(
         photograph = None if job.is_video else read_photograph(job.source)
         if photograph:
             photograph = converted(photograph, file_format, quality, side_by_side)
-        if job.replaces_source and not overwrite:
-            raise BadImage(f"{job.source}: the result would replace it; take another output folder or --overwrite")
+        if refusal := job.refusal(overwrite):
+            raise BadImage(refusal)
         if job.is_video and side_by_side:
             raise BadImage(f"{job.source}: side by side is only for photographs")
         return photograph

@@ -223,6 +223,49 @@ def test_photographs_in_the_output_folder_are_no_results_of_themselves(identity_
     assert result.exit_code == 0 and "Restored 2 of 2" in result.stdout
 
 
+def test_results_next_to_their_originals_are_no_originals(identity_weights):
+    names = ["a.png", "b.png", "c.png", "d.png", "deep/a.png"]
+    for name in names:
+        save(f"in/{name}", noise(8, 8, 3))
+    Path("link").symlink_to("in")
+    command = ["in", "--recursive", "-o", "link", "--suffix", "_s", "--skip_existing"]
+    for shard, said in (("1/2", "Restored 3 of 3"), ("2/2", "Restored 2 of 2")):  # one after the other
+        result = restore(identity_weights, *command, "--shard", shard)
+        assert result.exit_code == 0 and said in result.stdout
+    everything = sorted([*names, *(name.replace(".", "_s.") for name in names)])
+    assert tree("in") == everything
+    result = restore(identity_weights, *command)
+    assert "Restored 0 of 0" in result.stdout and "Left out 5, whose results exist" in result.stdout
+    assert tree("in") == everything
+    # What is not restored has no result.
+    save("in/a.gif", noise(8, 8, 3)), save("in/a_s.gif", noise(8, 8, 3))
+    assert "in/a_s.gif: not an image that can be read: it is GIF" in restore(identity_weights, *command).stderr
+
+
+def test_an_original_with_the_name_of_anothers_result_is_replaced_only_when_told(identity_weights):
+    first, second = save("in/x.png", noise(8, 8, 3)), save("in/x_s.png", noise(9, 9, 3))
+    command = ["in", "-o", "in", "--suffix", "_s"]
+    said = (
+        "in/x.png: in/x_s.png is there, which has the name of its result; take another suffix or output folder, or "
+        "--skip_existing to keep it or --overwrite to replace it\n"
+    )
+    result = restore(identity_weights, *command)
+    assert result.exit_code == 1 and said in result.stderr and "Restored 0 of 1" in result.stdout
+    result = restore(identity_weights, *command, "--dry_run")
+    assert (result.exit_code, result.stdout) == (1, said)
+    assert restore(identity_weights, *command, "--skip_existing").exit_code == 0
+    np.testing.assert_array_equal(np.asarray(Image.open("in/x_s.png")), second)
+    # Whoever names it means it.
+    result = restore(identity_weights, "in", "in/x_s.png", "-o", "in", "--suffix", "_s", "--overwrite")
+    assert "in/x.png: would be written to in/x_s.png, which is to be restored itself" in result.stderr
+    assert Image.open("in/x_s_s.png").size == Image.open("in/x_s.png").size == (9, 9)
+    Path("in/x_s_s.png").unlink()
+    result = restore(identity_weights, *command, "--overwrite", "--dry_run")
+    assert (result.exit_code, result.stdout) == (0, "in/x.png -> in/x_s.png\n")
+    assert restore(identity_weights, *command, "--overwrite").exit_code == 0 and tree("in") == ["x.png", "x_s.png"]
+    np.testing.assert_array_equal(np.asarray(Image.open("in/x_s.png")), first)
+
+
 def test_a_dry_run_says_where_each_would_go_and_writes_nothing(identity_weights):
     save("in/a.jpeg", noise(8, 8, 3)), save("in/deep/b.png", noise(8, 8, 3))
     result = restore(identity_weights, "in", "--recursive", "--format", "jpeg", "--dry_run")
