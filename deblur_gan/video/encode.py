@@ -148,18 +148,20 @@ class VideoFile:
         self._copies[stream.index] = copy
 
     def copy(self, packet):
-        """Copies a packet of another stream than the pictures."""
+        """Copies a packet of another stream than the pictures, if it lies in the part or is a cover."""
+        cover = packet.stream.disposition & pyav(self._target).stream.Disposition.attached_pic
+        time = packet.dts if packet.pts is None else packet.pts
+        if not cover and (time is None or not self._part.contains(time * packet.time_base)):
+            return
         if self._early is not None:
             self._early.append(packet)
             return
         copy = self._copies.get(packet.stream.index)
         if copy is None:
             return
-        time, shift = packet.dts if packet.pts is None else packet.pts, self._part.shift(packet.time_base)
-        if copy.disposition & pyav(self._target).stream.Disposition.attached_pic:
+        shift = self._part.shift(packet.time_base)
+        if cover:
             time, packet.dts, shift = 0, None, 0
-        elif time is None or not self._part.contains(time * packet.time_base):
-            return
         packet.pts = time - shift
         # In a damaged file times may go back, which no container takes.
         last = self._last_dts.get(copy.index)

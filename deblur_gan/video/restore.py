@@ -127,8 +127,10 @@ class _Part:
         self.whole = not start and duration is None
         self.begin = self.origin + _exact(start) if start else None
         self.end = None if duration is None else (self.begin or self.origin) + _exact(duration)
-        if self.begin is not None:
-            container.seek(int(self.begin * 1_000_000))  # to the key frame before it
+        # To the key frame before it. MPEG-TS and MPEG-PS do not tell which frames are key frames, so they are decoded
+        # from the beginning: from any other frame on, nothing is decoded until the next key frame.
+        if self.begin is not None and container.format.name not in ("mpegts", "mpeg"):
+            container.seek(int(self.begin * 1_000_000))
 
     def contains(self, seconds):
         """Returns whether a time lies in the part; an unknown time, None, does."""
@@ -153,7 +155,7 @@ class _Part:
         return n_frames if n_frames <= self.container.size else None  # a damaged file states any number
 
     def packets(self, copy):
-        """Yields the packets of the video from the last key frame before the part on; `copy` gets all others."""
+        """Yields the packets of the video from a key frame before the part on; `copy` gets all others."""
         reaching = {stream.index for stream in self.container.streams if stream.type in ("video", "audio")}
         last = self.origin
         try:

@@ -226,6 +226,25 @@ def test_a_part_begins_and_ends_where_it_should_with_its_sound(tmp_path):
         restore_video(identity, clip, tmp_path / "out.mp4", start=2)
 
 
+@pytest.mark.parametrize(
+    ("name", "codec", "sound"),
+    [("clip.ts", "libx264", "aac"), ("clip.mts", "libx264", "aac"), ("clip.mpg", "mpeg2video", "mp2")],
+)
+def test_a_part_of_a_container_without_an_index_has_every_frame(tmp_path, name, codec, sound):
+    parts = {}
+    for file in ("clip.mp4", name):
+        target = tmp_path / f"out{Path(file).suffix}"
+        clip = write_clip(tmp_path / file, codec, sound, n=300, options={"g": "100", "bf": "2", "sc_threshold": "0"})
+        for part in ((5, None), (2, 1)):
+            made = restore_video(identity, clip, target, *part)
+            assert made.notes == [] and made.n_frames == (25 if part[1] else 175)
+            parts[file, part] = shown(target), [content for _, content in packets(target, "audio")]
+    for part in ((5, None), (2, 1)):
+        (as_mp4, its_sound), (found, sound_found) = parts["clip.mp4", part], parts[name, part]
+        assert max(abs(one - other).mean() for one, other in zip(found, as_mp4, strict=True)) < 1
+        assert abs(len(its_sound) - len(sound_found)) <= 1  # the first frame and the sound begin a few samples apart
+
+
 def damage(path, number, share=(1 / 3, 2 / 3)):
     """Overwrites a part of the packet of a frame."""
     content, packet = bytearray(path.read_bytes()), packets(path, "video")[number][1]
