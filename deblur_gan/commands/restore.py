@@ -215,7 +215,7 @@ def _restore_files(
         _say_skipped(len(jobs) - len(waiting))
         return not any(refusals)
     make_folder(output_dir)
-    for folder in {job.target.parent for job in waiting}:
+    for folder in {job.target.parent for job in waiting if not job.problem}:
         clear_unfinished(folder)
 
     done, engine, working_sizes = [], None, set()

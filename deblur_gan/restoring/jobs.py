@@ -35,7 +35,10 @@ class Job:
     @property
     def replaces_source(self):
         """bool, whether the result would take the place of the file that it is made from."""
-        return self.target.exists() and self.source.exists() and self.target.samefile(self.source)
+        try:
+            return os.path.samefile(self.target, self.source)
+        except OSError:  # one of them is missing, or cannot be looked at
+            return False
 
     def refusal(self, overwrite):
         """Returns one printable line with the reason why it is not restored, if that is known beforehand, or None."""
@@ -123,6 +126,7 @@ def find_jobs(sources, output_dir, recursive=False, suffix="", file_format=None,
             )
         else:
             places[place] = job.source
+            job.problem = _fault_of_place(job)
     number, count = shard
     return (sorted(jobs, key=lambda job: job.source)[number - 1 :: count] if count > 1 else jobs), left_out
 
@@ -167,6 +171,20 @@ def _place(path):
     if _ignores_case(folder):
         return os.path.join(folder, unicodedata.normalize("NFC", path.name).casefold())
     return os.path.join(folder, path.name)
+
+
+def _fault_of_place(job):
+    """Returns one line if not even the system can tell whether the target exists: a name may be too long."""
+    try:
+        os.stat(job.target)
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:
+        return printable(
+            f"{job.source}: cannot be written to {job.target} ({error.strerror}); take another output folder or a "
+            "shorter name"
+        )
+    return None
 
 
 @functools.lru_cache(maxsize=1024)

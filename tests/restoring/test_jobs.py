@@ -266,6 +266,32 @@ def test_an_original_with_the_name_of_anothers_result_is_replaced_only_when_told
     np.testing.assert_array_equal(np.asarray(Image.open("in/x_s.png")), first)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="limits and messages of POSIX")
+@pytest.mark.parametrize(
+    ("name", "why"), [("x" * 250, "File name too long"), ("locked", "Permission denied")], ids=["too long", "locked"]
+)
+def test_a_result_that_cannot_be_looked_for_is_named_and_stops_nothing(identity_weights, monkeypatch, name, why):
+    save(f"in/{name}.png", noise(8, 8, 3)), save("in/z.png", noise(8, 8, 3))
+    Path("restored").mkdir()
+    stat = os.stat
+
+    def refuse(path, *arguments, **settings):
+        if str(path).endswith("locked_sharp.png"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return stat(path, *arguments, **settings)
+
+    monkeypatch.setattr(os, "stat", refuse)
+    command = ["in", "--suffix", "_sharp"]
+    result = restore(identity_weights, *command, "--dry_run")
+    line, other = result.stdout.splitlines()
+    assert line.startswith(f"in/{name}.png: cannot be written to restored/{name}_sharp.png ({why}); take another")
+    assert result.exit_code == 1 and other == "in/z.png -> restored/z_sharp.png"
+    result = restore(identity_weights, *command, "--skip_existing")
+    assert result.exit_code == 1 and line in result.stderr and tree("restored") == ["z_sharp.png"]
+    result = restore(identity_weights, *command, "--skip_existing")
+    assert result.exit_code == 1 and "Left out 1, whose results exist" in result.stdout
+
+
 def test_a_dry_run_says_where_each_would_go_and_writes_nothing(identity_weights):
     save("in/a.jpeg", noise(8, 8, 3)), save("in/deep/b.png", noise(8, 8, 3))
     result = restore(identity_weights, "in", "--recursive", "--format", "jpeg", "--dry_run")
