@@ -64,7 +64,7 @@ def restore_video(restore, source, target, start=None, duration=None, progress=N
         if video.metadata.get("alpha_mode") == "1" and not has_alpha(video.format):
             raise BadImage(f"{source}: has the transparency of WebM, which cannot be read; opaque frames are required")
         part = _Part(container, video, start, duration)
-        with whole_file(target) as temporary:
+        with whole_file(target, source) as temporary:
             try:
                 with contextlib.closing(VideoFile(temporary, target, video, part)) as result:
                     _restore_frames(restore, source, result, part, progress)

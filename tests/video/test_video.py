@@ -3,6 +3,7 @@
 import io
 import itertools
 import json
+import os
 import subprocess
 import sys
 from fractions import Fraction
@@ -673,6 +674,13 @@ def test_the_command_restores_a_video_as_the_function_does(folder, identity_weig
     for one, other in zip(shown("restored/clip.mp4"), shown("out.mp4"), strict=True):
         np.testing.assert_array_equal(one, other)
     assert "0/3" in result.stderr and capfd.readouterr().err == ""  # encoders write past Python
+
+
+@pytest.mark.skipif(os.name == "nt", reason="permissions of POSIX")
+def test_a_result_has_the_permissions_of_its_video(folder):
+    Path("clip.mp4").chmod(0o600)
+    restore_video(identity, "clip.mp4", "out.mp4")
+    assert Path("out.mp4").stat().st_mode & 0o777 == 0o600
 
 
 def test_videos_of_a_folder_are_named_and_restored_where_they_are_named(folder, identity_weights):
