@@ -67,6 +67,9 @@ class _Command(click.Command):
                 return super().invoke(context)
             except (FloatingPointError, ImportError, OSError, ValueError) as error:  # BadImage and BadWeights, too
                 raise click.ClickException(printable(error)) from None
+            except KeyboardInterrupt:  # Click says the same, and exits with 1 as if something had failed
+                click.echo("\nAborted!", err=True)
+                raise SystemExit(130) from None
 
 
 # The decorator of all commands.

@@ -626,6 +626,28 @@ main(sys.argv[1:-1])
     assert "Interrupted: 1 of 2 photographs are restored" in done.stderr
 
 
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_an_interrupted_dash_ends_as_the_help_says(name):
+    program = """
+import os, signal, sys
+from deblur_gan.commands import main
+
+class Input:
+    def read():
+        os.kill(os.getpid(), getattr(signal, sys.argv[1]))
+        signal.pause()
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # pytest itself may run where they are ignored
+signal.signal(signal.SIGTERM, signal.SIG_DFL)
+sys.stdin = type("", (), {"buffer": Input})
+main(["restore", "-"])
+"""
+    command = [sys.executable, "-c", program, name]
+    done = subprocess.run(command, env=child_environment(), capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "\nAborted!\n")
+
+
 def test_what_a_killed_run_left_is_removed_by_the_next(identity_weights):
     save("a.png", noise(8, 8, 3))
     Path("restored").mkdir()
