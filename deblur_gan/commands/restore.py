@@ -198,12 +198,14 @@ def _restore_files(
     from tqdm import tqdm
 
     from deblur_gan.files import clear_unfinished, make_folder
-    from deblur_gan.restoring.jobs import find_jobs, restore_files
+    from deblur_gan.restoring.jobs import Job, find_jobs, restore_files
 
     began = time.perf_counter()
     jobs, left_out = find_jobs(sources, output_dir, recursive, suffix, file_format, shard)
     with_video = any(job.is_video for job in jobs)
-    if (options["start"] is not None or options["duration"] is not None) and not with_video:
+    # Among the sources, for a shard may have none of the videos.
+    names_video = any(Job(source, output_dir).is_video and not source.is_dir() for source in sources)
+    if (options["start"] is not None or options["duration"] is not None) and not names_video:
         raise click.UsageError("--start and --duration are for videos; give one")
     # A photograph that would be replaced by its result is no result yet.
     exist = [skip_existing and not job.problem and job.target.exists() and not job.replaces_source for job in jobs]

@@ -699,6 +699,12 @@ def test_videos_of_a_folder_are_named_and_restored_where_they_are_named(folder, 
     assert [job.target for job in jobs] == [Path("out/clip_sharp.mp4")] and left_out == []
 
 
+def test_a_shard_without_a_video_takes_the_times_of_the_others(folder, identity_weights):
+    for shard, said in (("1/2", "Restored 1 of 1 files"), ("2/2", "Restored 0 of 0 photographs")):
+        result = restore(identity_weights, "clip.mp4", "--duration", "0.1", "--shard", shard)
+        assert result.exit_code == 0 and said in result.stdout, result.output
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "line"),
     [
