@@ -211,6 +211,8 @@ def _restore_files(
     exist = [skip_existing and not job.problem and job.target.exists() and not job.replaces_source for job in jobs]
     waiting = [job for job, exists in zip(jobs, exist, strict=True) if not exists]
     if dry_run:
+        for line in left_out:
+            click.echo(line, err=True)
         refusals = [job.refusal(options["overwrite"]) for job in waiting]
         for job, refusal in zip(waiting, refusals, strict=True):
             click.echo(refusal or printable(f"{job.source} -> {job.target}"))

@@ -102,7 +102,11 @@ def find_jobs(sources, output_dir, recursive=False, suffix="", file_format=None,
             if subfolders and not recursive:
                 left_out.append(printable(f"{source}: its subfolders are not looked into: {_short_list(subfolders)}"))
             if not found:
-                ask = "name its videos to restore them" if videos else f"{FORMATS_READ} files are required"
+                ask = f"{FORMATS_READ} files are required"
+                if videos:
+                    ask = "name its videos to restore them"
+                elif subfolders and not recursive:
+                    ask = f"its subfolders are looked into with --recursive: {_short_list(subfolders)}"
                 raise BadImage(f"{source}: no image in this folder; {ask}")
             if videos:
                 left_out.append(printable(f"{source}: its videos are skipped; name them: {_short_list(videos)}"))

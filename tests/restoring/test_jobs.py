@@ -322,6 +322,25 @@ def test_whatever_looks_like_a_picture_is_restored_or_named(identity_weights):
         assert tree("in/out") == ["a.jfif", "b.TIF", "c\nd.png"]
 
 
+def test_a_dry_run_names_what_is_left_out(identity_weights):
+    save("in/a.png", noise(8, 8, 3)), save("in/deep/b.png", noise(8, 8, 3))
+    Path("in/film.mp4").write_bytes(b"")
+    result = restore(identity_weights, "in", "--dry_run")
+    assert (result.exit_code, result.stdout) == (0, "in/a.png -> restored/a.png\n")
+    assert result.stderr == (
+        "in: its subfolders are not looked into: deep\nin: its videos are skipped; name them: film.mp4\n"
+    )
+
+
+def test_a_folder_of_nothing_but_subfolders_says_how_to_restore_them(identity_weights):
+    save("in/deep/a.png", noise(8, 8, 3))
+    result = restore(identity_weights, "in")
+    assert result.exit_code == 1 and result.stderr == (
+        "Error: in: no image in this folder; its subfolders are looked into with --recursive: deep\n"
+    )
+    assert restore(identity_weights, "in", "--recursive").exit_code == 0
+
+
 def test_nothing_to_restore_is_said(identity_weights):
     Path("in").mkdir()
     result = restore(identity_weights, "in")
