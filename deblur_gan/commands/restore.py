@@ -307,7 +307,7 @@ def _as_json(outcome, engine):
     if outcome.error:
         return json.dumps(about | {"error": outcome.error})
     about |= {"restored": str(job.target), "width": outcome.size[0], "height": outcome.size[1]}
-    about |= {"bytes": job.target.stat().st_size, "original_bytes": job.source.stat().st_size}
+    about |= {"bytes": job.target.stat().st_size, "original_bytes": outcome.original_bytes}
     if job.is_video:
         about["frames"] = outcome.n_frames
     about |= {"seconds": round(outcome.seconds, 3), "engine": engine, "dropped": outcome.notes}

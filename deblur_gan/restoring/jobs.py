@@ -1,5 +1,6 @@
 """Many photographs: a list of jobs from files and folders, and their restoring one after the other."""
 
+import contextlib
 import dataclasses
 import functools
 import os
@@ -62,6 +63,7 @@ class Outcome:
     error: str | None = None  # one printable line with the file and the reason why it was not restored
     size: tuple = (0, 0)  # (width, height) of what was written, in pixels
     n_frames: int = 1
+    original_bytes: int = 0  # of the source, before a result may have replaced it
     notes: list = dataclasses.field(default_factory=list)  # what the result lacks, as `Photograph.notes`
     seconds: float = 0.0  # for reading, restoring and writing; other photographs may be read and written meanwhile
 
@@ -257,6 +259,8 @@ def restore_files(
             raise BadImage(refusal)
         if job.is_video and side_by_side:
             raise BadImage(f"{job.source}: side by side is only for photographs")
+        with contextlib.suppress(OSError):  # whatever is wrong with a video is said when it is opened
+            outcome.original_bytes = os.path.getsize(job.source)
         return photograph
 
     def change(outcome, photograph):

@@ -442,6 +442,13 @@ def test_json_is_a_line_for_each_photograph(identity_weights):
     assert bad.keys() == {"file", "error"} and bad["error"].startswith("in/b.png: not an image")
 
 
+def test_json_has_the_bytes_of_an_original_that_was_replaced():
+    save("a.png", np.full((20, 30, 3), 90, np.uint8), compress_level=0)
+    before = Path("a.png").stat().st_size
+    line = json.loads(restore(MEUDEC, "a.png", "-o", ".", "--overwrite", "--json").stdout)
+    assert line["original_bytes"] == before != Path("a.png").stat().st_size == line["bytes"]
+
+
 def test_a_dash_is_standard_input_and_output(identity_weights):
     image = save("a.png", noise(8, 8, 3))
     result = restore(identity_weights, "-", input=Path("a.png").read_bytes())
