@@ -8,6 +8,7 @@ import functools
 import importlib
 import logging
 import signal
+import sys
 import threading
 import warnings
 from pathlib import Path
@@ -62,6 +63,9 @@ class _Command(click.Command):
         # Pillow's warnings about odd tags: our own messages have what matters.
         warnings.filterwarnings("ignore", module=r"PIL\.")
         logging.getLogger("tifffile").setLevel(logging.CRITICAL)
+        if hasattr(sys.stdout, "reconfigure"):
+            # A name that the encoding of the output lacks is escaped, as Python does for errors.
+            sys.stdout.reconfigure(errors="backslashreplace")
         with _signals_as_ctrl_c():
             try:
                 return super().invoke(context)

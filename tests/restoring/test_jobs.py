@@ -736,6 +736,15 @@ def test_the_precision_is_said_and_is_that_of_the_network():
         np.testing.assert_array_equal(np.asarray(Image.open("restored/a.png")), expected)
 
 
+def test_a_name_that_the_output_cannot_encode_is_escaped(identity_weights):
+    save("照片.png", noise(8, 8, 3))
+    command = [sys.executable, "-m", "deblur_gan", "restore", "照片.png", "-o", "出", "--weight_path", identity_weights]
+    for more, said in (["--dry_run"], r"\u7167\u7247.png -> \u51fa"), ([], r"Restored 1 of 1 photographs into \u51fa/ ("):
+        environment = child_environment(PYTHONIOENCODING="cp1252", KERAS_BACKEND=QUICKEST_BACKEND)
+        done = subprocess.run([*command, *more], env=environment, capture_output=True, text=True)
+        assert done.returncode == 0 and done.stdout.startswith(said), done.stderr
+
+
 def test_as_a_process_it_is_quiet_but_for_the_bar(identity_weights):
     save("a.png", noise(8, 8, 3))
     command = [sys.executable, "-m", "deblur_gan", "restore", "a.png", "--weight_path", identity_weights]
