@@ -1,6 +1,8 @@
 """Finds pairs of blurred and sharp photographs by name, and checks them."""
 
+import os
 import re
+from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -20,7 +22,8 @@ class Pair(NamedTuple):
     """The Paths of a blurred photograph and its sharp counterpart.
 
     `name` is what both file names share, without extension and words such as `_blur`. `sequence` is the folder of a
-    data set of sequences that the pair belongs to, "" elsewhere.
+    data set of sequences that the pair belongs to, "" elsewhere. It is the end of a path, such as `train/GOPR1`, where
+    a list has pairs of the same name in several folders of the same name.
     """
 
     name: str
@@ -51,7 +54,8 @@ def find_pairs(data_dir, blur="blur"):
         counterpart or share their name with another file of their folder.
 
     Raises:
-        NotADirectoryError: if `data_dir` does not exist or has none of the layouts with this `blur`.
+        NotADirectoryError: if `data_dir` does not exist or has none of the layouts with this `blur`, or if a line of
+            the list is no pair or names the pair of an earlier line.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -131,7 +135,7 @@ def _match(sequence, blurred, sharp):
 
 def _read_list(file):
     """Reads the pairs of a text file, in the order of its lines."""
-    pairs = []
+    pairs, folders, numbers = [], [], {}
     with open(file, encoding="utf-8-sig", errors="surrogateescape") as lines:
         for number, line in enumerate(lines, 1):
             paths = [Path(name) for name in (line.strip().split("\t") if "\t" in line else line.split())[:2]]
@@ -139,14 +143,42 @@ def _read_list(file):
             by_side = {next(filter(None, hint), None): path for hint, path in zip(hints, paths, strict=True)}
             if by_side.keys() == {"blurred", "sharp"}:
                 blurred, sharp = by_side["blurred"], by_side["sharp"]
-                sequence = (blurred.parent.parent if _side(blurred.parent.name) else blurred.parent).name
-                pairs.append(Pair(_AFFIX.sub("", blurred.stem), sequence, file.parent / blurred, file.parent / sharp))
+                first = numbers.setdefault((blurred, sharp), number)
+                if first != number:
+                    raise NotADirectoryError(f"{file}: line {number} names the same pair as line {first}; remove one")
+                folder = blurred.parent.parent if _side(blurred.parent.name) else blurred.parent
+                folders.append(os.path.abspath(file.parent / folder))
+                name = _AFFIX.sub("", blurred.stem)
+                pairs.append(Pair(name, folder.name, file.parent / blurred, file.parent / sharp))
             elif paths:
                 raise NotADirectoryError(
                     f"{file}: line {number} is no pair of paths; one must have blur, input or A in the name of its "
                     "folder or file, the other sharp, gt, target or B"
                 )
-    return pairs
+    return _tell_apart(pairs, folders)
+
+
+def _tell_apart(pairs, folders):
+    """Lengthens the sequences of several folders that would give two pairs the same sequence and name.
+
+    All pairs of a folder keep one sequence: it is a scene, of which no part may be trained on and another not.
+    """
+    first, clashing, folders_of = {}, set(), defaultdict(set)
+    for pair, folder in zip(pairs, folders, strict=True):
+        folders_of[pair.sequence].add(folder)
+        if first.setdefault((pair.sequence, pair.name), folder) != folder:
+            clashing.add(pair.sequence)
+    longer = {}
+    for paths in map(folders_of.get, clashing):
+        n_parts, ends = 0, {}
+        while len(set(ends.values())) < len(paths) and n_parts <= max(path.count(os.sep) for path in paths):
+            n_parts += 1
+            ends = {path: "/".join(Path(path).parts[1:][-n_parts:]) for path in paths}
+        longer.update(ends)
+    return [
+        pair._replace(sequence=longer[folder]) if pair.sequence in clashing else pair
+        for pair, folder in zip(pairs, folders, strict=True)
+    ]
 
 
 def _side(name):

@@ -19,7 +19,7 @@ from deblur_gan.evaluation.measure import KINDS, PROTOCOLS, Row
 from deblur_gan.evaluation.metrics import DEFINITIONS, METRICS
 from deblur_gan.evaluation.report import thumbnail
 from deblur_gan.files import csv_bytes, printable, sha256_of, write_bytes
-from deblur_gan.images.photographs import Photograph, write_photograph
+from deblur_gan.images.photographs import BadImage, Photograph, write_photograph
 
 CSV_NAME = "metrics.csv"
 
@@ -30,13 +30,19 @@ COLUMNS = ["protocol", "sequence", "name", "height", "width", *SCORE_COLUMNS, "s
 class PairFiles:
     """Finds pairs by `Row.pair_id`, and computes the sha256 of their files once for all protocols and weight files.
 
-    `shown` finds pairs by a `pair_id` as `metrics.csv` contains it: a list, rarely of more than one.
+    `shown` finds pairs by a `pair_id` as `metrics.csv` contains it: a list, rarely of more than one. Raises BadImage if
+    two pairs have one `pair_id`, as one of them would get the scores of the other.
     """
 
     def __init__(self, pairs):
-        self.pairs = {(pair.sequence, pair.name): pair for pair in pairs}
+        self.pairs = {}
         self.shown = defaultdict(list)
         for pair in pairs:
+            other = self.pairs.setdefault((pair.sequence, pair.name), pair)
+            if other is not pair:
+                name = "/".join(filter(None, (pair.sequence, pair.name)))
+                files = (other.blurred, pair.blurred) if other.blurred != pair.blurred else (other.sharp, pair.sharp)
+                raise BadImage(f"{name}: is the name of both {files[0]} and {files[1]}; measure one of them at a time")
             self.shown[printable(pair.sequence), printable(pair.name)].append(pair)
         self._digests = {}
 

@@ -85,7 +85,7 @@ def evaluate(
     Raises:
         NotADirectoryError: as `find_pairs`.
         BadWeights: as `load_generator`; if a weight file is given twice, or the output of its generator is not finite.
-        BadImage: if no pair can be used.
+        BadImage: if no pair can be used, or two pairs have the same sequence and name.
         ValueError: if an argument is out of range.
         OSError: if results cannot be written; BlockingIOError if another process is writing them.
 

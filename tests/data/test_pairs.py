@@ -131,6 +131,33 @@ def test_a_list_of_pairs_is_read_in_any_order_of_its_columns(tmp_path):
             find_pairs(file)
 
 
+def test_sequences_of_a_list_that_clash_are_told_apart_by_more_of_their_path(tmp_path):
+    lines = {
+        "train/train_blur/000/1.png train/train_sharp/000/1.png": "train/train_blur/000",
+        "train/train_blur/000/2.png train/train_sharp/000/2.png": "train/train_blur/000",  # a folder is one scene
+        "val/val_blur/000/1.png val/val_sharp/000/1.png": "val/val_blur/000",
+        "../more/val_blur/000/1.png ../more/val_sharp/000/1.png": "more/val_blur/000",
+        "train/train_blur/001/1.png train/train_sharp/001/1.png": "001",
+        "val/val_blur/001/2.png val/val_sharp/001/2.png": "001",
+        "train/GOPR1/blur/1.png train/GOPR1/sharp/1.png": "train/GOPR1",
+        "test/GOPR1/sharp/1.png test/GOPR1/blur/1.png": "test/GOPR1",
+    }
+    file = tmp_path / "data" / "list.txt"
+    file.parent.mkdir()
+    file.write_text("\n".join(lines), encoding="utf-8")
+    pairs, _ = find_pairs(file)
+    assert [pair.sequence for pair in pairs] == list(lines.values())
+    assert len({(pair.sequence, pair.name) for pair in pairs}) == len(lines)
+
+
+def test_a_pair_that_is_twice_in_a_list_is_refused(tmp_path):
+    file = tmp_path / "list.txt"
+    for again in ("blur/1.png sharp/1.png 5", "sharp/1.png ./blur/1.png"):
+        file.write_text(f"blur/1.png sharp/1.png\nblur/2.png sharp/2.png\n\n{again}\n", encoding="utf-8")
+        with pytest.raises(NotADirectoryError, match=r"list\.txt: line 4 names the same pair as line 1"):
+            find_pairs(file)
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a system without pipes in folders")
 def test_pipes_and_links_to_nothing_are_named_and_not_waited_for(tmp_path):
     touch(tmp_path, "A/1.png", "B/2.png", "B/3.png", "B/4\n.png")

@@ -338,6 +338,31 @@ def test_no_usable_pair(weights, tmp_path):
         evaluate([weights["identity"]], folder, tmp_path / "results")
 
 
+def test_a_list_of_two_data_sets_gives_each_pair_its_own_score(weights, tmp_path, quick, measured):
+    for number, part in enumerate(("train", "val")):
+        save(tmp_path / part / f"{part}_sharp" / "000" / "1.png", photograph(number))
+        save(tmp_path / part / f"{part}_blur" / "000" / "1.png", blur(photograph(number), 2 + number))
+    file = tmp_path / "list.txt"
+    file.write_text(
+        "".join(f"{part}/{part}_blur/000/1.png {part}/{part}_sharp/000/1.png\n" for part in ("train", "val"))
+    )
+    [result], _ = evaluate([weights["paper"]], file, tmp_path / "results")
+    train, val = result.rows["full"]
+    assert len(measured) == 2 and train.blurred != val.blurred and train.sequence != val.sequence
+
+
+def test_two_pairs_of_one_name_are_refused_before_anything_is_measured(weights, gopro, tmp_path, measured, monkeypatch):
+    monkeypatch.chdir(gopro)
+    scene = next(iter(SEQUENCES))
+    files = [Path(scene, kind, "000001.png") for kind in ("blur", "blur_gamma")]
+    (gopro / "list.txt").write_text("".join(f"{file} {scene}/sharp/000001.png\n" for file in files))
+    with pytest.raises(BadImage) as caught:
+        evaluate([weights["paper"]], "list.txt", tmp_path / "results")
+    expected = f"{scene}/000001: is the name of both {files[0]} and {files[1]}; measure one of them at a time"
+    assert str(caught.value) == expected
+    assert measured == [] and not (tmp_path / "results").exists()
+
+
 def test_n_images_are_spread_over_the_sequences(weights, gopro, tmp_path, quick):
     [result], _ = evaluate([weights["identity"]], gopro, tmp_path, n_images=3)
     sequences = [row.sequence for row in result.rows["full"]]
