@@ -77,17 +77,18 @@ def find_pairs(data_dir, blur="blur"):
     if blur == "blur":
         sides.insert(0, ("A", "B"))
         sides += [("input", "target"), *((f"{prefix}_blur_jpeg", f"{prefix}_sharp") for prefix in prefixes)]
+    sequences = {}
+    for name in names:
+        sharp = "sharp" if (data_dir / name / "sharp").is_dir() else "gt"
+        sequences[name] = data_dir / name / blur, data_dir / name / sharp
+    whole = {name for name, folders in sequences.items() if all(folder.is_dir() for folder in folders)}
     for blurred, sharp in sides:
-        if blurred in names and sharp in names:
+        # Scenes may be called A and B.
+        if blurred in names and sharp in names and not whole & {blurred, sharp}:
             return _match_folders("", data_dir / blurred, data_dir / sharp)
-    sequences = [
-        (name, data_dir / name / blur, data_dir / name / sharp)
-        for name in names
-        for sharp in ("sharp", "gt")
-        if (data_dir / name / blur).is_dir() and (data_dir / name / sharp).is_dir()
-    ]
-    if sequences:
-        return _concatenate(_match_folders(*sequence) for sequence in sequences)
+    if whole:
+        # Those that are not whole are among them: their files have no counterpart.
+        return _concatenate(_match_folders(name, *folders) for name, folders in sequences.items())
     files = find_images(data_dir)
     blurred, sharp = ([file for file in files if file.stem.endswith(word)] for word in (f"_{blur}", "_sharp"))
     if blurred and sharp:
@@ -102,14 +103,15 @@ def find_pairs(data_dir, blur="blur"):
 
 def _match_folders(sequence, blurred_dir, sharp_dir):
     """Pairs the files of two folders, or of the folders in them if they contain no files."""
-    blurred, sharp = find_images(blurred_dir), find_images(sharp_dir)
+    blurred, sharp = _images_in(blurred_dir), _images_in(sharp_dir)
     if blurred or sharp or sequence:
         return _match(sequence, blurred, sharp)
     names = sorted({path.name for side in (blurred_dir, sharp_dir) for path in side.iterdir() if path.is_dir()})
-    return _concatenate(
-        _match(name, *(find_images(side / name) if (side / name).is_dir() else [] for side in (blurred_dir, sharp_dir)))
-        for name in names
-    )
+    return _concatenate(_match(name, *(_images_in(side / name) for side in (blurred_dir, sharp_dir))) for name in names)
+
+
+def _images_in(folder):
+    return find_images(folder) if folder.is_dir() else []
 
 
 def _concatenate(found):

@@ -42,6 +42,40 @@ def test_gopro_tree_is_read_in_place(tmp_path):
         assert unmatched == [tmp_path / "GOPR2" / "sharp" / "000002.png"]
 
 
+def test_a_scene_without_one_of_its_folders_is_reported(tmp_path):
+    whole, no_sharp, no_gamma, no_blur = "GOPR1", "GOPR2", "GOPR3", "GOPR4"
+    for scene, folders in (
+        (whole, ("blur", "blur_gamma", "sharp", "gt")),
+        (no_sharp, ("blur", "blur_gamma", "masks")),
+        (no_gamma, ("blur", "sharp")),
+        (no_blur, ("gt", "previews")),
+    ):
+        touch(tmp_path, *(f"{scene}/{folder}/1.png" for folder in folders))
+    touch(tmp_path, "previews/1.png")
+    pairs, unmatched = find_pairs(tmp_path)
+    assert [(pair.sequence, pair.sharp.parent.name) for pair in pairs] == [(whole, "sharp"), (no_gamma, "sharp")]
+    assert unmatched == [tmp_path / no_sharp / "blur" / "1.png", tmp_path / no_blur / "gt" / "1.png"]
+    pairs, unmatched = find_pairs(tmp_path, "blur_gamma")
+    assert [pair.sequence for pair in pairs] == [whole]
+    assert unmatched == [
+        tmp_path / scene / folder / "1.png"
+        for scene, folder in ((no_sharp, "blur_gamma"), (no_gamma, "sharp"), (no_blur, "gt"))
+    ]
+
+
+@pytest.mark.parametrize(("first", "second"), [("A", "B"), ("input", "target")])
+def test_scenes_that_are_called_like_sides_are_scenes(tmp_path, first, second):
+    touch(tmp_path, *(f"{scene}/{side}/1.png" for scene in (first, second) for side in ("blur", "sharp")))
+    pairs, unmatched = find_pairs(tmp_path)
+    assert [(pair.sequence, pair.blurred, pair.sharp) for pair in pairs] == [
+        (scene, *(tmp_path / scene / side / "1.png" for side in ("blur", "sharp"))) for scene in (first, second)
+    ]
+    assert not unmatched
+    # Scenes next to A/ and B/ change nothing.
+    touch(tmp_path, *(f"other/{name}" for name in ("A/1.png", "B/1.png", "more/blur/2.png", "more/sharp/2.png")))
+    assert names_of(find_pairs(tmp_path / "other")[0]) == [("", "1", "1.png", "1.png")]
+
+
 def test_two_files_of_one_name_are_nobodys_pair(tmp_path):
     touch(tmp_path, "A/1.png", "A/1.jpg", "B/1.png")
     pairs, unmatched = find_pairs(tmp_path)
