@@ -8,6 +8,7 @@ from tqdm import tqdm
 
 from deblur_gan.data.pairs import find_pairs
 from deblur_gan.files import whole_file
+from deblur_gan.images.formats import IMAGE_EXTENSIONS
 
 
 def organize_gopro(dir_in, dir_out, blur="blur", show_progress=False):
@@ -29,7 +30,8 @@ def organize_gopro(dir_in, dir_out, blur="blur", show_progress=False):
     Raises:
         NotADirectoryError: if `dir_in` is not such a tree.
         FileNotFoundError: if a frame has no counterpart; nothing is written then.
-        FileExistsError: if a different file of that name exists; it is not changed.
+        FileExistsError: if `dir_out/{train,test}/{A,B}` contain other images, and nothing is written then; if a
+            different file of that name exists, which is not changed.
         OSError: if a frame is no regular file, or cannot be linked or copied.
 
     >>> import tempfile
@@ -58,6 +60,12 @@ def organize_gopro(dir_in, dir_out, blur="blur", show_progress=False):
         for pair in pairs
         for side, source in (("A", pair.blurred), ("B", pair.sharp))
     ]
+    targets = {target for _, target in links}
+    for folder in sorted({target.parent for target in targets}):
+        for path in sorted(folder.rglob("*")):
+            other = path.suffix.lower() in IMAGE_EXTENSIONS and path.is_file() and path not in targets
+            if other and not path.name.startswith("."):
+                raise FileExistsError(f"{path}: is not of {dir_in}; choose a folder without other images")
     for source, target in tqdm(links, desc="organizing", unit=" files", disable=not show_progress, leave=False):
         target.parent.mkdir(parents=True, exist_ok=True)
         _link_or_copy(source, target)

@@ -352,3 +352,19 @@ def test_gopro_mistakes_are_one_line(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"blur.000001\.png: has no counterpart"):
         organize_gopro(tree, tmp_path / "other")
     assert not (tmp_path / "other").exists()
+
+
+def test_gopro_is_not_laid_out_among_other_pairs(tmp_path):
+    tree = gopro(tmp_path / "GOPRO_Large")
+    for other in ("test/A/camera.png", "train/B/scene/1.jpg"):
+        images = tmp_path / Path(other).name
+        mine = save(images / other, noise(0))
+        with pytest.raises(FileExistsError) as caught:
+            organize_gopro(tree, images)
+        assert str(caught.value) == f"{mine}: is not of {tree}; choose a folder without other images"
+        assert [path for path in images.rglob("*") if path.is_file()] == [mine]
+    # Files of a killed copy and of a file manager, and the frames themselves, are no other pairs.
+    images = tmp_path / "images"
+    touch(images, "train/A/.unfinished-0.png", "train/A/Thumbs.db", "test/real/1.png")
+    for _ in range(2):
+        assert organize_gopro(tree, images) == {"train": 3, "test": 1}
