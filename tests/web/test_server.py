@@ -306,6 +306,42 @@ def test_fifty_at_once_are_restored_or_told_to_come_later(served, pictures, tile
     assert served.idle()
 
 
+def test_equal_photographs_are_told_apart_without_reading_them(served, pictures, tiles):
+    class Content(bytes):
+        def __eq__(self, other):
+            pytest.fail("two files were compared")
+
+        __hash__ = None
+
+    content = (pictures / "second.png").read_bytes()
+    jobs = [restorer.Job(Content(content), "second.png", "faithful") for _ in range(3)]
+    for job in jobs:
+        served.restorer.submit(job)
+    assert served.restorer.state(jobs[2])["place"] == 2
+    for job in reversed(jobs):
+        served.restorer.cancel(job)
+    tiles.release(2)
+    eventually(lambda: not served.restorer.jobs)
+
+
+def test_two_threads_take_equal_photographs_out_of_the_queue_and_none_stays(monkeypatch):
+    monkeypatch.setattr(restorer.Restorer, "_restore", lambda *_: time.sleep(0.002))
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(10):
+            queue = restorer.Restorer({})
+            jobs = [restorer.Job(bytes(2**20), "photo.jpg", "faithful") for _ in range(30)]
+            for job in jobs:
+                queue.submit(job)
+            for job in reversed(jobs):  # while the other thread ends those at the beginning
+                queue.cancel(job)
+            queue.close()
+            assert queue.jobs == []
+    finally:
+        sys.setswitchinterval(interval)
+
+
 @contextlib.contextmanager
 def files_opened_to_write():
     """Collects the files that this process opens to write, temporary files without a name too."""
