@@ -6,10 +6,12 @@ import io
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from PIL import Image
 
 from deblur_gan.files import reason
+from deblur_gan.images.formats import NotRead, format_of
 from deblur_gan.images.photographs import BadImage, encoded, read_photograph
 from deblur_gan.restoring.working_size import scaled_size, smaller_scale, smallest_scale
 from deblur_gan.web.uploads import Refusal, one_line
@@ -36,7 +38,7 @@ class Job:
     scale: str | float = "auto"
     views: str = "fast"
     with_copies: bool = False  # the result has copies that browsers display
-    size: tuple = (0, 0)  # (width, height) in pixels
+    size: tuple = (0, 0)  # (width, height) in pixels; zeros as long as it is unknown
     working_size: tuple = (0, 0)  # at which it is restored; an estimate until the restoration begins
     done: int = 0  # tiles of all views that are restored
     total: int = 0  # 0 before the first tile
@@ -46,13 +48,21 @@ class Job:
     future: object = None  # `concurrent.futures.Future` of the `Result`
 
     def look(self):
-        """Reads the size from the head of the file, for an estimate of the time; raises Refusal for no photograph."""
-        with _refused_in_words(self):
-            try:
-                with Image.open(io.BytesIO(self.content)) as image:
-                    self.plan(image.size)
-            except Exception:
-                self.plan(read_photograph(self.content, self.name).pixels.shape[1::-1])  # or it gives the reason
+        """Reads the size from the head of the file, for an estimate of the time; raises Refusal for no photograph.
+
+        Pixels are decoded in the job's turn only: many visitors at once would take the memory. The size of a file whose
+        head is damaged stays unknown until then.
+        """
+        try:
+            file_format = format_of(self.content[:512], Path(self.name).suffix)
+        except NotRead as error:
+            raise Refusal(415, f"{self.name}: {error}") from None
+        size = self.size
+        with contextlib.suppress(Exception):  # parsers meet damage with whatever they trip over
+            open_head, _ = Image.OPEN[file_format]  # not `Image.open`, which refuses photographs of 200 megapixels
+            size = open_head(io.BytesIO(self.content), "").size
+        if min(size) > 0:
+            self.plan(size)
 
     def plan(self, size):
         """Estimates `working_size` for a photograph of a size."""
@@ -144,7 +154,7 @@ class Restorer:
     def times(self, job):
         """Returns the seconds that a photograph takes at each of `VIEWS`: dict, empty as long as nothing is known."""
         pace = self._seconds_per_tile.get(job.weights)
-        return {name: round(pace * job.cost(name), 1) for name in VIEWS} if pace else {}
+        return {name: round(pace * job.cost(name), 1) for name in VIEWS} if pace and any(job.size) else {}
 
     def _seconds_left(self, job):
         if job.done:

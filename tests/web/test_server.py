@@ -342,6 +342,35 @@ def test_two_threads_take_equal_photographs_out_of_the_queue_and_none_stays(monk
         sys.setswitchinterval(interval)
 
 
+def test_before_its_turn_only_the_head_of_a_photograph_is_read(served, pictures, tmp_path, tiles, monkeypatch):
+    read, begun = restorer.read_photograph, []
+    monkeypatch.setattr(restorer, "read_photograph", lambda content, name: begun.append(name) or read(content, name))
+    monkeypatch.setitem(served.restorer._seconds_per_tile, "faithful", 1.0)
+    Image.new("1", (14_000, 14_000)).save(tmp_path / "large.png")  # more than Pillow opens if it is not told to
+    Image.new("L", (50, 64)).save(tmp_path / "damaged.png", dpi=(72, 72))
+    content = (tmp_path / "damaged.png").read_bytes()
+    at = content.index(b"pHYs") + 5
+    (tmp_path / "damaged.png").write_bytes(content[:at] + b"!" + content[at + 1 :])  # a wrong checksum
+    with ThreadPoolExecutor() as visitors:
+        visitors.submit(served.post, pictures / "second.png")
+        eventually(lambda: tiles.begun == 1)
+        answers = []
+        for name in ("large.png", "damaged.png"):
+            answers.append(visitors.submit(served.post, tmp_path / name, headers={"Accept": server.LINES}))
+            eventually(lambda: len(served.restorer.jobs) + len(begun) >= 2 + len(answers))
+        answers.append(visitors.submit(served.post, pictures / "text.jpg"))
+        eventually(answers[-1].done)  # that needs no turn
+        time.sleep(0.5)
+        begun_before = list(begun)
+        tiles.release(200)
+        large, damaged, _ = (answer.result()[2] for answer in answers)
+    assert begun_before == ["second.png"]
+    assert b"claims 14000x14000 pixels" in large.splitlines()[-1]
+    assert b'"place": 2, "seconds": null' in damaged  # its size is not known yet
+    assert b'"notes": ["its resolution cannot be kept' in damaged
+    eventually(served.idle)
+
+
 @contextlib.contextmanager
 def files_opened_to_write():
     """Collects the files that this process opens to write, temporary files without a name too."""
