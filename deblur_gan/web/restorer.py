@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import io
+import math
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -18,6 +19,10 @@ from deblur_gan.web.uploads import Refusal, one_line
 
 # Names in requests, and the number of views that `deblur` averages.
 VIEWS = {"fast": 1, "finer": 4, "finest": 8}
+
+# Megapixels of a working copy whose scale the visitor chooses: a flat picture of some kilobytes, enlarged four times,
+# would take all memory and keep everybody else waiting.
+LARGEST_WORKING_COPY = 50
 
 # Formats that browsers display. The page gets PNG copies of photographs in other formats.
 _DISPLAYED = ("AVIF", "BMP", "JPEG", "PNG", "WEBP")
@@ -65,9 +70,16 @@ class Job:
             self.plan(size)
 
     def plan(self, size):
-        """Estimates `working_size` for a photograph of a size."""
-        self.size = size
-        self.working_size = scaled_size(size, smallest_scale(max(size)) if self.scale == "auto" else self.scale)
+        """Estimates `working_size` for a photograph of a size; raises Refusal if `scale` makes it too large."""
+        working_size = scaled_size(size, smallest_scale(max(size)) if self.scale == "auto" else self.scale)
+        if self.scale != "auto" and math.prod(working_size) > LARGEST_WORKING_COPY * 1_000_000:
+            width, height = working_size
+            raise Refusal(
+                422,
+                f"scale {self.scale:g}: the working copy would have {width}x{height} pixels; at most "
+                f"{LARGEST_WORKING_COPY} megapixels are allowed: take a smaller scale, or auto",
+            )
+        self.working_size, self.size = working_size, size
 
     def cost(self, views):
         """Returns how many times longer `views` take than one view of a tile of 256 pixels."""

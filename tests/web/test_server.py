@@ -147,6 +147,24 @@ def test_a_bad_value_is_refused(served, pictures, fields, status, says):
     assert sentence(served.post(pictures / "second.png", **fields), status).startswith(says)
 
 
+def test_a_working_copy_of_more_than_50_megapixels_is_refused_unless_its_size_is_chosen(
+    served, pictures, tmp_path, tiles
+):
+    tiles.release(300)  # for those that are restored
+    Image.new("1", (4000, 3000)).save(tmp_path / "flat.png", dpi=(72, 72))
+    refused = (
+        "scale 3: the working copy would have 12000x9000 pixels; at most 50 megapixels are allowed: "
+        "take a smaller scale, or auto"
+    )
+    assert sentence(served.post(tmp_path / "flat.png", scale=3), 422) == refused
+    for scale in (2, "auto"):
+        assert served.post(tmp_path / "flat.png", scale=scale)[0] == 200
+    content = (tmp_path / "flat.png").read_bytes()
+    at = content.index(b"pHYs") + 5
+    content = content[:at] + b"!" + content[at + 1 :]  # a wrong checksum: the size is found when its turn comes
+    assert sentence(served.ask("restore?scale=3", content), 422) == refused
+
+
 def test_what_is_no_photograph_is_refused(served, pictures, tmp_path):
     assert sentence(served.post(pictures / "text.jpg"), 415).startswith("text.jpg: not an image that can be read")
     assert sentence(served.post(pictures / "huge.png"), 415).startswith("huge.png: claims 10000x10000 pixels")
