@@ -21,7 +21,8 @@ const duration = (seconds) => seconds < 1 ? 'less than 1 s' : seconds < 100 ? `a
 
 // ---- photographs come
 
-const add = (files) => {
+const add = async (files) => {
+  if (!await begun) return;
   const added = files.map((file) => ({
     file, name: file.name, url: URL.createObjectURL(file), settings: {...settings}, results: new Map(), at: {},
     ...(file.size > server.largest_upload ? {
@@ -378,9 +379,15 @@ const choices = (field, values, about) => $(field).append(...values.map((value) 
   const input = element('input', {type: 'radio', name: field, value});
   return element('label', {}, input, element('span', {textContent: about(value)}), element('small'));
 }));
+/** Sets up what the server offers. Returns whether it answered. */
 const begin = async () => {
   $('address').textContent = location.href.replace(/[?#].*/, '');
-  server = await (await fetch('status')).json();
+  try {
+    server = await fetch('status').then((answer) => answer.ok ? answer.json() : Promise.reject());
+  } catch {
+    $('silent').hidden = false;
+    return false;
+  }
   settings = {strength: 100, views: Object.keys(server.views)[0], weights: Object.keys(server.weights)[0]};
   choices('views', Object.keys(server.views), (name) => WORDS[name] ?? name);
   choices('weights', Object.keys(server.weights), (name) => server.weights[name]);
@@ -396,5 +403,6 @@ const begin = async () => {
     return element('li', {}, button);
   }));
   document.body.classList.add('empty', 'ready');
+  return true;
 };
-begin();
+const begun = begin();

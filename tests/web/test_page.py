@@ -263,6 +263,35 @@ def test_two_tabs_are_served_in_turn(open_tab, served, pictures, tiles):
     expect(first.locator("li.done")).to_have_count(2)
 
 
+def test_photographs_that_come_before_the_server_has_answered_wait_for_it(tab, pictures, wanted):
+    held = []
+    tab.route("**/status", lambda route: held.append(route))
+    tab.reload()
+    choose(tab, pictures / "second.png")
+    choose(tab, pictures / "third.tiff")
+    tab.wait_for_timeout(500)
+    held.pop().continue_()
+    expect(tab.locator("li.done .name")).to_have_text(["second.png", "third.tiff"])
+    assert downloaded(tab, tab.get_by_role("button", name="Download second.png"))[1] == wanted()["second.png"]
+
+
+def test_if_the_server_does_not_answer_at_the_beginning_the_page_says_so(tab, pictures):
+    answers = [lambda route: route.abort(), lambda route: route.fulfill(status=502, json={"error": "try again later"})]
+    for answer in answers:
+        tab.route("**/status", answer)
+        tab.reload()
+        problem = tab.get_by_text("The server does not answer; see whether it runs, and load this page again")
+        expect(problem).to_be_visible()
+        choose(tab, pictures / "second.png")
+        tab.wait_for_timeout(200)
+        expect(problem).to_be_visible()
+        expect(tab.locator("#list")).to_be_hidden()
+    tab.unroute("**/status")
+    tab.reload()
+    expect(tab.locator("body.ready")).to_be_attached()
+    expect(problem).to_be_hidden()
+
+
 def test_a_sample_by_keyboard_alone_and_zoom(tab, generators):
     for _ in range(20):
         tab.keyboard.press("Tab")
