@@ -154,6 +154,7 @@ const show = (photograph) => {
 };
 const progressOf = ({state, at}) => {
   if (state === 'queued') return 'Waiting for the photographs before it';
+  if (at.state === 'waiting' && at.place === 0) return 'Starting';
   const left = at.seconds == null ? '' : `, ${duration(at.seconds)}${at.state === 'restoring' ? ' left' : ''}`;
   if (at.state === 'loading') return 'The server is loading the network';
   if (at.state === 'waiting') return `${at.place} ${at.place === 1 ? 'photograph' : 'photographs'} before this one${left}`;

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import tarfile
+import threading
 import zipfile
 
 import numpy as np
@@ -261,6 +262,22 @@ def test_two_tabs_are_served_in_turn(open_tab, served, pictures, tiles):
     tiles.release(200)
     expect(second.locator("li.done")).to_have_count(1)
     expect(first.locator("li.done")).to_have_count(2)
+
+
+@pytest.fixture
+def loading(served, monkeypatch):
+    """An Event until which the server loads the network of the photograph whose turn it is."""
+    loaded, generator = threading.Event(), served.restorer._generator
+    monkeypatch.setattr(served.restorer, "_generator", lambda name: loaded.wait(4 * PATIENCE) and generator(name))
+    yield loaded
+    loaded.set()
+
+
+def test_a_photograph_with_none_before_it_is_said_to_start(tab, pictures, loading):
+    choose(tab, pictures / "second.png")
+    expect(tab.locator("#progress-text")).to_have_text("Starting")
+    loading.set()
+    expect(tab.locator("#download")).to_be_visible()
 
 
 def test_photographs_that_come_before_the_server_has_answered_wait_for_it(tab, pictures, wanted):
