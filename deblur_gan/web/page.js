@@ -298,9 +298,14 @@ $('zoom').addEventListener('click', () => zoom(!$('picture').classList.contains(
 
 // ---- downloads
 
-/** The file at the strength that is set: the server makes the same bytes as `deblur-gan restore --strength`. */
+/** What a download is made of. Settings may change, and the photograph be removed, before its turn comes. */
+const asItIs = (photograph) => {
+  const {file, name, settings} = photograph;
+  return {file, name, settings: {...settings}, strengths: resultOf(photograph).strengths};
+};
+/** The file at the strength that was set: the server makes the same bytes as `deblur-gan restore --strength`. */
 const fileOf = async (photograph, progress) => {
-  const {strengths} = resultOf(photograph), {strength} = photograph.settings;
+  const {strengths, settings: {strength}} = photograph;
   if (!strengths.has(strength)) {
     const {file, urls} = await restore(photograph, strength, null, progress);
     urls.forEach(URL.revokeObjectURL);
@@ -328,11 +333,11 @@ const preparing = async (button, make) => {
 };
 const percent = ({done, total}) => total ? `Preparing, ${Math.round(100 * done / total)} %` : 'Preparing';
 const download = (photograph, button) => preparing(button, async (title) => {
-  save(await fileOf(photograph, (at) => title(percent(at))), photograph.name);
+  save(await fileOf(asItIs(photograph), (at) => title(percent(at))), photograph.name);
 });
 $('download').addEventListener('click', () => download(current, $('download')));
 $('download-all').addEventListener('click', () => preparing($('download-all'), async (title) => {
-  const done = photographs.filter(({state}) => state === 'done'), files = [], names = new Set();
+  const done = photographs.filter(({state}) => state === 'done').map(asItIs), files = [], names = new Set();
   for (const one of done) {
     title(`Preparing ${files.length + 1} of ${done.length}`);
     let name = one.name;

@@ -280,6 +280,27 @@ def test_a_photograph_with_none_before_it_is_said_to_start(tab, pictures, loadin
     expect(tab.locator("#download")).to_be_visible()
 
 
+def test_an_archive_has_what_was_set_when_it_was_asked_for(tab, served, pictures, wanted, request):
+    choose(tab, pictures / "second.png", pictures / "third.tiff")
+    expect(tab.locator("li.done")).to_have_count(2)
+    tab.get_by_label("Strength").fill("50")
+    tab.get_by_role("button", name="Use for all photographs").click()
+    loading = request.getfixturevalue("loading")
+    with tab.expect_download() as download:
+        tab.get_by_role("button", name="Download all").click()
+        eventually(lambda: len(served.restorer.jobs) == 1)
+        tab.locator("li .open").nth(1).click()
+        tab.get_by_label("finer").check()
+        tab.get_by_label("Strength").fill("0")
+        eventually(lambda: len(served.restorer.jobs) == 2)
+        loading.set()
+    with zipfile.ZipFile(download.value.path()) as archive:
+        assert {name: archive.read(name) for name in archive.namelist()} == {
+            name: wanted(0.5)[name] for name in ("second.png", "third.tiff")
+        }
+    expect(tab.locator("li.done")).to_have_count(2)
+
+
 def test_photographs_that_come_before_the_server_has_answered_wait_for_it(tab, pictures, wanted):
     held = []
     tab.route("**/status", lambda route: held.append(route))
