@@ -41,8 +41,8 @@ _COMMANDS = {
 def _signals_as_ctrl_c():
     """Lets SIGTERM and SIGHUP raise KeyboardInterrupt, as Ctrl-C does; one that is ignored stays ignored."""
 
-    def interrupt(*_):
-        raise KeyboardInterrupt
+    def interrupt(number, _):
+        raise KeyboardInterrupt(number)
 
     before = {}
     if threading.current_thread() is threading.main_thread():
@@ -71,6 +71,8 @@ class _Command(click.Command):
                 return super().invoke(context)
             except (FloatingPointError, ImportError, OSError, ValueError) as error:  # BadImage and BadWeights, too
                 raise click.ClickException(printable(error)) from None
+            except MemoryError as error:  # NumPy adds how much it asked for
+                raise click.ClickException(f"not enough memory ({printable(error)})") from None
             except KeyboardInterrupt:  # Click says the same, and exits with 1 as if something had failed
                 click.echo("\nAborted!", err=True)
                 raise SystemExit(130) from None

@@ -1,6 +1,7 @@
 """`deblur-gan train`: trains a generator."""
 
 import dataclasses
+import signal
 
 import click
 
@@ -88,9 +89,9 @@ def train(context, resume, **flags):
     except run.Stopped as error:
         click.echo(printable(f"Error: {error}"), err=True)
         context.exit(128 + error.signal_number if error.signal_number else 1)
-    except KeyboardInterrupt:  # during the check of the data or the building of the networks
+    except KeyboardInterrupt as error:  # during the check of the data or the building of the networks
         click.echo("Error: interrupted before the first step", err=True)
-        context.exit(130)
+        context.exit(128 + (error.args[0] if error.args else signal.SIGINT))
     # BadRun, BadImage, BadWeights and OSError have one line each.
     except (OSError, ValueError) as error:
         raise click.ClickException(printable(" ".join(str(error).split()))) from None

@@ -477,6 +477,16 @@ def test_the_script_has_a_flag_for_each_range_and_its_help_says_the_defaults():
     assert flow_flags >= set(ranges) and len(ranges) == 7
 
 
+def test_too_little_memory_is_one_line(sharp_dir, tmp_path, monkeypatch):
+    def blur_folder(*_, **__):
+        raise MemoryError("Unable to allocate 33.3 TiB")
+
+    monkeypatch.setattr("deblur_gan.blur.make_pairs.blur_folder", blur_folder)
+    arguments = ["--input_dir", str(sharp_dir), "--output_dir", str(tmp_path / "pairs"), "--extent", "1000000"]
+    result = CliRunner().invoke(command("blur_images.py"), arguments)
+    assert (result.exit_code, result.stderr) == (1, "Error: not enough memory (Unable to allocate 33.3 TiB)\n")
+
+
 @pytest.mark.parametrize("kind", list(KINDS))
 def test_without_any_range_a_photograph_stays_as_it_is(kind, sharp_dir, tmp_path):
     """The ranges of the kind; those that it lacks are none."""

@@ -739,7 +739,10 @@ def test_the_precision_is_said_and_is_that_of_the_network():
 def test_a_name_that_the_output_cannot_encode_is_escaped(identity_weights):
     save("照片.png", noise(8, 8, 3))
     command = [sys.executable, "-m", "deblur_gan", "restore", "照片.png", "-o", "出", "--weight_path", identity_weights]
-    for more, said in (["--dry_run"], r"\u7167\u7247.png -> \u51fa"), ([], r"Restored 1 of 1 photographs into \u51fa/ ("):
+    for more, said in (
+        (["--dry_run"], r"\u7167\u7247.png -> \u51fa"),
+        ([], r"Restored 1 of 1 photographs into \u51fa/ ("),
+    ):
         environment = child_environment(PYTHONIOENCODING="cp1252", KERAS_BACKEND=QUICKEST_BACKEND)
         done = subprocess.run([*command, *more], env=environment, capture_output=True, text=True)
         assert done.returncode == 0 and done.stdout.startswith(said), done.stderr

@@ -669,10 +669,14 @@ def test_mistakes_on_the_command_line_are_one_line(pairs, tmp_path):
     assert not (tmp_path / "weights").exists()
 
 
-def test_ctrl_c_before_the_first_step_is_one_line(monkeypatch):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_before_the_first_step_is_one_line(monkeypatch, number, code):
     def interrupted(options):
-        raise KeyboardInterrupt
+        signal.raise_signal(number)
+        time.sleep(20)
 
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)  # pytest itself may run where it is ignored
     monkeypatch.setattr(run, "train", interrupted)
     result = CliRunner().invoke(script(), ["--data_dir", "images"])
-    assert result.exit_code == 130 and result.output.splitlines() == ["Error: interrupted before the first step"]
+    signal.signal(signal.SIGTERM, before)
+    assert result.exit_code == code and result.output.splitlines() == ["Error: interrupted before the first step"]
