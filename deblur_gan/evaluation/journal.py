@@ -25,6 +25,7 @@ CSV_NAME = "metrics.csv"
 
 SCORE_COLUMNS = [f"{name}_{kind}" for name in METRICS for kind in KINDS]
 COLUMNS = ["protocol", "sequence", "name", "height", "width", *SCORE_COLUMNS, "seconds", "weights", "key"]
+_KEY_LENGTH = 16
 
 
 class PairFiles:
@@ -64,6 +65,9 @@ class Journal:
 
     `how` is a dict of the arguments of `measure`, besides the protocol, that change a score; `dtype` is what the
     generator was built with; `save_images` also keeps the restored images.
+
+    `outdated` is a list of the rows, as lists of str, that have the names of these pairs, but were measured on other
+    photographs or with other settings. They stay until `finish`, and rows of other pairs stay after it.
     """
 
     def __init__(self, path, weights_sha256, how, dtype, files, save_images):
@@ -73,21 +77,32 @@ class Journal:
         self._settings = [DEFINITIONS, weights_sha256, how, dtype, score_versions()]
         self._files = files
         self._kept = {}
+        self.outdated, self._elsewhere = [], []
         (path / "thumbnails").mkdir(parents=True, exist_ok=True)
-        for shown, key in _read_rows(path / CSV_NAME):
-            for pair in files.shown[shown.pair_id]:
-                row = shown._replace(sequence=pair.sequence, name=pair.name)
-                with suppress(OSError):
-                    if row.protocol in PROTOCOLS and key == self._key(row):
-                        self._kept[row.protocol, row.pair_id] = row
+        for shown, cells in _read_rows(path / CSV_NAME):
+            pairs = files.shown.get(shown.pair_id, ())
+            kept = self._valid(shown, cells[-1], pairs)
+            self._kept |= kept
+            if not kept:
+                (self.outdated if pairs else self._elsewhere).append(cells)
         # Also cuts off a last line that an interruption left unfinished.
         self._write(self._kept.values())
+
+    def _valid(self, shown, key, pairs):
+        """Returns the row of a `metrics.csv` as a dict like `_kept`, with the names of its pair; empty if outdated."""
+        kept = {}
+        for pair in pairs:
+            row = shown._replace(sequence=pair.sequence, name=pair.name)
+            with suppress(OSError):
+                if row.protocol in PROTOCOLS and key == self._key(row):
+                    kept[row.protocol, row.pair_id] = row
+        return kept
 
     def _key(self, row):
         """Returns a str that depends on all that decides a score: weights, settings, versions, protocol, both files."""
         digest = self._files.digest(self._files.pairs[row.pair_id])
         content = json.dumps([*self._settings, row.protocol, digest], sort_keys=True)
-        return hashlib.sha256(content.encode()).hexdigest()[:16]
+        return hashlib.sha256(content.encode()).hexdigest()[:_KEY_LENGTH]
 
     def thumbnail(self, row):
         """Returns the path of the small restored image of a row."""
@@ -118,16 +133,18 @@ class Journal:
             file.write(csv_bytes([self._fields(row)]))
 
     def finish(self, rows):
-        """Sorts `metrics.csv`, the rows of this call first, and deletes thumbnails that belong to no row."""
+        """Sorts `metrics.csv`, the rows of this call first, without outdated ones; deletes thumbnails of no row."""
         asked_for = {(row.protocol, row.pair_id) for row in rows}
+        self.outdated = []
         self._write([*rows, *(row for where, row in self._kept.items() if where not in asked_for)])
-        needed = {self.thumbnail(row) for row in self._kept.values()}
+        needed = {*map(self._key, self._kept.values()), *(cells[-1] for cells in self._elsewhere)}
         for path in (self.path / "thumbnails").glob("*.jpg"):
-            if path not in needed:
+            if path.stem not in needed:
                 path.unlink()
 
     def _write(self, rows):
-        write_bytes(self.path / CSV_NAME, csv_bytes([COLUMNS, *map(self._fields, rows)]))
+        rows = [*map(self._fields, rows), *self.outdated, *self._elsewhere]
+        write_bytes(self.path / CSV_NAME, csv_bytes([COLUMNS, *rows]))
 
     def _fields(self, row):
         scores = [getattr(row, kind)[name] for name in METRICS for kind in KINDS]
@@ -148,7 +165,7 @@ def owner(folder):
 
 
 def _read_rows(path):
-    """Returns the `(row, key)` pairs of a `metrics.csv` without damaged ones; an empty list if it is missing."""
+    """Returns `(row, list of its cells)` for each row of a `metrics.csv` that is whole; nothing if it is missing."""
     rows = []
     with suppress(FileNotFoundError, csv.Error), open(path, newline="", encoding="utf-8", errors="replace") as file:
         for fields in csv.DictReader(file):
@@ -156,7 +173,9 @@ def _read_rows(path):
                 scores = [{name: float(fields[f"{name}_{kind}"]) for name in METRICS} for kind in KINDS[:2]]
                 size = int(fields["height"]), int(fields["width"])
                 identity = fields["protocol"], fields["sequence"], fields["name"]
-                rows.append((Row(*identity, *size, *scores, float(fields["seconds"])), fields["key"]))
+                row = Row(*identity, *size, *scores, float(fields["seconds"]))
+                if len(fields["key"]) == _KEY_LENGTH:  # the last column, so that nothing of the line is missing
+                    rows.append((row, [fields[column] for column in COLUMNS]))
     return rows
 
 

@@ -1,6 +1,7 @@
 """`evaluate` scores weight files and writes a folder of results for each."""
 
 import json
+import sys
 from collections import defaultdict
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -12,7 +13,7 @@ from tqdm import tqdm
 
 from deblur_gan.backend import dtype_to_restore_in
 from deblur_gan.data.pairs import find_pairs
-from deblur_gan.evaluation.journal import SCORE_COLUMNS, Journal, PairFiles, owner, score_versions
+from deblur_gan.evaluation.journal import CSV_NAME, SCORE_COLUMNS, Journal, PairFiles, owner, score_versions
 from deblur_gan.evaluation.measure import KINDS, PROTOCOLS, measure, restore_pair, summarize
 from deblur_gan.evaluation.metrics import METRICS
 from deblur_gan.evaluation.report import Example, Section, write_page
@@ -65,7 +66,9 @@ def evaluate(
 
     An interrupted run resumes. A row of `metrics.csv` is used again only if the weights, the content of both
     photographs, `tile_size`, `ensemble`, `scale`, `align`, the precision and the versions of the libraries are the
-    same; other rows are measured again. Valid rows that are not asked for stay only in `metrics.csv`.
+    same; other rows are measured again. Valid rows that are not asked for, and rows of pairs that `data_dir` does not
+    have, stay only in `metrics.csv`. Rows of the same names with other photographs or settings are replaced when all is
+    measured; one line on stderr counts them first.
 
     Args:
         weight_paths: list of str or Path, generators.
@@ -124,6 +127,14 @@ def evaluate(
             problems = [f"{left}: has no counterpart of the same name, or more than one" for left in unmatched]
             generator = load_generator(path, dtype)
             journal = Journal(folder, sha256, how, dtype, files, save_images)
+            if journal.outdated:
+                protocol, *name = journal.outdated[0][:3]
+                notice = (
+                    f"{folder / CSV_NAME}: when all is measured, {len(journal.outdated)} rows of other photographs or "
+                    f"settings are replaced, such as {'/'.join(filter(None, name))} under {protocol}; take another "
+                    "folder to keep them"
+                )
+                print(printable(notice), file=sys.stderr)
             sections = []
             try:
                 for protocol in protocols:

@@ -294,6 +294,62 @@ def test_only_what_is_not_measured_yet_is_measured(weights, tmp_path, measured, 
     assert len(list((again.folder / "thumbnails").iterdir())) == 4
 
 
+def test_rows_of_other_data_stay(weights, gopro, tmp_path, measured, quick):
+    evaluate([weights["paper"]], gopro, tmp_path / "results")
+    folder = tmp_path / "results" / "paper"
+    before = read_csv(folder)
+    other = write_pairs(tmp_path / "other", "ab")
+    for name in "ab":
+        (other / "sharp" / f"{name}.png").write_bytes(b"no image")
+    with pytest.raises(BadImage, match="none of 2 pairs can be used"):
+        evaluate([weights["paper"]], other, tmp_path / "results")
+    assert read_csv(folder) == before
+    # A line that an interruption left unfinished is no row of other data.
+    with open(folder / "metrics.csv", "a") as file:
+        file.write(",".join([*before[0].values()])[:-3])
+    write_pairs(other, "ab")
+    [result], _ = evaluate([weights["paper"]], other, tmp_path / "results")
+    assert result.summaries["full"]["overall"]["n_images"] == 2
+    rows = read_csv(folder)
+    assert [row["name"] for row in rows[:2]] == ["a", "b"] and rows[2:] == before
+    measured.clear()
+    evaluate([weights["paper"]], gopro, tmp_path / "results")
+    assert measured == [] and read_csv(folder) == [*before, *rows[:2]]
+
+
+def test_rows_of_other_settings_are_replaced_once_all_is_measured(weights, tmp_path, measured, quick, capsys):
+    folder = write_pairs(tmp_path / "data", "abc")
+
+    def run(**options):
+        measured.clear()
+        evaluate([weights["paper"]], folder, tmp_path / "results", **options)
+        return capsys.readouterr().err
+
+    notice = f"{tmp_path / 'results' / 'paper' / 'metrics.csv'}: when all is measured, 3 rows of other photographs or "
+    assert "when all is measured" not in run()
+    before = read_csv(tmp_path / "results" / "paper")
+    brighten, left = measuring.deblur, 2
+
+    def stop_at_the_third(*arguments, **options):
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise KeyboardInterrupt
+        return brighten(*arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(measuring, "deblur", stop_at_the_third)
+        with pytest.raises(KeyboardInterrupt):
+            run(align=1)
+    rows = read_csv(tmp_path / "results" / "paper")
+    assert rows[:3] == before and [row["name"] for row in rows[3:]] == ["a", "b"]
+    # A run with either settings resumes from here.
+    assert notice in run(align=1) and measured == [("full", "c")]
+    after = read_csv(tmp_path / "results" / "paper")
+    assert [row["name"] for row in after] == ["a", "b", "c"] and after[:2] == rows[3:]
+    assert notice in run() and read_csv(tmp_path / "results" / "paper")[0]["key"] == before[0]["key"]
+
+
 def test_rows_of_other_versions_are_measured_again(weights, tmp_path, measured, monkeypatch, quick):
     folder = write_pairs(tmp_path / "data", ["a"])
     evaluate([weights["paper"]], folder, tmp_path / "results")
