@@ -15,7 +15,7 @@ from deblur_gan.images.photographs import BadImage, converted, find_images, read
 from deblur_gan.restoring.photograph import restored_copy
 from deblur_gan.video import VIDEO_EXTENSIONS
 
-# Cameras' raw files, GIF and the like: looked at, and refused.
+# Cameras' raw files, GIF and the like, which `read_photograph` refuses.
 _NOT_READ = PICTURE_EXTENSIONS - IMAGE_EXTENSIONS
 
 
@@ -26,7 +26,7 @@ class Job:
     source: Path
     target: Path
     problem: str | None = None  # one line with the reason why it cannot be restored
-    has_result: bool = dataclasses.field(default=False, repr=False)  # by the name of a file in its own folder
+    has_result: bool = dataclasses.field(default=False, repr=False)  # the file at its target is taken for its result
 
     @property
     def is_video(self):
@@ -38,7 +38,7 @@ class Job:
         """bool, whether the result would take the place of the file that it is made from."""
         try:
             return os.path.samefile(self.target, self.source)
-        except OSError:  # one of them is missing, or cannot be looked at
+        except OSError:  # one of them is missing, or in a folder that is closed
             return False
 
     def refusal(self, overwrite):
@@ -92,7 +92,7 @@ def find_jobs(sources, output_dir, recursive=False, suffix="", file_format=None,
     [Job(source=PosixPath('photo.jpg'), target=PosixPath('restored/photo.jpg'), problem=None)]
     """
     output_dir = Path(output_dir)
-    jobs, left_out, places = [], [], {}
+    jobs, left_out, places, results = [], [], {}, set()
     for source in map(Path, sources):
         if not source.is_dir():
             if not os.path.lexists(source):
@@ -108,7 +108,7 @@ def find_jobs(sources, output_dir, recursive=False, suffix="", file_format=None,
                 if videos:
                     ask = "name its videos to restore them"
                 elif subfolders and not recursive:
-                    ask = f"its subfolders are looked into with --recursive: {_short_list(subfolders)}"
+                    ask = f"--recursive restores its subfolders: {_short_list(subfolders)}"
                 raise BadImage(f"{source}: no image in this folder; {ask}")
             if videos:
                 left_out.append(printable(f"{source}: its videos are skipped; name them: {_short_list(videos)}"))
@@ -117,14 +117,16 @@ def find_jobs(sources, output_dir, recursive=False, suffix="", file_format=None,
             for path in found
         }
         written = {_place(target) for path, target in targets.items() if path.suffix.lower() not in _NOT_READ}
-        results = written.intersection(map(_place, found)) if suffix else ()
+        earlier = written.intersection(map(_place, found)) if suffix else set()
+        results |= earlier
         for path, target in targets.items():
             place = _place(path)
-            if place not in places and place not in results:  # or it was given twice
+            if place not in places and place not in earlier:  # or it was given twice
                 places[place] = None
-                jobs.append(Job(path, target, has_result=_place(target) in results))
+                jobs.append(Job(path, target))
     for job in jobs:
         place = _place(Path(os.path.realpath(job.target)))  # a result is written through a link
+        job.has_result = not results.isdisjoint((place, _place(job.target)))
         if place in places and place != _place(job.source):
             clash = f"as {places[place]} is" if places[place] else "which is to be restored itself"
             job.problem = printable(

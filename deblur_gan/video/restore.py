@@ -127,8 +127,8 @@ class _Part:
         self.whole = not start and duration is None
         self.begin = self.origin + _exact(start) if start else None
         self.end = None if duration is None else (self.begin or self.origin) + _exact(duration)
-        # To the key frame before it. MPEG-TS and MPEG-PS do not tell which frames are key frames, so they are decoded
-        # from the beginning: from any other frame on, nothing is decoded until the next key frame.
+        # To the key frame before it. FFmpeg finds none in MPEG-TS and MPEG-PS: from the frame that it finds instead on,
+        # nothing is decoded until the next key frame. So they are decoded from their beginning.
         if self.begin is not None and container.format.name not in ("mpegts", "mpeg"):
             container.seek(int(self.begin * 1_000_000))
 

@@ -237,7 +237,7 @@ def test_results_next_to_their_originals_are_no_originals(identity_weights):
     result = restore(identity_weights, *command)
     assert "Restored 0 of 0" in result.stdout and "Left out 5, whose results exist" in result.stdout
     assert tree("in") == everything
-    # What is not restored has no result.
+    # A file that is refused has no result.
     save("in/a.gif", noise(8, 8, 3)), save("in/a_s.gif", noise(8, 8, 3))
     assert "in/a_s.gif: not an image that can be read: it is GIF" in restore(identity_weights, *command).stderr
 
@@ -254,8 +254,11 @@ def test_an_original_with_the_name_of_anothers_result_is_replaced_only_when_told
     result = restore(identity_weights, *command, "--dry_run")
     assert (result.exit_code, result.stdout) == (1, said)
     assert restore(identity_weights, *command, "--skip_existing").exit_code == 0
+    save("other/x.png", noise(7, 7, 3))
+    result = restore(identity_weights, "other", *command)
+    assert result.exit_code == 1 and said.replace("in/x.png:", "other/x.png:") in result.stderr
     np.testing.assert_array_equal(np.asarray(Image.open("in/x_s.png")), second)
-    # Whoever names it means it.
+    # A file that the command line names is a photograph to restore.
     result = restore(identity_weights, "in", "in/x_s.png", "-o", "in", "--suffix", "_s", "--overwrite")
     assert "in/x.png: would be written to in/x_s.png, which is to be restored itself" in result.stderr
     assert Image.open("in/x_s_s.png").size == Image.open("in/x_s.png").size == (9, 9)
@@ -336,7 +339,7 @@ def test_a_folder_of_nothing_but_subfolders_says_how_to_restore_them(identity_we
     save("in/deep/a.png", noise(8, 8, 3))
     result = restore(identity_weights, "in")
     assert result.exit_code == 1 and result.stderr == (
-        "Error: in: no image in this folder; its subfolders are looked into with --recursive: deep\n"
+        "Error: in: no image in this folder; --recursive restores its subfolders: deep\n"
     )
     assert restore(identity_weights, "in", "--recursive").exit_code == 0
 
@@ -664,7 +667,7 @@ class Input:
         os.kill(os.getpid(), getattr(signal, sys.argv[1]))
         signal.pause()
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # pytest itself may run where they are ignored
+signal.signal(signal.SIGINT, signal.default_int_handler)  # under nohup they are ignored
 signal.signal(signal.SIGTERM, signal.SIG_DFL)
 sys.stdin = type("", (), {"buffer": Input})
 main(["restore", "-"])
@@ -739,10 +742,8 @@ def test_the_precision_is_said_and_is_that_of_the_network():
 def test_a_name_that_the_output_cannot_encode_is_escaped(identity_weights):
     save("照片.png", noise(8, 8, 3))
     command = [sys.executable, "-m", "deblur_gan", "restore", "照片.png", "-o", "出", "--weight_path", identity_weights]
-    for more, said in (
-        (["--dry_run"], r"\u7167\u7247.png -> \u51fa"),
-        ([], r"Restored 1 of 1 photographs into \u51fa/ ("),
-    ):
+    dry = r"\u7167\u7247.png -> \u51fa"
+    for more, said in (["--dry_run"], dry), ([], r"Restored 1 of 1 photographs into \u51fa/ ("):
         environment = child_environment(PYTHONIOENCODING="cp1252", KERAS_BACKEND=QUICKEST_BACKEND)
         done = subprocess.run([*command, *more], env=environment, capture_output=True, text=True)
         assert done.returncode == 0 and done.stdout.startswith(said), done.stderr
