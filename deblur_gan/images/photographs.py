@@ -431,5 +431,6 @@ def find_images(folder, extensions=IMAGE_EXTENSIONS):
     return sorted(
         path
         for path in folder.iterdir()
-        if path.suffix.lower() in extensions and not path.name.startswith(".") and not path.is_dir()
+        # Not `path.is_dir()`, which raises for a link that leads to a closed folder or has too long a name.
+        if path.suffix.lower() in extensions and not path.name.startswith(".") and not os.path.isdir(path)
     )

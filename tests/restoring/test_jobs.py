@@ -325,6 +325,15 @@ def test_whatever_looks_like_a_picture_is_restored_or_named(identity_weights):
         assert tree("in/out") == ["a.jfif", "b.TIF", "c\nd.png"]
 
 
+def test_a_link_that_cannot_be_followed_stops_nothing(identity_weights):
+    """To a name that is too long here; a link into a closed folder raises as well."""
+    save("in/a.png", noise(8, 8, 3))
+    Path("in/b.png").symlink_to(300 * "x")
+    result = restore(identity_weights, "in", "-o", "out")
+    assert result.exit_code == 1 and "Restored 1 of 2" in result.stdout and tree("out") == ["a.png"]
+    assert result.stderr.count("in/b.png: ") == 1
+
+
 def test_a_dry_run_names_what_is_left_out(identity_weights):
     save("in/a.png", noise(8, 8, 3)), save("in/deep/b.png", noise(8, 8, 3))
     Path("in/film.mp4").write_bytes(b"")
