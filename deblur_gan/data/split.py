@@ -39,9 +39,13 @@ def set_aside(pairs, seed, share=0.1):
 
 
 def scene_of(pair):
-    """Returns the scene of a `Pair`: its sequence, or its name without the digits after the last underscore."""
+    """Returns the scene of a `Pair`: its sequence, or its name without the digits after the last underscore.
+
+    Of a sequence with folders in front, such as `RealBlur-J/scene001`, the last one counts: a list may also have
+    `RealBlur-R/scene001`, the same scene in another format.
+    """
     stem, underscore, number = pair.name.rpartition("_")
-    return pair.sequence or (stem if underscore and number.isdigit() else pair.name)
+    return pair.sequence.rpartition("/")[2] or (stem if underscore and number.isdigit() else pair.name)
 
 
 def evenly(items, n):

@@ -57,6 +57,17 @@ def test_a_list_of_pairs_is_trained_on(tmp_path, pairs):
     assert len(str(caught.value)) <= 300
 
 
+def test_a_scene_that_a_list_has_in_two_folders_is_not_split(tmp_path):
+    lines = []
+    for number, (kind, scene) in enumerate((kind, scene) for kind in "JR" for scene in range(6)):
+        write_pairs(tmp_path / kind / f"scene{scene}", "12", first=2 * number)
+        lines += [f"{kind}/scene{scene}/blur/{name}.png {kind}/scene{scene}/sharp/{name}.png\n" for name in "12"]
+    (tmp_path / "list.txt").write_text("".join(lines))
+    data = found({"data_dir": (tmp_path / "list.txt",)})
+    validated = {pair.sharp.parent.parent.name for pair in data.validation_pairs}
+    assert validated and not validated & {pair.sharp.parent.parent.name for pair in data.pairs}
+
+
 def test_each_folder_is_a_source(photographs, pairs, tmp_path):
     write_pairs(tmp_path / "more", range(40), first=50)
     data = found({"data_dir": (pairs, tmp_path / "more"), "synthetic": (photographs,)}, n_images=20)
