@@ -42,7 +42,7 @@ def whole_file(path, like=None):
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from None  # the temporary name tells nothing
+        raise OSError(error.errno, error.strerror, str(path)) from None  # not the temporary name
     held = os.fdopen(descriptor, "wb")
     if fcntl is None:
         held.close()  # Windows renames no open file

@@ -41,7 +41,7 @@ def test_a_critic_to_start_from_needs_updates():
 
 
 def test_flags_are_the_options_under_names_that_stay():
-    """Whoever wrote a command line for an earlier version can still use it."""
+    """Keeps the command lines of earlier versions usable."""
     names = """
     n_epochs data_dir synthetic val_dir blur n_images n_val_images crop_size scale resize_or_crop batch_size
     steps_per_epoch cache n_workers generator critic ngf n_blocks ndf dropout init_from vgg vgg_weights critic_updates

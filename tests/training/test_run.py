@@ -675,7 +675,7 @@ def test_a_signal_before_the_first_step_is_one_line(monkeypatch, number, code):
         signal.raise_signal(number)
         time.sleep(20)
 
-    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)  # pytest itself may run where it is ignored
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)  # pytest itself may ignore it, as under nohup
     monkeypatch.setattr(run, "train", interrupted)
     result = CliRunner().invoke(script(), ["--data_dir", "images"])
     signal.signal(signal.SIGTERM, before)
